@@ -1,0 +1,503 @@
+//! The shared index: a hash table that the daemon writes and that clients read without asking anyone.
+//!
+//! # How a reader gets a steady look
+//!
+//! Each bucket has a sequence, odd while the daemon changes the bucket's chain or an entry on it: a seqlock
+//! (H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012).
+//!
+//! ```text
+//! daemon                                     reader
+//! W1  sequence := odd       (Relaxed)        L1  read the sequence    (Acquire; odd: again)   PAIRS: W4
+//! W2  fence(Release)                         L2  walk, copy the entry (Relaxed)
+//! W3  links and fields      (Relaxed)        L3  fence(Acquire, or SeqCst behind a pin)       PAIRS: W2
+//! W4  sequence := even      (Release)        L4  re-read the sequence (Relaxed): same as L1?
+//! ```
+//!
+//! If the walk read anything that a change wrote in W3, then L3 synchronizes with that change's W2 and L4 sees its
+//! odd sequence or a later one. So an unchanged sequence proves that everything read between belongs together.
+//!
+//! **Whatever the verdict, it counts only if the sequence is unchanged.** That goes for a miss as well: the entry a
+//! reader stands on can be unlinked and reused in another bucket, whose chain the reader then follows to its end.
+//! Links are bounds-checked and a walk takes at most as many steps as there are entries, so that a chain that moves
+//! under the reader cannot hold it. A daemon that dies between W1 and W4 leaves the sequence odd for ever; readers
+//! give up after [`LOOKUP_TRIES_MAX`] tries and ask the daemon, whose death they then notice.
+//!
+//! A found object must also be kept from being reused: the reader publishes a pin before L3, which is then the fence
+//! R2 of [`crate::pins`], where the argument stands.
+
+use crate::{
+    id::NameId,
+    layout::{INDEX_MAGIC, IndexShape, LAYOUT_VERSION, bucket, entry, index_header},
+    limits::LOOKUP_TRIES_MAX,
+    object::{Dtype, Flags, Header, Kind},
+    pins::{All, RegionError, Steps, pin_fence},
+    sync::{AtomicU64, Ordering, Words, fence},
+};
+use alloc::vec::Vec;
+
+/// A binding as the index holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Version of the binding.
+    pub version: u64,
+    /// Offset of the object's root extent in the arena, in bytes.
+    pub offset: u64,
+    /// Length of the object, in bytes.
+    pub len_bytes: u64,
+    /// When the binding was made: CLOCK_REALTIME, in nanoseconds.
+    pub created_ns: u64,
+    /// When it expires: the daemon's CLOCK_BOOTTIME, in nanoseconds; 0 never.
+    pub expires_ns: u64,
+    /// Uid of the writer as the daemon sees it.
+    pub writer_uid: u32,
+    /// Kind and shortcuts.
+    pub header: Header,
+}
+
+/// What a look at the index proved.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Lookup<P> {
+    /// The name is bound, and `pin` holds its object in place. `pin` is `None` where the value stands in the entry.
+    Held {
+        /// The binding.
+        entry: Entry,
+        /// Number of the index entry, for [`SessionRegion::note_access`](crate::pins::SessionRegion::note_access).
+        number: u32,
+        /// What `publish` returned.
+        pin: Option<P>,
+    },
+    /// The name is not bound, or its binding has expired.
+    Absent,
+    /// The bucket never held still: ask the daemon.
+    Unsteady,
+}
+
+/// The index as a reader sees it. Never stores.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexReader<W> {
+    words: W,
+    shape: IndexShape,
+}
+
+impl<W: Words> IndexReader<W> {
+    /// Checks that `words` is an index region of this layout.
+    ///
+    /// # Errors
+    /// [`RegionError`].
+    pub fn open(words: W) -> Result<Self, RegionError> {
+        let word_count = words.count();
+        let too_short = |needed| RegionError::TooShort { words: word_count, needed };
+        if word_count < index_header::WORDS {
+            return Err(too_short(index_header::WORDS));
+        }
+        let found = words.load(index_header::MAGIC, Ordering::Acquire);
+        if found != INDEX_MAGIC {
+            return Err(RegionError::Magic { found });
+        }
+        let found = words.load(index_header::LAYOUT_VERSION, Ordering::Relaxed);
+        if found != LAYOUT_VERSION {
+            return Err(RegionError::Version { found });
+        }
+        let bucket_count = words.load(index_header::BUCKET_COUNT, Ordering::Relaxed);
+        let entry_count = words.load(index_header::ENTRY_COUNT, Ordering::Relaxed);
+        match IndexShape::checked(bucket_count, entry_count, word_count) {
+            Some(shape) => Ok(IndexReader { words, shape }),
+            None => Err(too_short(usize::MAX)),
+        }
+    }
+
+    /// The index's shape.
+    #[must_use]
+    pub fn shape(&self) -> IndexShape {
+        self.shape
+    }
+
+    /// The commit epoch. Odd while a commit of several names is being made visible.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.words.load(index_header::EPOCH, Ordering::Acquire) // PAIRS: epoch
+    }
+
+    /// Whether the store has shut down cleanly.
+    #[inline]
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.words.load(index_header::CLOSED, Ordering::Relaxed) != 0
+    }
+
+    /// Looks `id` up, without a lock and without asking the daemon.
+    ///
+    /// `publish` stores a pin for the entry's object and returns a guard that withdraws it when dropped; it is called
+    /// again for every try that found the name, and not at all for a value that stands in the entry. `now_ns` is
+    /// asked only for a binding that expires, and is the daemon's CLOCK_BOOTTIME.
+    ///
+    /// # Errors
+    /// What `publish` failed with.
+    #[inline]
+    pub fn lookup<P, E>(
+        &self,
+        id: &NameId,
+        now_ns: impl Fn() -> u64,
+        publish: impl FnMut(&Entry) -> Result<P, E>,
+    ) -> Result<Lookup<P>, E> {
+        self.lookup_with::<All, P, E>(id, now_ns, publish, LOOKUP_TRIES_MAX)
+    }
+
+    #[doc(hidden)]
+    pub fn lookup_with<S: Steps, P, E>(
+        &self,
+        id: &NameId,
+        now_ns: impl Fn() -> u64,
+        mut publish: impl FnMut(&Entry) -> Result<P, E>,
+        tries: u32,
+    ) -> Result<Lookup<P>, E> {
+        let id = id.words();
+        let bucket = self.bucket_of(id);
+        for _ in 0..tries {
+            let sequence = self.words.load(bucket + bucket::SEQUENCE, Ordering::Acquire); // L1
+            if sequence % 2 == 1 {
+                core::hint::spin_loop();
+                continue;
+            }
+            let Some((number, entry)) = self.walk(bucket, id) else {
+                fence(Ordering::Acquire); // L3
+                if !S::CHECK_MISS || self.unchanged(bucket, sequence) {
+                    return Ok(Lookup::Absent);
+                }
+                continue;
+            };
+            let pin = if entry.header.flags.has(Flags::INLINE) {
+                fence(Ordering::Acquire); // L3
+                None
+            } else {
+                let pin = publish(&entry)?; // R1
+                pin_fence::<S>(); // R2 and L3
+                Some(pin)
+            };
+            if self.unchanged(bucket, sequence) {
+                let expired = entry.expires_ns != 0 && entry.expires_ns <= now_ns();
+                return Ok(if expired { Lookup::Absent } else { Lookup::Held { entry, number, pin } });
+            }
+            drop(pin);
+        }
+        Ok(Lookup::Unsteady)
+    }
+
+    /// Looks many names up and proves that the answers were all true at one moment: the one between the last look
+    /// and the first re-read. `None` if the index did not hold still, and then all pins are withdrawn.
+    ///
+    /// Single-name commits do not move the epoch, so every sequence is read again; commits of several names hold
+    /// the epoch odd, so none of them is seen half done.
+    ///
+    /// # Errors
+    /// What `publish` failed with.
+    pub fn snapshot<P, E>(
+        &self,
+        ids: &[NameId],
+        now_ns: impl Fn() -> u64,
+        mut publish: impl FnMut(&Entry) -> Result<P, E>,
+    ) -> Result<Option<Vec<Lookup<P>>>, E> {
+        let epoch = self.epoch();
+        if epoch % 2 == 1 {
+            core::hint::spin_loop();
+            return Ok(None);
+        }
+        let mut seen = Vec::with_capacity(ids.len());
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let id = id.words();
+            let bucket = self.bucket_of(id);
+            let sequence = self.words.load(bucket + bucket::SEQUENCE, Ordering::Acquire);
+            if sequence % 2 == 1 {
+                return Ok(None);
+            }
+            seen.push((bucket, sequence));
+            found.push(match self.walk(bucket, id) {
+                None => Lookup::Absent,
+                Some((number, entry)) => {
+                    let inline = entry.header.flags.has(Flags::INLINE);
+                    let pin = if inline { None } else { Some(publish(&entry)?) };
+                    Lookup::Held { entry, number, pin }
+                }
+            });
+        }
+        pin_fence::<All>();
+        let steady = seen.iter().all(|&(bucket, sequence)| self.unchanged(bucket, sequence));
+        if !steady || self.words.load(index_header::EPOCH, Ordering::Relaxed) != epoch {
+            return Ok(None);
+        }
+        let now = if found.iter().any(|one| matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0)) {
+            now_ns()
+        } else {
+            0
+        };
+        for one in &mut found {
+            if matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0 && entry.expires_ns <= now) {
+                *one = Lookup::Absent;
+            }
+        }
+        Ok(Some(found))
+    }
+
+    #[inline]
+    fn unchanged(&self, bucket: usize, sequence: u64) -> bool {
+        self.words.load(bucket + bucket::SEQUENCE, Ordering::Relaxed) == sequence // L4
+    }
+
+    #[inline]
+    fn bucket_of(&self, id: [u64; 4]) -> usize {
+        self.shape.bucket(hash(id) & (self.shape.bucket_count() - 1))
+    }
+
+    /// Follows the chain to `id` and copies its entry. What it returns means nothing until the sequence was re-read.
+    #[inline]
+    fn walk(&self, bucket: usize, id: [u64; 4]) -> Option<(u32, Entry)> {
+        let mut number = low_half(self.words.load(bucket + bucket::HEAD, Ordering::Relaxed));
+        for _ in 0..self.shape.entry_count() {
+            let at = self.shape.entry(number)?;
+            let word = |field: usize| self.words.load(at + field, Ordering::Relaxed);
+            // The hash half first: it is where two names of one bucket differ.
+            let same = word(2) == id[2] && word(3) == id[3] && word(0) == id[0] && word(1) == id[1];
+            if same {
+                return Some((number, decode_entry(word)));
+            }
+            number = low_half(word(entry::NEXT_AND_KIND));
+        }
+        None
+    }
+}
+
+/// Spreads an id over the buckets. The name half is a good hash already; the namespace half must count as well, or
+/// the same name in a thousand namespaces would share one bucket.
+#[inline]
+fn hash(id: [u64; 4]) -> u64 {
+    let namespace = (id[0] ^ id[1].rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (id[2] ^ namespace ^ (namespace >> 32)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 32)
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+const fn low_half(word: u64) -> u32 {
+    word as u32
+}
+
+#[inline]
+const fn high_half(word: u64) -> u32 {
+    low_half(word >> 32)
+}
+
+#[inline]
+fn decode_entry(word: impl Fn(usize) -> u64) -> Entry {
+    let [kind, dtype, ndim, flags] = high_half(word(entry::NEXT_AND_KIND)).to_le_bytes();
+    let writer_and_buffer = word(entry::WRITER_AND_BUFFER);
+    Entry {
+        version: word(entry::VERSION),
+        offset: word(entry::OFFSET),
+        len_bytes: word(entry::LEN),
+        created_ns: word(entry::CREATED),
+        expires_ns: word(entry::EXPIRES),
+        writer_uid: low_half(writer_and_buffer),
+        header: Header {
+            kind: Kind::from_number(kind),
+            dtype: Dtype::from_number(dtype),
+            ndim,
+            flags: Flags::from_bits(flags),
+            buffer_offset: high_half(writer_and_buffer),
+            dims: [0, 1, 2, 3].map(|dim| word(entry::DIMS + dim)),
+        },
+    }
+}
+
+/// The pool is empty: as many names are bound as the index can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolEmpty;
+
+/// The daemon's side of the index: the only writer, with the list of unused entries in private memory.
+///
+/// Every method takes the words of the same region.
+#[derive(Debug)]
+pub struct IndexWriter {
+    shape: IndexShape,
+    unused: Vec<u32>,
+    never_used: u32,
+}
+
+impl IndexWriter {
+    /// Makes a zeroed region of at least `shape.words()` words ready.
+    ///
+    /// # Panics
+    /// If the region is shorter.
+    #[must_use]
+    pub fn prepare(words: &[AtomicU64], shape: IndexShape, store_uuid: [u8; 16], capacity_bytes: u64) -> Self {
+        assert!(words.len() >= shape.words(), "an index of this shape needs {} words", shape.words());
+        let (uuid, _) = store_uuid.as_chunks::<8>();
+        for (word, value) in [
+            (index_header::LAYOUT_VERSION, LAYOUT_VERSION),
+            (index_header::STORE_UUID_LOW, u64::from_le_bytes(uuid[0])),
+            (index_header::STORE_UUID_HIGH, u64::from_le_bytes(uuid[1])),
+            (index_header::BUCKET_COUNT, shape.bucket_count()),
+            (index_header::ENTRY_COUNT, shape.entry_count().into()),
+            (index_header::CAPACITY_BYTES, capacity_bytes),
+        ] {
+            words[word].store(value, Ordering::Relaxed);
+        }
+        words[index_header::MAGIC].store(INDEX_MAGIC, Ordering::Release); // ready is published last
+        IndexWriter { shape, unused: Vec::new(), never_used: shape.entry_count() }
+    }
+
+    /// Entries not in use.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        // At most `entry_count`, which is a u32.
+        self.never_used + u32::try_from(self.unused.len()).unwrap_or(u32::MAX - self.never_used)
+    }
+
+    /// The number of the entry that holds `id`.
+    #[must_use]
+    pub fn find(&self, words: &[AtomicU64], id: &NameId) -> Option<u32> {
+        let reader = IndexReader { words, shape: self.shape };
+        let id = id.words();
+        reader.walk(reader.bucket_of(id), id).map(|(number, _)| number)
+    }
+
+    /// What entry `number` holds. The daemon is the only writer, so this needs no second look.
+    #[must_use]
+    pub fn read(&self, words: &[AtomicU64], number: u32) -> Option<Entry> {
+        let at = self.shape.entry(number)?;
+        Some(decode_entry(|field| words[at + field].load(Ordering::Relaxed)))
+    }
+
+    /// Binds `id`, which is not in the index, to `entry`. Returns the number of its entry.
+    ///
+    /// # Errors
+    /// [`PoolEmpty`]; nothing has changed.
+    pub fn insert(&mut self, words: &[AtomicU64], id: &NameId, entry: &Entry) -> Result<u32, PoolEmpty> {
+        debug_assert!(self.find(words, id).is_none(), "{id} is bound already");
+        let number = match self.unused.pop() {
+            Some(number) => number,
+            // Entries that were never used are taken in order, so that a store of few names touches few pages.
+            None if self.never_used > 0 => {
+                self.never_used -= 1;
+                self.shape.entry_count() - self.never_used
+            }
+            None => return Err(PoolEmpty),
+        };
+        let id = id.words();
+        let at = self.entry_at(number);
+        self.change(words, id, |bucket| {
+            // All of the entry is written inside the odd phase of its new bucket. A reader of the bucket it came from
+            // may still stand on it: that bucket's sequence moved when the entry was unlinked.
+            for (word, value) in words[at + entry::NAME_ID..].iter().zip(id) {
+                word.store(value, Ordering::Relaxed);
+            }
+            let head = words[bucket + bucket::HEAD].load(Ordering::Relaxed);
+            write_entry(&words[at..at + entry::WORDS], low_half(head), entry);
+            words[bucket + bucket::HEAD].store(number.into(), Ordering::Relaxed);
+        });
+        Ok(number)
+    }
+
+    /// Replaces what entry `number`, which holds `id`, says.
+    ///
+    /// # Panics
+    /// If there is no such entry.
+    pub fn replace(&mut self, words: &[AtomicU64], id: &NameId, number: u32, entry: &Entry) {
+        let at = self.entry_at(number);
+        self.change(words, id.words(), |_| {
+            let next = low_half(words[at + entry::NEXT_AND_KIND].load(Ordering::Relaxed));
+            write_entry(&words[at..at + entry::WORDS], next, entry);
+        });
+    }
+
+    /// Unlinks `id`, and returns the number its entry had. The entry may be reused at once; the *extent* it named may
+    /// not, before the pins were scanned.
+    pub fn remove(&mut self, words: &[AtomicU64], id: &NameId) -> Option<u32> {
+        let number = self.find(words, id)?;
+        let at = self.entry_at(number);
+        let next = low_half(words[at + entry::NEXT_AND_KIND].load(Ordering::Relaxed));
+        self.change(words, id.words(), |bucket| {
+            let head = &words[bucket + bucket::HEAD];
+            if low_half(head.load(Ordering::Relaxed)) == number {
+                head.store(next.into(), Ordering::Relaxed);
+                return;
+            }
+            let mut before = low_half(head.load(Ordering::Relaxed));
+            // `find` reached `number` along this chain, so it has a predecessor.
+            while let Some(at) = self.shape.entry(before) {
+                let link = &words[at + entry::NEXT_AND_KIND];
+                let value = link.load(Ordering::Relaxed);
+                if low_half(value) == number {
+                    link.store((value & !u64::from(u32::MAX)) | u64::from(next), Ordering::Relaxed);
+                    return;
+                }
+                before = low_half(value);
+            }
+        });
+        self.unused.push(number);
+        Some(number)
+    }
+
+    /// Makes the epoch odd: a commit of several names begins. PAIRS: epoch
+    pub fn open_epoch(&self, words: &[AtomicU64]) {
+        let epoch = words[index_header::EPOCH].load(Ordering::Relaxed);
+        debug_assert!(epoch.is_multiple_of(2), "one commit at a time");
+        words[index_header::EPOCH].store(epoch + 1, Ordering::Relaxed);
+        fence(Ordering::Release); // a reader that sees any change of this commit sees the odd epoch at its re-read
+    }
+
+    /// Makes the epoch even: all of the commit is visible. PAIRS: epoch
+    pub fn close_epoch(&self, words: &[AtomicU64]) {
+        let epoch = words[index_header::EPOCH].load(Ordering::Relaxed);
+        debug_assert!(!epoch.is_multiple_of(2), "a commit is open");
+        words[index_header::EPOCH].store(epoch + 1, Ordering::Release);
+    }
+
+    /// Tells readers that the store has shut down, and leaves every sequence odd, so that nothing can be found any
+    /// more: what no pin holds after [`reclaim_fence`](crate::pins::reclaim_fence) may then be given back.
+    pub fn close(&mut self, words: &[AtomicU64]) {
+        words[index_header::CLOSED].store(1, Ordering::Release);
+        for bucket in 0..self.shape.bucket_count() {
+            let sequence = &words[self.shape.bucket(bucket) + bucket::SEQUENCE];
+            sequence.store(sequence.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+        }
+    }
+
+    /// W1 to W4 around `write`, which gets the first word of the bucket.
+    fn change(&self, words: &[AtomicU64], id: [u64; 4], write: impl FnOnce(usize)) {
+        let bucket = IndexReader { words, shape: self.shape }.bucket_of(id);
+        let sequence = &words[bucket + bucket::SEQUENCE];
+        let even = sequence.load(Ordering::Relaxed);
+        sequence.store(even + 1, Ordering::Relaxed); // W1
+        fence(Ordering::Release); // W2
+        write(bucket); // W3
+        sequence.store(even + 2, Ordering::Release); // W4
+    }
+
+    fn entry_at(&self, number: u32) -> usize {
+        self.shape.entry(number).expect("entry numbers come from this pool")
+    }
+}
+
+fn write_entry(words: &[AtomicU64], next: u32, entry: &Entry) {
+    let Header { kind, dtype, ndim, flags, buffer_offset, dims } = entry.header;
+    let kind = u32::from_le_bytes([kind.number(), dtype.number(), ndim, flags.bits()]);
+    let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let [d0, d1, d2, d3] = dims;
+    for (field, value) in [
+        (entry::NEXT_AND_KIND, halves(next, kind)),
+        (entry::VERSION, entry.version),
+        (entry::OFFSET, entry.offset),
+        (entry::LEN, entry.len_bytes),
+        (entry::CREATED, entry.created_ns),
+        (entry::EXPIRES, entry.expires_ns),
+        (entry::WRITER_AND_BUFFER, halves(entry.writer_uid, buffer_offset)),
+        (entry::DIMS, d0),
+        (entry::DIMS + 1, d1),
+        (entry::DIMS + 2, d2),
+        (entry::DIMS + 3, d3),
+    ] {
+        words[field].store(value, Ordering::Relaxed);
+    }
+}

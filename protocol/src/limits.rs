@@ -1,0 +1,48 @@
+//! Every bound of the protocol. A frame, a list or a string beyond its bound is refused before anything is allocated
+//! for it.
+
+/// Body of one frame, in bytes. Protects the daemon's memory from a length word.
+pub const FRAME_BYTES_MAX: u32 = 16 << 20;
+
+/// Encoded object that may travel inside a [`Commit`](crate::message::Commit), in bytes. Larger ones go through a
+/// lease, so that the daemon's loop copies little.
+pub const INLINE_BYTES_MAX: u32 = 64 << 10;
+
+/// Replies waiting for a peer that does not read them, in bytes; beyond it the connection is closed.
+pub const QUEUED_OUTPUT_BYTES_MAX: usize = 32 << 20;
+
+/// Requests of one connection that may be unanswered at once.
+pub const IN_FLIGHT_MAX: usize = 64;
+
+/// Entries (conditions and changes together) in one `Commit`. Bounds what decoding a frame may allocate.
+pub const COMMIT_ENTRIES_MAX: u32 = 131_072;
+
+/// Names in one fallback `RecallMany`.
+pub const RECALL_NAMES_MAX: u32 = 65_536;
+
+/// Names in one page of a listing.
+pub const PAGE_NAMES_MAX: u32 = 4_096;
+
+/// Pins in one page of a `Pins` reply.
+pub const PAGE_PINS_MAX: u32 = 4_096;
+
+/// Length of a description, in bytes of UTF-8.
+pub const DESCRIPTION_BYTES_MAX: u32 = 64 << 10;
+
+/// Length of a binding's user metadata (a JSON object), in bytes of UTF-8.
+pub const METADATA_BYTES_MAX: u32 = 64 << 10;
+
+/// Pin slots of one session region.
+pub const PIN_SLOTS: u32 = if cfg!(loom) { 2 } else { 65_536 }; // models explore every word: few
+
+/// Leases that one session may hold at once.
+pub const LEASE_SLOTS: u32 = if cfg!(loom) { 1 } else { 1_024 };
+
+/// Free-lock attempts of a reader before it asks the daemon.
+pub const LOOKUP_TRIES_MAX: u32 = 64;
+
+/// Attempts of a reader to see many names at one moment before it asks the daemon.
+pub const SNAPSHOT_TRIES_MAX: u32 = 8;
+
+/// Time in which a frame that has begun must be complete, in milliseconds.
+pub const FRAME_TIME_MS_MAX: u64 = 30_000;

@@ -1,0 +1,144 @@
+use super::{choice, message, part};
+use crate::{codec::BoundedList, limits, name::{Name, Namespace}, object::Header};
+use alloc::{string::String, vec::Vec};
+use bytes::Bytes;
+
+message! {
+    /// Changes bindings: the only mutation there is. All of it happens or nothing does.
+    ///
+    /// Request 8, since protocol 1. All conditions are checked first, at one moment, then all room is taken, then
+    /// everything becomes visible; a name may be changed once. Answered by [`Committed`], or by failure
+    /// `ConditionFailed`, `StoreFull`, `IndexFull`, `UnknownNamespace`, `DefaultNamespace`, `BadLease`, `IdTaken`,
+    /// `NamedTwice` or `TooLarge`, after which nothing has changed but that the leases in `end_leases` have ended.
+    Commit = 8 answered by Committed {
+        /// What must hold.
+        conditions: Vec<Condition>,
+        /// What changes.
+        changes: Vec<Change>,
+        /// Leases that end with this commit, whether it succeeds or not: the client has unmapped them. What the
+        /// changes do not name of them is free again.
+        end_leases: Vec<u64>,
+    }
+}
+
+message! {
+    /// The commit is visible. Reply 9, since protocol 1.
+    Committed = 9 {
+        /// The commit's version: that of every binding it made.
+        version: u64,
+        /// Names that were unbound.
+        unbound: u64,
+        /// Bytes of the objects that lost their name, and are free once no pin holds them.
+        unbound_bytes: u64,
+    }
+}
+
+part! {
+    /// What must hold for a commit to happen.
+    Condition {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// What must hold for it.
+        expect: Expect,
+    }
+}
+
+choice! {
+    /// What must hold for a name.
+    Expect {
+        /// It is not bound, or its binding has expired.
+        1 = Absent {},
+        /// It is bound, with exactly this version.
+        2 = Version {
+            /// The version.
+            version: u64,
+        },
+        /// It is bound.
+        3 = Present {},
+    }
+}
+
+choice! {
+    /// One change of a commit.
+    Change {
+        /// Binds a name to a new object.
+        1 = Bind {
+            /// The binding.
+            bind: Bind,
+        },
+        /// Unbinds a name; nothing happens if it is not bound.
+        2 = Unbind {
+            /// Namespace of the name.
+            namespace: Namespace,
+            /// The name.
+            name: Name,
+        },
+        /// Unbinds all names of a namespace and removes it. The namespace must exist and must not be `default`.
+        3 = RemoveNamespace {
+            /// The namespace.
+            namespace: Namespace,
+        },
+        /// Unbinds all names of a namespace and keeps it.
+        4 = ClearNamespace {
+            /// The namespace.
+            namespace: Namespace,
+        },
+        /// Makes sure that a namespace exists.
+        5 = RegisterNamespace {
+            /// The namespace.
+            namespace: Namespace,
+        },
+    }
+}
+
+part! {
+    /// A name and its new object. The namespace is registered if it is new.
+    Bind {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// Description for people; `None` keeps the one the name has, an empty one clears it.
+        description: Option<String>,
+        /// User metadata, the text of a JSON object; `None` keeps what the name has, an empty text clears it.
+        metadata: Option<String>,
+        /// Kind and shortcuts.
+        header: Header,
+        /// The object's bytes: an Arrow IPC file.
+        payload: Payload,
+    }
+}
+
+choice! {
+    /// Where the bytes of a new object are.
+    Payload {
+        /// In the message: at least 1 and at most [`limits::INLINE_BYTES_MAX`] bytes.
+        1 = Inline {
+            /// The bytes.
+            bytes: Bytes,
+        },
+        /// In a lease of this session.
+        2 = Leased {
+            /// The lease.
+            lease: u64,
+            /// Offset in the arena, in bytes: a multiple of 64 inside the lease.
+            offset: u64,
+            /// Length in bytes, at least 1. Pieces of one lease are disjoint.
+            len_bytes: u64,
+        },
+    }
+}
+
+impl BoundedList for Condition {
+    const ITEMS_MAX: u32 = limits::COMMIT_ENTRIES_MAX;
+}
+
+impl BoundedList for Change {
+    const ITEMS_MAX: u32 = limits::COMMIT_ENTRIES_MAX;
+}
+
+impl BoundedList for u64 {
+    const ITEMS_MAX: u32 = limits::LEASE_SLOTS;
+}

@@ -1,0 +1,92 @@
+use super::{choice, message};
+use alloc::{string::String, vec::Vec};
+
+/// First eight bytes of the first frame's body on every connection, whatever the version: `"PLASMON\0"`.
+pub const MAGIC: [u8; 8] = *b"PLASMON\0";
+
+/// Version of the protocol that this crate speaks.
+pub const VERSION: u32 = 1;
+
+choice! {
+    /// What a connection is for.
+    Role {
+        /// Begins a session; this connection becomes its lifeline and carries nothing after the reply.
+        1 = Lifeline {},
+        /// Joins the session with this token; requests follow.
+        2 = Requests {
+            /// The token from [`Welcome`].
+            token: [u8; 16],
+        },
+    }
+}
+
+message! {
+    /// The first message on every connection.
+    ///
+    /// Request 2, since protocol 1. Magic and version keep their place in every version, so that a mismatch can be
+    /// refused with both versions named. Answered by [`Welcome`] (a lifeline; with the descriptors of index, arena,
+    /// session region and, if [`Welcome::writable`], of the writable arena, in this order), by [`Attached`]
+    /// (a connection for requests), or by failure `VersionMismatch`, `NotAdmitted`, `TooMany` or `UnknownSession`.
+    Hello = 2 answered by Welcome {
+        /// [`MAGIC`].
+        magic: [u8; 8],
+        /// [`VERSION`] of the client.
+        version: u32,
+        /// What the connection is for.
+        role: Role,
+    }
+}
+
+message! {
+    /// The session that was begun. Reply 3, since protocol 1.
+    Welcome = 3 {
+        /// Version of the protocol that the store speaks.
+        version: u32,
+        /// Number of the session, unique while the store lives.
+        session_id: u64,
+        /// What other connections show to join this session.
+        token: [u8; 16],
+        /// Identity of this store: changes with every start.
+        store_uuid: [u8; 16],
+        /// The client's uid as the daemon sees it. Trust compares with this number, never with `getuid()`.
+        uid: u32,
+        /// The store's pid, as it sees itself.
+        store_pid: u32,
+        /// The daemon's CLOCK_BOOTTIME now, in nanoseconds.
+        boottime_ns: u64,
+        /// Capacity of the arena, in bytes: what the operator asked for.
+        capacity_bytes: u64,
+        /// Length of the arena region, in bytes.
+        arena_bytes: u64,
+        /// Length of the index region, in bytes.
+        index_bytes: u64,
+        /// Length of each session region, in bytes.
+        session_bytes: u64,
+        /// Most pins the client may hold, over all its regions.
+        pins_max: u32,
+        /// Whether the client may write leases itself; if not, it learns by message.
+        writable: bool,
+        /// Names of the regions index, arena, session, where they are named segments; empty where descriptors were
+        /// passed.
+        region_names: Vec<String>,
+    }
+}
+
+message! {
+    /// The connection belongs to the session now. Reply 5 to [`Hello`], since protocol 1.
+    Attached = 5 {
+        /// Number of the session.
+        session_id: u64,
+    }
+}
+
+message! {
+    /// The session ends: no handle is left. Its leases, waits and pins end with it.
+    ///
+    /// Request 6, since protocol 1. Not answered; the store closes the session's connections.
+    Goodbye = 6 {}
+}
+
+impl crate::codec::BoundedList for String {
+    const ITEMS_MAX: u32 = 64;
+}

@@ -1,0 +1,123 @@
+use super::{message, part};
+use crate::{codec::BoundedList, limits, name::{Name, Namespace}, object::Kind};
+use alloc::{string::String, vec::Vec};
+
+message! {
+    /// Lists names in order, a page at a time.
+    ///
+    /// Request 24, since protocol 1. Answered by [`NamesPage`], or by failure `UnknownNamespace`.
+    ListNames = 24 answered by NamesPage {
+        /// The namespace; `None` lists all of them, ordered by namespace first.
+        namespace: Option<Namespace>,
+        /// Only names that begin with this text.
+        prefix: String,
+        /// Go on after this name, the last of the page before.
+        after: Option<ListedName>,
+        /// Most names in the answer, at most [`limits::PAGE_NAMES_MAX`]; 0 means that limit.
+        limit: u32,
+    }
+}
+
+part! {
+    /// A name and where it belongs.
+    ListedName {
+        /// Its namespace.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+    }
+}
+
+message! {
+    /// One page of names. Reply 25, since protocol 1.
+    NamesPage = 25 {
+        /// The bindings, in order.
+        names: Vec<BindingInfo>,
+        /// Whether more follow.
+        more: bool,
+    }
+}
+
+part! {
+    /// What there is to know of a binding without touching its object.
+    BindingInfo {
+        /// Its namespace.
+        namespace: Namespace,
+        /// Its name.
+        name: Name,
+        /// Version of the binding.
+        version: u64,
+        /// The object's id: namespace prefix and UUIDv7.
+        object_id: [u8; 32],
+        /// Length of the object, in bytes.
+        len_bytes: u64,
+        /// Kind of the value.
+        kind: Kind,
+        /// When the binding was made: CLOCK_REALTIME, in nanoseconds.
+        created_ns: u64,
+        /// Process that made it, as the daemon sees it.
+        writer_pid: u32,
+        /// Uid of that process, as the daemon sees it.
+        writer_uid: u32,
+    }
+}
+
+message! {
+    /// Lists the namespaces, in order. Request 26, since protocol 1. Answered by [`NamespacesListed`].
+    ListNamespaces = 26 answered by NamespacesListed {
+        /// Go on after this namespace, the last of the page before.
+        after: Option<Namespace>,
+    }
+}
+
+message! {
+    /// One page of namespaces. Reply 27, since protocol 1.
+    NamespacesListed = 27 {
+        /// The namespaces, in order.
+        namespaces: Vec<NamespaceInfo>,
+        /// Whether more follow.
+        more: bool,
+    }
+}
+
+part! {
+    /// A namespace and what it holds.
+    NamespaceInfo {
+        /// The namespace.
+        namespace: Namespace,
+        /// Names bound in it.
+        names: u64,
+        /// Bytes of their objects.
+        bytes: u64,
+    }
+}
+
+message! {
+    /// Asks for everything about one name. Request 28, since protocol 1. Answered by [`Described`].
+    Describe = 28 answered by Described {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+    }
+}
+
+message! {
+    /// Everything about one name. Reply 29, since protocol 1.
+    Described = 29 {
+        /// The binding; `None` if the name is not bound, and then the texts are empty.
+        binding: Option<BindingInfo>,
+        /// Its description.
+        description: String,
+        /// Its user metadata, the text of a JSON object, or empty.
+        metadata: String,
+    }
+}
+
+impl BoundedList for BindingInfo {
+    const ITEMS_MAX: u32 = limits::PAGE_NAMES_MAX;
+}
+
+impl BoundedList for NamespaceInfo {
+    const ITEMS_MAX: u32 = limits::PAGE_NAMES_MAX;
+}

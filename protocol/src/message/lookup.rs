@@ -1,0 +1,121 @@
+use super::{choice, message, part};
+use crate::{codec::BoundedList, limits, name::{Name, Namespace}, object::Header};
+use alloc::vec::Vec;
+
+message! {
+    /// Looks one name up and pins its object for the client, who did not get a steady look at the index.
+    ///
+    /// Request 18, since protocol 1. Answered by [`Found`], or by failure `BadSlot`.
+    Find = 18 answered by Found {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// A pin slot of the client's that is free; the daemon stores the pin there before it answers. A slot's
+        /// number counts on through the session's regions.
+        slot: u32,
+    }
+}
+
+message! {
+    /// What the name is bound to. Reply 19, since protocol 1.
+    Found = 19 {
+        /// `None` if the name is not bound.
+        location: Option<Location>,
+    }
+}
+
+part! {
+    /// Where an object is, as in the index.
+    Location {
+        /// Version of the binding.
+        version: u64,
+        /// Offset of the object in the arena, in bytes.
+        offset: u64,
+        /// Length of the object, in bytes.
+        len_bytes: u64,
+        /// When the binding was made: CLOCK_REALTIME, in nanoseconds.
+        created_ns: u64,
+        /// When it expires: the daemon's CLOCK_BOOTTIME, in nanoseconds; 0 never.
+        expires_ns: u64,
+        /// Uid of the writer as the daemon sees it.
+        writer_uid: u32,
+        /// Kind and shortcuts.
+        header: Header,
+    }
+}
+
+part! {
+    /// A name to look up, and the free pin slot for it.
+    NameSlot {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// As in [`Find::slot`].
+        slot: u32,
+    }
+}
+
+message! {
+    /// Looks many names up at one moment and pins their objects.
+    ///
+    /// Request 20, since protocol 1. Answered by [`FoundMany`], or by failure `BadSlot`.
+    FindMany = 20 answered by FoundMany {
+        /// The names.
+        names: Vec<NameSlot>,
+    }
+}
+
+message! {
+    /// What the names are bound to, in the order asked, at one moment. Reply 21, since protocol 1.
+    FoundMany = 21 {
+        /// `Absent` for a name that is not bound.
+        locations: Vec<FoundOne>,
+    }
+}
+
+choice! {
+    /// One answer of many.
+    FoundOne {
+        /// The name is not bound.
+        0 = Absent {},
+        /// Where its object is.
+        1 = At {
+            /// The place.
+            location: Location,
+        },
+    }
+}
+
+message! {
+    /// Waits until a name is bound with a version above `above_version`.
+    ///
+    /// Request 22, since protocol 1. Blocks no other request. Answered by [`Bound`], or by failure `WaitTimeout`.
+    Wait = 22 answered by Bound {
+        /// Namespace of the name; it need not exist.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// The binding's version must be above this; 0 waits for any.
+        above_version: u64,
+        /// Longest wait, in milliseconds; `u64::MAX` has no end.
+        wait_ms: u64,
+    }
+}
+
+message! {
+    /// The name is bound. Reply 23, since protocol 1.
+    Bound = 23 {
+        /// Version of the binding.
+        version: u64,
+    }
+}
+
+impl BoundedList for NameSlot {
+    const ITEMS_MAX: u32 = limits::RECALL_NAMES_MAX;
+}
+
+impl BoundedList for FoundOne {
+    const ITEMS_MAX: u32 = limits::RECALL_NAMES_MAX;
+}

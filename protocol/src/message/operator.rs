@@ -1,0 +1,137 @@
+use super::{message, part};
+use crate::{codec::BoundedList, limits};
+use alloc::{string::String, vec::Vec};
+
+message! {
+    /// Reads the store's figures, after a scan of the pins. Request 30, since protocol 1. Answered by [`Stats`].
+    ReadStats = 30 answered by Stats {}
+}
+
+message! {
+    /// The store's figures at one moment. Reply 31, since protocol 1.
+    Stats = 31 {
+        /// What the operator asked for, in bytes.
+        capacity_bytes: u64,
+        /// Bytes of objects, of leases being written and of limbo.
+        used_bytes: u64,
+        /// Bytes that are neither used nor held back.
+        free_bytes: u64,
+        /// Largest single extent that can be granted, in bytes.
+        largest_free_bytes: u64,
+        /// Bytes of objects without a name that a pin still holds.
+        limbo_bytes: u64,
+        /// Bytes of leases being written.
+        leased_bytes: u64,
+        /// Bytes of the objects that some pin holds, in limbo or not.
+        pinned_bytes: u64,
+        /// Bytes populated so far.
+        populated_bytes: u64,
+        /// Names bound.
+        objects: u64,
+        /// Most names that can be bound.
+        objects_max: u64,
+        /// Namespaces.
+        namespaces: u64,
+        /// Pins held, by all sessions.
+        pins: u64,
+        /// Sessions, the asking one included.
+        sessions: u64,
+        /// Sessions whose lifeline is closed while the process lives.
+        orphaned_sessions: u64,
+        /// Open connections, lifelines included.
+        connections: u64,
+        /// Leases held.
+        leases: u64,
+        /// Requests that wait for a name.
+        waits: u64,
+        /// Version of the last commit.
+        version: u64,
+        /// Commits since the start.
+        commits: u64,
+        /// Requests since the start.
+        requests: u64,
+        /// Requests and frames that were refused as malformed.
+        refused: u64,
+        /// Seconds since the start.
+        uptime_s: u64,
+        /// The daemon's pid.
+        store_pid: u32,
+        /// Resident memory of the daemon, in bytes; shared pages it maps included.
+        rss_bytes: u64,
+        /// Proportional set size of the daemon, in bytes.
+        pss_bytes: u64,
+        /// Descriptors the daemon has open.
+        descriptors: u64,
+        /// Identity of this store.
+        store_uuid: [u8; 16],
+    }
+}
+
+message! {
+    /// Lists who pins what, a page at a time. Request 32, since protocol 1. Answered by [`PinsPage`].
+    ListPins = 32 answered by PinsPage {
+        /// Skip this many pins, the sum of the pages before.
+        skip: u64,
+    }
+}
+
+message! {
+    /// One page of pins, ordered by session, then by object. Reply 33, since protocol 1.
+    PinsPage = 33 {
+        /// The pins.
+        pins: Vec<PinInfo>,
+        /// Whether more follow.
+        more: bool,
+    }
+}
+
+part! {
+    /// The pins of one session on one object.
+    PinInfo {
+        /// Process of the session, as the daemon sees it.
+        pid: u32,
+        /// Its uid, as the daemon sees it.
+        uid: u32,
+        /// Its command name, if /proc told.
+        command: String,
+        /// Whether the session's lifeline is closed while its process lives.
+        orphaned: bool,
+        /// Seconds since the session began.
+        session_age_s: u64,
+        /// `NAMESPACE/NAME` of the object; for one without a name any more, that which it last had.
+        name: String,
+        /// Whether the object has lost its name.
+        limbo: bool,
+        /// Version of the binding that made the object.
+        version: u64,
+        /// Length of the object, in bytes.
+        len_bytes: u64,
+        /// Slots of the session that name it.
+        pins: u32,
+        /// Seconds since the daemon first saw the pin in a scan.
+        seen_for_s: u64,
+    }
+}
+
+message! {
+    /// Ends a process that holds memory, with SIGKILL; what its sessions held is free at once.
+    ///
+    /// Request 34, since protocol 1. For the store's own uid and root. Answered by [`Kicked`], or by failure
+    /// `NotAdmitted` or `UnknownProcess`: the process must have a session here.
+    Kick = 34 answered by Kicked {
+        /// The process, as the daemon sees it.
+        pid: u32,
+    }
+}
+
+message! {
+    /// The process has been told to end. Reply 35, since protocol 1.
+    Kicked = 35 {
+        /// Sessions it had.
+        sessions: u32,
+    }
+}
+
+impl BoundedList for PinInfo {
+    const ITEMS_MAX: u32 = limits::PAGE_PINS_MAX;
+}

@@ -1,0 +1,154 @@
+//! A region as the process sees it that did not create it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::mman::shm_open;
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+
+use crate::claim::Claims;
+use crate::error::{Error, refused};
+use crate::mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, WordsMapping};
+use crate::region::{check_name, check_range, page_bytes};
+
+/// A region that another process created: received as a descriptor, or opened by its name.
+///
+/// What it may do is decided by the descriptor: mapping read-only memory for writing fails with EACCES. Mappings
+/// outlive it.
+#[derive(Debug)]
+pub struct ClientRegion {
+    fd: OwnedFd,
+    len_bytes: u64,
+    memory: MemoryId,
+    claims: Arc<Claims>,
+}
+
+/// Which memory a descriptor stands for, whoever opened it and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryId {
+    device: u64,
+    inode: u64,
+}
+
+impl ClientRegion {
+    /// Takes a descriptor received from a peer, which said that the region has `len_bytes` bytes.
+    ///
+    /// Nothing the peer sent can end this process afterwards: the region must be shared memory (not, say, a file on a
+    /// network), of that length, and sealed against shrinking. Its contents stay whatever the peer makes of them.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::NotSealed`]; [`Error::System`] if the kernel refuses. The descriptor is
+    /// closed.
+    pub fn from_fd(fd: OwnedFd, len_bytes: u64) -> Result<Self, Error> {
+        let asked = || "seals of a received region".to_owned();
+        let seals = match fcntl(&fd, FcntlArg::F_GET_SEALS) {
+            Ok(seals) => SealFlag::from_bits_retain(seals),
+            Err(Errno::EINVAL) => SealFlag::empty(), // no memfd, so no seals
+            Err(errno) => return Err(refused("fcntl(F_GET_SEALS)", asked)(errno)),
+        };
+        // A huge-page memfd can be sealed too, but its pages are missing exactly when they are touched.
+        let file_system = fstatfs(&fd).map_err(refused("fstatfs", asked))?.filesystem_type();
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || file_system != TMPFS_MAGIC {
+            return Err(Error::NotSealed);
+        }
+        Self::of_length(fd, len_bytes)
+    }
+
+    /// Opens the named region `name`, which has `len_bytes` bytes, for reading and, if `writable`, for writing.
+    ///
+    /// Named regions have no seals: whoever may write one may also truncate it, and reading it then ends the reader
+    /// by SIGBUS. That a region opened without `writable` cannot be written is up to the opener, not to the kernel.
+    ///
+    /// # Errors
+    /// [`Error::RegionName`], [`Error::LengthMismatch`]; [`Error::System`] if there is no such region or this user
+    /// may not open it.
+    pub fn from_name(name: &str, len_bytes: u64, writable: bool) -> Result<Self, Error> {
+        check_name(name)?;
+        let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+        let fd = shm_open(name, access | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(refused("shm_open", || format!("{name}, writable: {writable}")))?;
+        Self::of_length(fd, len_bytes)
+    }
+
+    fn of_length(fd: OwnedFd, expected_bytes: u64) -> Result<Self, Error> {
+        let status = fstat(&fd).map_err(refused("fstat", || "a region's length".to_owned()))?;
+        let found_bytes = u64::try_from(status.st_size).unwrap_or(0);
+        if found_bytes != expected_bytes {
+            return Err(Error::LengthMismatch { expected_bytes, found_bytes });
+        }
+        let memory = MemoryId { device: status.st_dev, inode: status.st_ino };
+        Ok(Self { fd, len_bytes: expected_bytes, memory, claims: Arc::default() })
+    }
+
+    /// Length of the region.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Maps the whole region as words that can only be loaded: the index.
+    ///
+    /// # Errors
+    /// [`Error::Unaligned`] if the length is not in whole words; [`Error::System`] if the kernel refuses.
+    pub fn map_words_read_only(&self) -> Result<ReadOnlyWords, Error> {
+        ReadOnlyWords::new(self.fd.as_fd(), self.len_bytes)
+    }
+
+    /// Maps the whole region as words: a session region.
+    ///
+    /// # Errors
+    /// [`Error::Unaligned`] if the length is not in whole words; [`Error::System`] if the kernel refuses, with EACCES
+    /// if the region was opened read-only.
+    pub fn map_words(&self) -> Result<WordsMapping, Error> {
+        WordsMapping::new(self.fd.as_fd(), self.len_bytes)
+    }
+
+    /// Maps the whole region as bytes that can only be read: the arena.
+    ///
+    /// The address is a multiple of 2 MiB, so that huge pages show through. Nothing is read yet.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the kernel refuses.
+    pub fn map_bytes_read_only(&self) -> Result<BytesMapping, Error> {
+        BytesMapping::new(self.fd.as_fd(), self.len_bytes)
+    }
+
+    /// Maps the `len_bytes` bytes at `offset`, which the daemon has lent to this session, for writing.
+    ///
+    /// Whole pages, unless the range ends with the region. The address is congruent to `offset` modulo 2 MiB.
+    /// `populate` maps every page now, at a fourth of what faults would cost during the first write; for pages that
+    /// the daemon has not populated it takes memory, and fails where the writes would have been answered by SIGBUS.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`]; [`Error::Unaligned`]; [`Error::LeaseOverlap`] if a part of the range is mapped
+    /// already; [`Error::System`] if the kernel refuses, with EACCES if the region was opened read-only.
+    pub fn map_lease(&self, offset: u64, len_bytes: u64, populate: bool) -> Result<LeaseMapping, Error> {
+        check_range(offset, len_bytes, self.len_bytes)?;
+        let (alignment, end) = (page_bytes(), offset + len_bytes);
+        if !offset.is_multiple_of(alignment) {
+            return Err(Error::Unaligned { what: "the offset of a lease", found: offset, alignment });
+        }
+        if !end.is_multiple_of(alignment) && end != self.len_bytes {
+            return Err(Error::Unaligned { what: "the length of a lease", found: len_bytes, alignment });
+        }
+        let claim = self.claims.claim(offset..end)?;
+        let lease = LeaseMapping::new(self.fd.as_fd(), self.memory, claim, offset, len_bytes)?;
+        if populate {
+            lease.populate()?;
+        }
+        Ok(lease)
+    }
+
+    pub(crate) fn memory(&self) -> MemoryId {
+        self.memory
+    }
+}
+
+impl AsFd for ClientRegion {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,270 @@
+//! One client connection: bytes to frames, replies to bytes, both bounded.
+
+use bytes::{Bytes, BytesMut};
+use interprocess::os::unix::uds_local_socket::Stream;
+use nix::sys::{
+    epoll::EpollFlags,
+    socket::{MsgFlags, recv, send},
+};
+use plasmon_protocol::{
+    frame::{FrameError, FrameHeader, HEADER_BYTES},
+    index_of,
+    message::{Failed, Failure, Message},
+};
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use crate::session::SessionId;
+
+/// A connection's number, unique while the daemon lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// What a connection has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It has not said yet.
+    New,
+    /// It is a session's lifeline.
+    Lifeline(SessionId),
+    /// It carries requests of a session.
+    Requests(SessionId),
+}
+
+/// A frame as it came.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) header: FrameHeader,
+    pub(crate) body: Bytes,
+}
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("closed by the client")]
+    Closed,
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("a frame that had begun was not complete within its time")]
+    TooSlow,
+    #[error("{0} bytes of replies were left unread")]
+    Unread(usize),
+    #[error("{0}")]
+    Io(#[from] nix::Error),
+}
+
+/// Bytes taken from the socket at once, so that one busy client does not keep the loop from the others.
+const READ_BYTES: usize = 256 << 10;
+
+/// One client connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Stream,
+    pub(crate) role: Role,
+    pub(crate) peer: Peer,
+    input: BytesMut,
+    output: Vec<u8>,
+    sent: usize,
+    /// Requests without a reply.
+    pub(crate) in_flight: usize,
+    /// When the frame that has begun, or the handshake, must be complete.
+    deadline: Option<Instant>,
+    frame_time: Duration,
+    /// What the event loop waits for on this connection.
+    pub(crate) interest: EpollFlags,
+    /// To be closed once its output is sent.
+    pub(crate) closing: bool,
+}
+
+/// Who is at the other end, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, peer: Peer, frame_time: Duration) -> Self {
+        Connection {
+            stream,
+            role: Role::New,
+            peer,
+            input: BytesMut::new(),
+            output: Vec::new(),
+            sent: 0,
+            in_flight: 0,
+            deadline: Some(Instant::now() + frame_time),
+            frame_time,
+            interest: EpollFlags::EPOLLIN,
+            closing: false,
+        }
+    }
+
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self.role {
+            Role::New => None,
+            Role::Lifeline(session) | Role::Requests(session) => Some(session),
+        }
+    }
+
+    /// When this connection must have made progress.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The handshake is over: a quiet connection may stay quiet.
+    pub(crate) fn settle(&mut self, role: Role) {
+        self.role = role;
+        self.deadline = None;
+    }
+
+    /// Takes what has come, at most once around the loop's turn.
+    ///
+    /// # Errors
+    /// [`Broken`] if the connection is over.
+    pub(crate) fn read(&mut self) -> Result<(), Broken> {
+        let have = self.input.len();
+        self.input.resize(have + READ_BYTES.min(self.missing().max(4_096)), 0);
+        let result = recv(self.stream.as_fd().as_raw_fd(), &mut self.input[have..], MsgFlags::MSG_DONTWAIT);
+        match result {
+            Ok(0) => {
+                self.input.truncate(have);
+                Err(Broken::Closed)
+            }
+            Ok(len) => {
+                self.input.truncate(have + len);
+                Ok(())
+            }
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {
+                self.input.truncate(have);
+                Ok(())
+            }
+            Err(error) => {
+                self.input.truncate(have);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The next complete frame, if there is one.
+    ///
+    /// # Errors
+    /// [`Broken::Frame`]: where the next frame would begin is unknown.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+        let Some(header) = self.input.first_chunk::<HEADER_BYTES>() else {
+            self.expect_rest(!self.input.is_empty());
+            return Ok(None);
+        };
+        let header = FrameHeader::parse(header)?;
+        let frame_bytes = HEADER_BYTES + index_of(header.len_bytes.into());
+        if self.input.len() < frame_bytes {
+            self.expect_rest(true);
+            return Ok(None);
+        }
+        self.expect_rest(false);
+        let mut frame = self.input.split_to(frame_bytes);
+        let body = frame.split_off(HEADER_BYTES).freeze();
+        Ok(Some(Frame { header, body }))
+    }
+
+    /// Queues a message and sends what the socket takes.
+    ///
+    /// # Errors
+    /// [`Broken`] if the connection is over.
+    pub(crate) fn send<M: Message>(
+        &mut self,
+        request_id: u64,
+        message: &M,
+        output_max: usize,
+    ) -> Result<(), Broken> {
+        if message.frame(request_id, &mut self.output).is_err() {
+            let what = "the reply".to_owned();
+            let limit_bytes = plasmon_protocol::limits::FRAME_BYTES_MAX.into();
+            let failure = Failure::TooLarge { what, found_bytes: u64::MAX, limit_bytes };
+            Failed { failure }.frame(request_id, &mut self.output)?;
+        }
+        self.flush()?;
+        match self.output.len() - self.sent {
+            unread if unread > output_max => Err(Broken::Unread(unread)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a message with descriptors. Only as the first thing on a connection or when nothing is queued.
+    ///
+    /// # Errors
+    /// [`Broken`] if the connection is over, or the socket did not take the message whole.
+    pub(crate) fn send_with_fds<M: Message>(
+        &mut self,
+        request_id: u64,
+        message: &M,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), Broken> {
+        self.flush()?;
+        let start = self.output.len();
+        message.frame(request_id, &mut self.output)?;
+        if start != self.sent {
+            // Descriptors must go with the first byte of their message.
+            return Err(Broken::Unread(start - self.sent));
+        }
+        let sent = plasmon_shm::send(self.stream.as_fd(), &self.output[start..], fds);
+        self.sent += sent.map_err(|_| Broken::Closed)?;
+        self.flush()
+    }
+
+    /// Sends what is queued as far as the socket takes it.
+    ///
+    /// # Errors
+    /// [`Broken`] if the connection is over.
+    pub(crate) fn flush(&mut self) -> Result<(), Broken> {
+        while self.sent < self.output.len() {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            match send(self.stream.as_fd().as_raw_fd(), &self.output[self.sent..], flags) {
+                Ok(len) => self.sent += len,
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.output.clear();
+        self.output.shrink_to(64 << 10);
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Whether replies wait for the socket to take them.
+    pub(crate) fn has_output(&self) -> bool {
+        self.sent < self.output.len()
+    }
+
+    /// Whether bytes of a frame are waiting that has not been looked at.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Bytes that are missing of the frame that has begun.
+    fn missing(&self) -> usize {
+        match self.input.first_chunk::<HEADER_BYTES>().map(FrameHeader::parse) {
+            Some(Ok(header)) => {
+                (HEADER_BYTES + index_of(header.len_bytes.into())).saturating_sub(self.input.len())
+            }
+            _ => 0,
+        }
+    }
+
+    fn expect_rest(&mut self, rest: bool) {
+        match (rest, self.deadline) {
+            (true, None) => self.deadline = Some(Instant::now() + self.frame_time),
+            (false, Some(_)) if self.role != Role::New => self.deadline = None,
+            _ => {}
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

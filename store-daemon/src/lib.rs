@@ -1,0 +1,98 @@
+//! The daemon of Plasmon: owns the arena, the catalog and the shared index, and serves clients over a Unix socket.
+//!
+//! One event loop ([`server`]) is the only thread that touches catalog, space and sessions. Two helpers do what takes
+//! time: [`populate`] claims memory from the machine, [`reclaim`] scans pin tables. All allocator and catalog state
+//! lies in private memory; nothing that a client writes into shared memory can corrupt it.
+//!
+//! Where to look: [`startup`] for how it begins, [`server`] for the loop, `request/` for what each request does,
+//! [`commit`] for the only mutation there is, [`space`] for who has which bytes, [`allocator`] for where they go.
+//!
+//! # Example
+//!
+//! ```
+//! use plasmon_store::{Host, Options, prepare};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let ready = prepare(Options::new(1 << 20, directory.path().join("store.sock")), Host::Thread)?;
+//! let stopper = ready.stopper();
+//! let store = std::thread::spawn(move || ready.serve());
+//! stopper.stop();
+//! store.join().unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod allocator;
+mod catalog;
+mod commit;
+mod connection;
+mod memory;
+mod options;
+mod populate;
+mod reclaim;
+mod request;
+mod server;
+mod session;
+mod size;
+mod socket;
+mod space;
+mod startup;
+pub mod testing;
+
+pub use options::{Arena, Options, Reserve};
+pub use size::{Human, Size, SizeError};
+pub use socket::SocketError;
+pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// What `plasmon-store` does: reads its command line, serves until stopped, and says in its exit code how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.probe {
+        print_out(&probe(&options));
+        return ExitCode::SUCCESS;
+    }
+    tracing_subscriber::fmt()
+        .with_max_level(options.log)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let (arena, reserve) = (options.arena, options.reserve);
+    let capacity_bytes = options.size.map_or(0, |size| size.to_bytes(memory::total_bytes()));
+    let ready = match prepare(options, Host::Process) {
+        Ok(ready) => ready,
+        Err(error) => {
+            print_error(&format!("plasmon-store: {error}"));
+            return error.exit_code();
+        }
+    };
+    tracing::info!(
+        "ready: {} ({capacity_bytes} bytes) at {}, arena {arena:?}, reserve {reserve:?}, pid {}",
+        Human(capacity_bytes),
+        ready.socket().display(),
+        std::process::id(),
+    );
+    notify_systemd();
+    ready.serve();
+    ExitCode::SUCCESS
+}
+
+/// Tells the service manager, where there is one, that the store is ready.
+fn notify_systemd() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what --probe prints is for standard output")]
+fn print_out(text: &str) {
+    print!("{text}");
+}
+
+fn print_error(line: &str) {
+    eprintln!("{line}");
+}

@@ -1,0 +1,128 @@
+//! How much memory the machine, and every cgroup above this process, can still give.
+//!
+//! Linux has no atomic reservation of shared memory: asking for too much is answered by the OOM killer, not by an
+//! error. So the daemon compares before it populates, and keeps a margin.
+
+use std::{fs, path::PathBuf};
+
+/// What this process may still use, and what sets that limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Headroom {
+    /// Bytes that can be used, the margin already taken off.
+    pub(crate) bytes: u64,
+    /// What is short: `MemAvailable`, or a cgroup's path.
+    pub(crate) bound_by: String,
+}
+
+/// The machine's memory, in bytes.
+#[must_use]
+pub(crate) fn total_bytes() -> u64 {
+    meminfo("MemTotal:").unwrap_or(0)
+}
+
+/// Reads what is left now: the minimum of what the machine and every ancestor cgroup leave, less a margin of 5 % or
+/// 128 MiB, whichever is larger. Reads a few small files of /proc and /sys; takes some 100 µs.
+#[must_use]
+pub(crate) fn headroom() -> Headroom {
+    let machine = Headroom {
+        bytes: meminfo("MemAvailable:").unwrap_or(u64::MAX),
+        bound_by: "the memory available in the machine (MemAvailable)".into(),
+    };
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let tightest = cgroup_folders(&cgroups)
+        .into_iter()
+        .filter_map(|folder| {
+            let bytes = cgroup_left(&folder)?;
+            Some(Headroom { bytes, bound_by: format!("the memory limit of cgroup {}", folder.display()) })
+        })
+        .chain([machine])
+        .min_by_key(|headroom| headroom.bytes)
+        .expect("the machine itself is one of them");
+    let margin = (tightest.bytes / 20).max(128 << 20);
+    Headroom { bytes: tightest.bytes.saturating_sub(margin), ..tightest }
+}
+
+/// Every cgroup folder, v1 or v2, from this process's own up to the root.
+fn cgroup_folders(cgroups: &str) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for line in cgroups.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let mount = match controllers {
+            "" => "/sys/fs/cgroup",
+            _ if controllers.split(',').any(|name| name == "memory") => "/sys/fs/cgroup/memory",
+            _ => continue,
+        };
+        let mut relative = path.trim_matches('/');
+        loop {
+            folders.push(PathBuf::from(mount).join(relative));
+            match relative.rsplit_once('/') {
+                Some((parent, _)) => relative = parent,
+                None if relative.is_empty() => break,
+                None => relative = "",
+            }
+        }
+    }
+    folders
+}
+
+/// What the limit of one cgroup leaves; `None` if it has none. Page cache that could be dropped counts as left.
+fn cgroup_left(folder: &std::path::Path) -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    let (limit, usage) = match number("memory.max") {
+        Some(limit) => (limit, number("memory.current")?),
+        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?),
+    };
+    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let inactive_file =
+        stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok());
+    Some(limit.saturating_sub(usage.saturating_sub(inactive_file.unwrap_or(0))))
+}
+
+fn meminfo(field: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    let kib: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1_024)
+}
+
+/// The daemon's own resident and proportional memory, in bytes, for `stats`.
+#[must_use]
+pub(crate) fn own_usage() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1_024)
+    };
+    (field("Rss:").unwrap_or(0), field("Pss:").unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ancestor_of_both_kinds_of_cgroup_is_looked_at() {
+        let folders = cgroup_folders("0::/user.slice/session\n4:memory:/docker/abc\n7:cpu:/x\n");
+        let shown: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        assert_eq!(
+            shown,
+            [
+                "/sys/fs/cgroup/user.slice/session",
+                "/sys/fs/cgroup/user.slice",
+                "/sys/fs/cgroup/",
+                "/sys/fs/cgroup/memory/docker/abc",
+                "/sys/fs/cgroup/memory/docker",
+                "/sys/fs/cgroup/memory/",
+            ]
+        );
+    }
+
+    #[test]
+    fn this_machine_has_memory_left() {
+        let headroom = headroom();
+        assert!(headroom.bytes > 0 && headroom.bytes < total_bytes(), "{headroom:?}");
+    }
+}

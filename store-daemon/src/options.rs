@@ -1,0 +1,151 @@
+//! The command line of `plasmon-store`.
+
+use crate::size::Size;
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+
+/// When memory is claimed from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reserve {
+    /// All of it, before the store says that it is ready.
+    Now,
+    /// By a helper thread from the start on; nothing is ever written to memory that was not claimed before.
+    Background,
+    /// By whoever writes first. The writer's cgroup pays, and the OOM killer may answer.
+    Lazy,
+}
+
+/// How the shared regions are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arena {
+    /// Anonymous files passed over the socket: nothing in /dev/shm, sealed, read-only for readers.
+    Memfd,
+    /// Named segments in /dev/shm. Portable, but without what the kernel enforces for memfd (docs/layout.md).
+    Named,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  plasmon-store --size 4GiB                      serve this user, at the default socket
+  plasmon-store -m 50000000 -s /tmp/plasma       as with Apache Plasma
+  plasmon-store -m 25% --reserve now             a quarter of the machine, claimed before the ready line
+  plasmon-store --probe                          what this kernel offers and what size would fit
+
+Exit codes:
+  0  stopped by SIGTERM or SIGINT
+  1  something failed that has no code of its own
+  2  wrong options
+  3  the size cannot be reserved
+  4  the socket's path cannot be used
+  5  another store serves this socket";
+
+/// A shared-memory object store: owns a fixed-capacity arena and serves it to the processes of this machine.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "plasmon-store", version, about, after_help = EXAMPLES)]
+pub struct Options {
+    /// Capacity of the arena: bytes, a unit (50MB, 4GiB) or a share of memory (25%)
+    #[arg(short = 'm', long, value_name = "SIZE", required_unless_present = "probe")]
+    pub size: Option<Size>,
+
+    /// Path of the Unix socket [default: $PLASMON_SOCKET, or plasmon/store.sock in $XDG_RUNTIME_DIR or /run/user/UID,
+    /// or /tmp/plasmon-UID/store.sock]
+    #[arg(short, long, value_name = "PATH", env = "PLASMON_SOCKET")]
+    pub socket: Option<PathBuf>,
+
+    /// How the shared regions are made
+    #[arg(long, value_enum, default_value = "memfd")]
+    pub arena: Arena,
+
+    /// When memory is claimed from the machine
+    #[arg(long, value_enum, default_value = "background")]
+    pub reserve: Reserve,
+
+    /// Most names that can be bound [default: size / 16 KiB, at least 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_objects: Option<u32>,
+
+    /// Most pins one process may hold
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_pins: u32,
+
+    /// Most sessions (client processes) in all
+    #[arg(long, value_name = "N", default_value_t = 1_024)]
+    pub max_sessions: usize,
+
+    /// Most sessions of one uid
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_sessions_per_uid: usize,
+
+    /// Most connections in all
+    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    pub max_connections: usize,
+
+    /// Most unanswered requests of one connection
+    #[arg(long, value_name = "N", default_value_t = plasmon_protocol::limits::IN_FLIGHT_MAX)]
+    pub max_in_flight: usize,
+
+    /// Most bytes of replies that a connection may leave unread
+    #[arg(long, value_name = "BYTES", default_value_t = plasmon_protocol::limits::QUEUED_OUTPUT_BYTES_MAX)]
+    pub max_queued_output: usize,
+
+    /// Time in which a frame that has begun must be complete
+    #[arg(long, value_name = "MS", default_value_t = plasmon_protocol::limits::FRAME_TIME_MS_MAX)]
+    pub frame_time_ms: u64,
+
+    /// Admit this uid as well; it learns by message and never maps the arena writable (repeatable)
+    #[arg(long = "allow-uid", value_name = "UID")]
+    pub allow_uids: Vec<u32>,
+
+    /// Leave the daemon dumpable, so that debuggers and same-uid tools can look into it
+    #[arg(long)]
+    pub debuggable: bool,
+
+    /// How much to log to standard error: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log: tracing::level_filters::LevelFilter,
+
+    /// Print what this kernel offers and what size would fit, and exit
+    #[arg(long)]
+    pub probe: bool,
+
+    /// Pretend that the kernel lacks these calls, so that their fallbacks can be tested
+    #[arg(long, value_name = "CALLS", hide = true, default_value = "")]
+    pub pretend_missing: String,
+}
+
+impl Options {
+    /// Options as if `plasmon-store --size SIZE --socket SOCKET` had been typed.
+    #[must_use]
+    pub fn new(size_bytes: u64, socket: PathBuf) -> Self {
+        let mut options = Options::parse_from(["plasmon-store", "--probe"]);
+        options.probe = false;
+        options.size = Some(Size::Bytes(size_bytes));
+        options.socket = Some(socket);
+        options
+    }
+
+    /// Most names for a capacity of `capacity_bytes`.
+    #[must_use]
+    pub fn entry_count(&self, capacity_bytes: u64) -> u32 {
+        let by_size = u32::try_from(capacity_bytes / (16 << 10)).unwrap_or(u32::MAX);
+        self.max_objects.unwrap_or(by_size.max(65_536)).min(plasmon_protocol::layout::IndexShape::ENTRIES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn plasmas_own_flags_work() {
+        let options = Options::parse_from(["plasmon-store", "-m", "50000000", "-s", "/tmp/plasma"]);
+        assert_eq!(options.size, Some(Size::Bytes(50_000_000)));
+        assert_eq!(options.socket, Some(PathBuf::from("/tmp/plasma")));
+    }
+}

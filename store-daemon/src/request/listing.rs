@@ -1,0 +1,61 @@
+//! Listings: names, namespaces, and everything about one name.
+
+use crate::{commit::ReplyTo, server::Server};
+use plasmon_protocol::{
+    index_of,
+    limits::PAGE_NAMES_MAX,
+    message::{Describe, Described, Failure, ListNames, ListNamespaces, NamesPage, NamespacesListed},
+};
+
+impl Server {
+    pub(crate) fn list_names(&mut self, reply_to: ReplyTo, list: &ListNames) {
+        let limit = if list.limit == 0 { PAGE_NAMES_MAX } else { list.limit.min(PAGE_NAMES_MAX) };
+        // One more than asked tells whether more follow.
+        let wanted = index_of(limit.into()) + 1;
+        let mut numbers = Vec::new();
+        let after = list.after.as_ref();
+        if let Some(namespace) = &list.namespace {
+            let Some(id) = self.catalog.namespace(namespace) else {
+                let namespace = namespace.clone();
+                return self.fail(reply_to, Failure::UnknownNamespace { namespace });
+            };
+            let after = after.filter(|after| after.namespace == *namespace).map(|after| after.name.as_str());
+            numbers = self.catalog.page(id, &list.prefix, after, wanted);
+        } else {
+            for (namespace, id) in self.catalog.namespaces_from(after.map(|after| &after.namespace)) {
+                let after =
+                    after.filter(|after| after.namespace == *namespace).map(|after| after.name.as_str());
+                numbers.extend(self.catalog.page(id, &list.prefix, after, wanted - numbers.len()));
+                if numbers.len() == wanted {
+                    break;
+                }
+            }
+        }
+        let more = numbers.len() == wanted;
+        numbers.truncate(wanted - 1);
+        let names = numbers.into_iter().filter_map(|number| self.catalog.info(number)).collect();
+        self.reply(reply_to, &NamesPage { names, more });
+    }
+
+    pub(crate) fn list_namespaces(&mut self, reply_to: ReplyTo, list: &ListNamespaces) {
+        let wanted = index_of(PAGE_NAMES_MAX.into()) + 1;
+        let mut namespaces: Vec<_> =
+            self.catalog.namespaces_after(list.after.as_ref()).take(wanted).collect();
+        let more = namespaces.len() == wanted;
+        namespaces.truncate(wanted - 1);
+        self.reply(reply_to, &NamespacesListed { namespaces, more });
+    }
+
+    pub(crate) fn describe(&mut self, reply_to: ReplyTo, describe: &Describe) {
+        let found = self.catalog.find_in(&describe.namespace, &describe.name);
+        let described = match found {
+            Some((number, record, _)) => Described {
+                binding: self.catalog.info(number),
+                description: record.description.to_string(),
+                metadata: record.metadata.to_string(),
+            },
+            None => Described { binding: None, description: String::new(), metadata: String::new() },
+        };
+        self.reply(reply_to, &described);
+    }
+}

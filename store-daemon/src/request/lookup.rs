@@ -1,0 +1,90 @@
+//! Looking names up for clients that did not get a steady look at the index, and waiting for names.
+
+use crate::{commit::ReplyTo, server::Server, session::SessionId};
+use plasmon_protocol::{
+    id::NameId,
+    index::Entry,
+    message::{Bound, Failure, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait},
+    name::{Name, Namespace},
+    object::Flags,
+    pins::pin_for,
+};
+use std::time::{Duration, Instant};
+
+impl Server {
+    pub(crate) fn find(&mut self, reply_to: ReplyTo, session: SessionId, find: &Find) {
+        match self.pin_and_locate(session, &find.namespace, &find.name, find.slot) {
+            Ok(location) => self.reply(reply_to, &Found { location }),
+            Err(failure) => self.fail(reply_to, failure),
+        }
+    }
+
+    /// All names in one turn of the loop, while no commit is half done: one moment.
+    pub(crate) fn find_many(&mut self, reply_to: ReplyTo, session: SessionId, find: &FindMany) {
+        let mut locations = Vec::with_capacity(find.names.len());
+        for NameSlot { namespace, name, slot } in &find.names {
+            match self.pin_and_locate(session, namespace, name, *slot) {
+                Ok(Some(location)) => locations.push(FoundOne::At { location }),
+                Ok(None) => locations.push(FoundOne::Absent {}),
+                Err(failure) => {
+                    self.withdraw(session, &find.names[..locations.len()]);
+                    return self.fail(reply_to, failure);
+                }
+            }
+        }
+        self.reply(reply_to, &FoundMany { locations });
+    }
+
+    pub(crate) fn wait(&mut self, reply_to: ReplyTo, wait: &Wait) {
+        let found = self.catalog.find_in(&wait.namespace, &wait.name).map(|(_, _, entry)| entry.version);
+        match found {
+            Some(version) if version > wait.above_version => self.reply(reply_to, &Bound { version }),
+            _ => {
+                let deadline = Instant::now().checked_add(Duration::from_millis(wait.wait_ms));
+                let id = NameId::new(&wait.namespace, &wait.name);
+                self.wait_for(id, reply_to, wait.above_version, deadline);
+            }
+        }
+    }
+
+    /// Stores the client's pin on its behalf, before it is told what it pins. The name is bound now, on the thread
+    /// that would unbind it, so whatever scan could free the object comes after the pin.
+    fn pin_and_locate(
+        &self,
+        session: SessionId,
+        namespace: &Namespace,
+        name: &Name,
+        slot: u32,
+    ) -> Result<Option<Location>, Failure> {
+        let bad_slot = || Failure::BadSlot { slot };
+        let (region, region_slot) =
+            self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
+        if region.pin(region_slot) != Some(0) {
+            return Err(bad_slot());
+        }
+        let Some((_, _, entry)) = self.catalog.find_in(namespace, name) else { return Ok(None) };
+        if !entry.header.flags.has(Flags::INLINE) {
+            region.publish(region_slot, pin_for(entry.offset));
+        }
+        Ok(Some(location(&entry)))
+    }
+
+    fn withdraw(&self, session: SessionId, names: &[NameSlot]) {
+        let Some(session) = self.sessions.get(session) else { return };
+        for (region, slot) in names.iter().filter_map(|name| session.slot(name.slot)) {
+            region.withdraw(slot);
+        }
+    }
+}
+
+fn location(entry: &Entry) -> Location {
+    Location {
+        version: entry.version,
+        offset: entry.offset,
+        len_bytes: entry.len_bytes,
+        created_ns: entry.created_ns,
+        expires_ns: entry.expires_ns,
+        writer_uid: entry.writer_uid,
+        header: entry.header,
+    }
+}

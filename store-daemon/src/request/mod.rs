@@ -1,0 +1,80 @@
+//! What the daemon does with each request.
+
+mod handshake;
+mod lease;
+mod listing;
+mod lookup;
+mod operator;
+
+use crate::{
+    connection::Role,
+    server::{Parked, Server},
+};
+use plasmon_protocol::message::{AnyRequest, Failure, Holder, NoRoom};
+
+impl Server {
+    /// Handles a request of a session. `scanned` says that it was parked for a scan, which is done.
+    pub(crate) fn on_request(&mut self, parked: Parked, scanned: bool) {
+        let Parked { reply_to, request } = parked;
+        // The connection may have closed while the request was parked.
+        let role = self.connections.get(&reply_to.connection).map(|connection| connection.role);
+        let Some(Role::Requests(session)) = role else { return };
+        tracing::trace!(session = session.0, request = request.name(), "request");
+        match request {
+            AnyRequest::Commit(commit) => self.begin_commit(reply_to, session, commit, scanned),
+            AnyRequest::Reserve(reserve) => self.reserve(reply_to, session, reserve, scanned),
+            AnyRequest::ExtendLease(extend) => self.extend_lease(reply_to, session, extend, scanned),
+            AnyRequest::EndLease(end) => self.end_lease(reply_to, session, &end),
+            AnyRequest::AddRegion(_) => self.add_region(reply_to, session),
+            AnyRequest::Find(find) => self.find(reply_to, session, &find),
+            AnyRequest::Wait(wait) => self.wait(reply_to, &wait),
+            AnyRequest::Goodbye(_) => self.end_session(session),
+            AnyRequest::Kick(kick) => self.kick(reply_to, session, &kick),
+            // What reads more than one name waits for a commit that is half visible.
+            request if self.is_mid_commit() => self.defer(Parked { reply_to, request }),
+            AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
+            AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
+            AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
+            AnyRequest::Describe(describe) => self.describe(reply_to, &describe),
+            AnyRequest::ReadStats(_) if scanned => self.stats(reply_to),
+            AnyRequest::ListPins(list) if scanned => self.list_pins(reply_to, &list),
+            request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {
+                self.park_for_scan(Parked { reply_to, request });
+            }
+            AnyRequest::Hello(_) => {
+                let reason = "Hello is the first message on a connection, and only that".to_owned();
+                self.fail(reply_to, Failure::Malformed { reason });
+            }
+            // A request that this version of the protocol has and this daemon does not serve.
+            other => {
+                let reason = format!("{} is not served", other.name());
+                self.fail(reply_to, Failure::Internal { reason });
+            }
+        }
+    }
+
+    /// The figures of a full store. `short_of_memory`: there is room in the arena, but the machine cannot back it.
+    pub(crate) fn store_full(&self, requested_bytes: u64, short_of_memory: bool) -> Failure {
+        const HOLDERS_SHOWN: usize = 8;
+        let figures = self.space.figures();
+        let mut limbo: Vec<_> = self.limbo_by_session().into_iter().collect();
+        limbo.sort_unstable_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        let holder = |(session, bytes)| {
+            let session = self.sessions.get(session)?;
+            Some(Holder { pid: session.pid, command: session.command.clone(), bytes })
+        };
+        let holders = limbo.into_iter().filter_map(holder).take(HOLDERS_SHOWN).collect();
+        Failure::StoreFull {
+            room: NoRoom {
+                requested_bytes,
+                capacity_bytes: self.capacity_bytes,
+                used_bytes: figures.used,
+                free_bytes: figures.free,
+                largest_free_bytes: figures.largest_free,
+                limbo_bytes: figures.limbo,
+                populated_bytes: short_of_memory.then_some(figures.populated),
+                holders,
+            },
+        }
+    }
+}

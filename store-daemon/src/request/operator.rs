@@ -1,0 +1,121 @@
+//! What operators ask: figures, who holds what, and ending a process that holds too much.
+
+use crate::{commit::ReplyTo, memory, server::Server, session::SessionId};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use plasmon_protocol::{
+    index_of,
+    limits::PAGE_PINS_MAX,
+    message::{Failure, Kick, Kicked, ListPins, PinInfo, PinsPage, Stats},
+};
+use std::time::Instant;
+
+impl Server {
+    /// The store's figures, right after a scan.
+    pub(crate) fn stats(&mut self, reply_to: ReplyTo) {
+        let figures = self.space.figures();
+        let (objects, objects_max) = self.catalog.objects();
+        let pinned = self.scans.done.pinned.keys().filter_map(|&offset| self.space.object(offset));
+        let (rss_bytes, pss_bytes) = memory::own_usage();
+        let stats = Stats {
+            capacity_bytes: self.capacity_bytes,
+            used_bytes: figures.used,
+            free_bytes: figures.free,
+            largest_free_bytes: figures.largest_free,
+            limbo_bytes: figures.limbo,
+            leased_bytes: figures.leased,
+            pinned_bytes: pinned.map(|object| object.len_bytes).sum(),
+            populated_bytes: if self.populates { figures.populated } else { 0 },
+            objects,
+            objects_max,
+            namespaces: self.catalog.namespace_count(),
+            pins: self.scans.done.pins.iter().map(|(_, count)| count).sum(),
+            sessions: self.sessions.len() as u64,
+            orphaned_sessions: self.sessions.orphans().len() as u64,
+            connections: self.connections.len() as u64,
+            leases: self.space.lease_count(),
+            waits: self.wait_count(),
+            version: self.last_version,
+            commits: self.counters.commits,
+            requests: self.counters.requests,
+            refused: self.counters.refused,
+            uptime_s: self.started.elapsed().as_secs(),
+            store_pid: std::process::id(),
+            rss_bytes,
+            pss_bytes,
+            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
+            store_uuid: self.store_uuid,
+        };
+        self.reply(reply_to, &stats);
+    }
+
+    /// Who holds what, right after a scan.
+    pub(crate) fn list_pins(&mut self, reply_to: ReplyTo, list: &ListPins) {
+        let mut held: Vec<(SessionId, u64, u32)> = Vec::new();
+        for (&offset, holders) in &self.scans.done.pinned {
+            if self.space.object(offset).is_some() {
+                held.extend(holders.iter().map(|&(session, pins)| (session, offset, pins)));
+            }
+        }
+        held.sort_unstable();
+        let page = index_of(PAGE_PINS_MAX.into());
+        let rest = held.into_iter().skip(usize::try_from(list.skip).unwrap_or(usize::MAX));
+        let mut pins: Vec<PinInfo> = Vec::new();
+        let mut more = false;
+        for (session, offset, count) in rest {
+            if pins.len() == page {
+                more = true;
+                break;
+            }
+            pins.extend(self.pin_info(session, offset, count));
+        }
+        self.reply(reply_to, &PinsPage { pins, more });
+    }
+
+    pub(crate) fn kick(&mut self, reply_to: ReplyTo, asking: SessionId, kick: &Kick) {
+        let uid = self.sessions.get(asking).map_or(u32::MAX, |session| session.uid);
+        if !self.is_own(uid) {
+            return self.fail(reply_to, Failure::NotAdmitted { uid, store_uid: self.own_uid });
+        }
+        let pid = kick.pid;
+        let sessions = self.sessions.iter().filter(|(_, session)| session.pid == pid).count();
+        // 0 is a process whose pid this daemon cannot know; the daemon itself is no client to be ended.
+        let target = i32::try_from(pid).ok().filter(|&pid| pid > 0 && sessions > 0);
+        let Some(target) = target.filter(|_| pid != std::process::id()) else {
+            return self.fail(reply_to, Failure::UnknownProcess { pid });
+        };
+        tracing::warn!(pid, uid, "ending a client process on request");
+        match kill(Pid::from_raw(target), Signal::SIGKILL) {
+            Ok(()) => {
+                let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+                self.reply(reply_to, &Kicked { sessions });
+            }
+            Err(error) => {
+                let reason = format!("process {pid} cannot be ended: {error}");
+                self.fail(reply_to, Failure::Internal { reason });
+            }
+        }
+    }
+
+    fn pin_info(&self, id: SessionId, offset: u64, pins: u32) -> Option<PinInfo> {
+        let session = self.sessions.get(id)?;
+        let object = self.space.object(offset)?;
+        let (name, limbo) = self.space.label(&self.catalog, object);
+        let since = self.scans.seen_since.get(&(id, offset)).copied().unwrap_or_else(Instant::now);
+        Some(PinInfo {
+            pid: session.pid,
+            uid: session.uid,
+            command: session.command.clone(),
+            orphaned: session.is_orphaned(),
+            session_age_s: session.began.elapsed().as_secs(),
+            name,
+            limbo,
+            version: object.version,
+            len_bytes: object.len_bytes,
+            pins,
+            seen_for_s: since.elapsed().as_secs(),
+        })
+    }
+}

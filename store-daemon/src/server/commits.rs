@@ -1,0 +1,154 @@
+//! Commits on their way, and the requests that wait for a name.
+
+use super::{Grant, Parked, SLICE, Server, Waiter};
+use crate::commit::{CommitJob, NoPlace, NotPlaced, ReplyTo, Slice, Workbench, Writer};
+use crate::connection::Broken;
+use crate::session::SessionId;
+use crate::space::LeaseId;
+use plasmon_protocol::id::NameId;
+use plasmon_protocol::message::{AnyRequest, Bound, Commit, Committed, Failure};
+use std::time::Instant;
+
+impl Server {
+    /// Begins a commit; `scanned` says that everything reclaimable has just been reclaimed for it.
+    pub(crate) fn begin_commit(
+        &mut self,
+        reply_to: ReplyTo,
+        session_id: SessionId,
+        commit: Commit,
+        scanned: bool,
+    ) {
+        let Some(session) = self.sessions.get(session_id) else { return };
+        let writer = Writer { session: session_id, pid: session.pid, uid: session.uid };
+        match CommitJob::place(reply_to, writer, commit, &mut self.space) {
+            Ok(job) => {
+                let missing = job.placed().flat_map(|extent| self.space.populated.missing(extent)).collect();
+                self.when_populated(Grant::Commit(job), missing);
+            }
+            Err(not_placed) => {
+                let NotPlaced { commit, problem } = *not_placed;
+                match problem {
+                    NoPlace::NoRoom { .. } if !scanned && self.space.has_candidates() => {
+                        self.park_for_scan(Parked { reply_to, request: AnyRequest::Commit(commit) });
+                    }
+                    problem => {
+                        self.end_leases(session_id, &commit.end_leases);
+                        let failure = match problem {
+                            NoPlace::NoRoom { len_bytes } => self.store_full(len_bytes, false),
+                            NoPlace::Failure(failure) => failure,
+                        };
+                        self.fail(reply_to, failure);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_leases(&mut self, session: SessionId, leases: &[u64]) {
+        for &lease in leases {
+            if self.space.lease_of(session, LeaseId(lease)).is_some() {
+                self.space.end_lease(LeaseId(lease));
+            }
+        }
+    }
+
+    pub(super) fn work_off_commits(&mut self) {
+        let until = Instant::now() + SLICE;
+        while let Some(mut job) = self.commits.pop_front() {
+            let mut bench = Workbench {
+                catalog: &mut self.catalog,
+                space: &mut self.space,
+                arena: &self.arena,
+                last_version: &mut self.last_version,
+            };
+            match job.work(&mut bench, until) {
+                Slice::More => {
+                    self.commits.push_front(job);
+                    return;
+                }
+                Slice::Done(result) => self.finish_commit(&job, result),
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn finish_commit(&mut self, job: &CommitJob, result: Result<Committed, Failure>) {
+        self.end_leases(job.writer.session, &job.commit.end_leases);
+        for lease in std::mem::take(&mut self.orphaned_leases) {
+            self.space.end_lease(lease);
+        }
+        match result {
+            Ok(committed) => {
+                self.counters.commits += 1;
+                tracing::trace!(version = committed.version, pid = job.writer.pid, "committed");
+                if !self.waits.is_empty() {
+                    for id in job.bound_ids() {
+                        self.answer_waits(&id, committed.version);
+                    }
+                }
+                self.reply(job.reply_to, &committed);
+            }
+            Err(failure) => self.fail(job.reply_to, failure),
+        }
+        for parked in std::mem::take(&mut self.deferred) {
+            self.on_request(parked, false);
+        }
+    }
+
+    /// Whether a commit is half worked off, so that what reads the whole catalog must wait for it.
+    pub(crate) fn is_mid_commit(&self) -> bool {
+        !self.commits.is_empty()
+    }
+
+    /// Answers `parked` once the commit that is being worked off is done.
+    pub(crate) fn defer(&mut self, parked: Parked) {
+        self.deferred.push(parked);
+    }
+
+    pub(crate) fn wait_for(
+        &mut self,
+        id: NameId,
+        reply_to: ReplyTo,
+        above_version: u64,
+        deadline: Option<Instant>,
+    ) {
+        self.waits.entry(id).or_default().push(Waiter { reply_to, above_version, deadline });
+    }
+
+    pub(super) fn answer_waits(&mut self, id: &NameId, version: u64) {
+        let Some(waiters) = self.waits.remove(id) else { return };
+        let (met, still): (Vec<_>, Vec<_>) =
+            waiters.into_iter().partition(|waiter| waiter.above_version < version);
+        if !still.is_empty() {
+            self.waits.insert(*id, still);
+        }
+        for waiter in met {
+            self.reply(waiter.reply_to, &Bound { version });
+        }
+    }
+
+    pub(crate) fn wait_count(&self) -> u64 {
+        self.waits.values().map(|waiters| waiters.len() as u64).sum()
+    }
+
+    /// What has run out of time: waits, frames, handshakes.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for waiters in self.waits.values_mut() {
+            late.extend(waiters.extract_if(.., |waiter| waiter.deadline.is_some_and(|at| at <= now)));
+        }
+        if !late.is_empty() {
+            self.waits.retain(|_, waiters| !waiters.is_empty());
+        }
+        for waiter in late {
+            self.fail(waiter.reply_to, Failure::WaitTimeout {});
+        }
+        for (&id, connection) in &self.connections {
+            if connection.deadline().is_some_and(|at| at <= now) {
+                self.broken.push((id, Broken::TooSlow));
+            }
+        }
+    }
+}

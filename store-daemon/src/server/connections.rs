@@ -1,0 +1,221 @@
+//! Accepting connections, taking frames from them, and sending replies.
+
+use super::{ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, listener_fd, tokens};
+use crate::commit::ReplyTo;
+use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
+use interprocess::local_socket::Stream;
+use interprocess::local_socket::traits::Listener as _;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use plasmon_protocol::message::{AnyRequest, Failed, Failure, Message};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+impl Server {
+    pub(super) fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return };
+            let stream = match listener.accept() {
+                Ok(stream) => stream,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of descriptors, most likely: the backlog keeps, and those who have connections go on.
+                    tracing::warn!(%error, "cannot accept a connection; trying again soon");
+                    self.accept_at = Some(Instant::now() + ACCEPT_AGAIN_AFTER);
+                    self.listen(false);
+                    return;
+                }
+            };
+            if let Err(reason) = self.admit(stream) {
+                tracing::warn!(reason, "refused a connection");
+            }
+        }
+    }
+
+    pub(super) fn listen(&mut self, on: bool) {
+        let Some(listener) = &self.listener else { return };
+        if on == self.listening {
+            return;
+        }
+        let fd = listener_fd(listener);
+        let result = if on {
+            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, tokens::LISTENER))
+        } else {
+            self.epoll.delete(fd)
+        };
+        match result {
+            Ok(()) => self.listening = on,
+            Err(error) => tracing::error!(%error, "cannot change what the loop waits for"),
+        }
+    }
+
+    pub(super) fn admit(&mut self, Stream::UdSocket(stream): Stream) -> Result<(), String> {
+        let peer = plasmon_shm::peer(stream.as_fd(), &self.kernel).map_err(|error| error.to_string())?;
+        let peer = Peer { pid: u32::try_from(peer.pid).unwrap_or(0), uid: peer.uid };
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let mut connection = Connection::new(stream, peer, Duration::from_millis(self.options.frame_time_ms));
+        let refusal = if !self.admits(peer.uid) {
+            Some(Failure::NotAdmitted { uid: peer.uid, store_uid: self.own_uid })
+        } else if self.connections.len() >= self.options.max_connections {
+            let what = "connections (--max-connections)".to_owned();
+            Some(Failure::TooMany { what, limit: self.options.max_connections as u64 })
+        } else {
+            None
+        };
+        if let Some(failure) = refusal {
+            let reason = format!("uid {}, pid {}: {failure:?}", peer.uid, peer.pid);
+            let _ = connection.send(0, &Failed { failure }, self.options.max_queued_output);
+            self.counters.refused += 1;
+            return Err(reason);
+        }
+        let event = EpollEvent::new(connection.interest, id.0);
+        self.epoll.add(connection.as_fd(), event).map_err(|error| error.to_string())?;
+        self.connections.insert(id, connection);
+        Ok(())
+    }
+
+    /// Whether this uid may connect at all.
+    pub(super) fn admits(&self, uid: u32) -> bool {
+        self.is_own(uid) || self.options.allow_uids.contains(&uid)
+    }
+
+    /// Whether this uid is the store's own or root: such a client may write the arena and see to the store.
+    pub(crate) fn is_own(&self, uid: u32) -> bool {
+        uid == self.own_uid || uid == 0
+    }
+
+    pub(super) fn on_connection(&mut self, id: ConnectionId, flags: EpollFlags) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let flushed = if flags.contains(EpollFlags::EPOLLOUT) { connection.flush() } else { Ok(()) };
+        let hung_up = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        let wants_input = connection.interest.contains(EpollFlags::EPOLLIN);
+        let read = if flags.contains(EpollFlags::EPOLLIN) && wants_input {
+            connection.read()
+        } else if hung_up {
+            Err(Broken::Closed)
+        } else {
+            Ok(())
+        };
+        self.take_frames(id);
+        match flushed.and(read) {
+            Ok(()) => self.set_interest(id),
+            Err(why) => self.broken.push((id, why)),
+        }
+    }
+
+    /// Handles the frames that have come, as many as the connection may have unanswered.
+    pub(super) fn take_frames(&mut self, id: ConnectionId) {
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            if connection.in_flight >= self.options.max_in_flight || connection.closing {
+                return;
+            }
+            match connection.next_frame() {
+                Ok(None) => return,
+                Ok(Some(frame)) => self.on_frame(id, frame),
+                Err(why) => {
+                    self.refuse(id, &why.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_frame(&mut self, id: ConnectionId, Frame { header, body }: Frame) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.in_flight += 1;
+        self.counters.requests += 1;
+        let role = connection.role;
+        let reply_to = ReplyTo { connection: id, request_id: header.request_id };
+        match (role, AnyRequest::parse(header.kind, body)) {
+            (Role::New, Some(Ok(AnyRequest::Hello(hello)))) => self.on_hello(reply_to, &hello),
+            (Role::New, Some(Err(error))) => self.refuse(id, &error.to_string()),
+            (Role::New, _) => self.refuse(id, "the first message on a connection must be Hello"),
+            (Role::Lifeline(_), _) => self.refuse(id, "a lifeline carries nothing after the handshake"),
+            (Role::Requests(_), Some(Ok(request))) => self.on_request(Parked { reply_to, request }, false),
+            (Role::Requests(_), Some(Err(error))) => {
+                self.counters.refused += 1;
+                self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
+            }
+            (Role::Requests(_), None) => {
+                self.counters.refused += 1;
+                self.fail(reply_to, Failure::UnknownRequest { kind: header.kind });
+            }
+        }
+    }
+
+    /// Ends a connection that does not speak the protocol, with a last word.
+    pub(super) fn refuse(&mut self, id: ConnectionId, reason: &str) {
+        self.counters.refused += 1;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        tracing::debug!(pid = connection.peer.pid, uid = connection.peer.uid, reason, "malformed input");
+        connection.closing = true;
+        connection.in_flight += 1;
+        let failure = Failure::Malformed { reason: reason.to_owned() };
+        self.fail(ReplyTo { connection: id, request_id: 0 }, failure);
+    }
+
+    /// Waits for what this connection needs next.
+    pub(super) fn set_interest(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.closing && !connection.has_output() {
+            self.broken.push((id, Broken::Closed));
+            return;
+        }
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLOUT, connection.has_output());
+        let takes_more = connection.in_flight < self.options.max_in_flight && !connection.closing;
+        interest.set(EpollFlags::EPOLLIN, takes_more);
+        if interest != connection.interest {
+            connection.interest = interest;
+            let mut event = EpollEvent::new(interest, id.0);
+            if let Err(error) = self.epoll.modify(connection.as_fd(), &mut event) {
+                self.broken.push((id, error.into()));
+            }
+        }
+    }
+
+    pub(super) fn close_connection(&mut self, id: ConnectionId, why: &Broken) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let _ = self.epoll.delete(connection.as_fd());
+        tracing::debug!(pid = connection.peer.pid, %why, "connection closed");
+        for waiters in self.waits.values_mut() {
+            waiters.retain(|waiter| waiter.reply_to.connection != id);
+        }
+        self.waits.retain(|_, waiters| !waiters.is_empty());
+        let Some(session_id) = connection.session() else { return };
+        let Some(session) = self.sessions.get_mut(session_id) else { return };
+        session.connections.remove(&id);
+        if session.lifeline == Some(id) {
+            session.lifeline = None;
+            if session.process_is_gone(session_id) {
+                self.end_session(session_id);
+            } else {
+                self.orphan_session(session_id);
+            }
+        }
+    }
+
+    pub(crate) fn reply<M: Message>(&mut self, to: ReplyTo, message: &M) {
+        let Some(connection) = self.connections.get_mut(&to.connection) else { return };
+        connection.in_flight = connection.in_flight.saturating_sub(1);
+        match connection.send(to.request_id, message, self.options.max_queued_output) {
+            Ok(()) => {
+                let resumes = !connection.interest.contains(EpollFlags::EPOLLIN) && connection.has_input();
+                self.set_interest(to.connection);
+                if resumes {
+                    self.take_frames(to.connection);
+                }
+            }
+            Err(why) => self.broken.push((to.connection, why)),
+        }
+    }
+
+    pub(crate) fn fail(&mut self, to: ReplyTo, failure: Failure) {
+        self.reply(to, &Failed { failure });
+    }
+
+    pub(crate) fn break_connection(&mut self, id: ConnectionId, why: Broken) {
+        self.broken.push((id, why));
+    }
+}

@@ -1,0 +1,154 @@
+//! What the helper threads report: pages that are there, and pins that a scan found.
+
+use super::{Event, Grant, Parked, Server};
+use crate::commit::ReplyTo;
+use crate::populate::Progress;
+use crate::reclaim::{Report, ScanDone, ScanJob};
+use crate::session::SessionId;
+use crate::space::LeaseId;
+use plasmon_protocol::message::{Failure, Granted};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+impl Server {
+    pub(super) fn on_wake(&mut self) {
+        let _ = self.wake.read();
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Populate(Progress::Steps(steps)) => {
+                    steps.into_iter().for_each(|step| self.space.populated.add(step));
+                }
+                Event::Populate(Progress::Met(ticket)) => self.on_populated(ticket, true),
+                Event::Populate(Progress::Short(ticket)) => self.on_populated(ticket, false),
+                Event::Scanned(done) => self.on_scanned(done),
+                Event::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    pub(super) fn when_populated(&mut self, grant: Grant, missing: VecDeque<usize>) {
+        if missing.is_empty() || !self.populates {
+            self.give(grant);
+            return;
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.grants.insert(ticket, grant);
+        self.demands.ask(ticket, missing);
+    }
+
+    pub(super) fn on_populated(&mut self, ticket: u64, enough: bool) {
+        let Some(grant) = self.grants.remove(&ticket) else { return };
+        if enough {
+            self.give(grant);
+            return;
+        }
+        match grant {
+            Grant::Lease { reply_to, session, lease } => {
+                let len_bytes = self.space.lease_of(session, lease).map_or(0, |lease| lease.extent.len_bytes);
+                self.space.end_lease(lease);
+                let failure = self.store_full(len_bytes, true);
+                self.fail(reply_to, failure);
+            }
+            Grant::Commit(mut job) => {
+                let len_bytes = job.placed().map(|extent| extent.len_bytes).sum();
+                job.abandon(&mut self.space);
+                self.end_leases(job.writer.session, &job.commit.end_leases);
+                let failure = self.store_full(len_bytes, true);
+                self.fail(job.reply_to, failure);
+            }
+        }
+    }
+
+    pub(super) fn give(&mut self, grant: Grant) {
+        match grant {
+            Grant::Commit(job) => self.commits.push_back(job),
+            // The session may have ended while the pages were made.
+            Grant::Lease { reply_to, session, lease } => match self.space.lease_of(session, lease) {
+                Some(found) => {
+                    let (slot, extent) = (found.slot, found.extent);
+                    let (offset, len_bytes) = (extent.offset, extent.len_bytes);
+                    self.reply(reply_to, &Granted { lease: lease.0, slot, offset, len_bytes });
+                }
+                None => self.fail(reply_to, Failure::UnknownSession {}),
+            },
+        }
+    }
+
+    /// Answers with a lease once its pages are there.
+    pub(crate) fn grant_lease(&mut self, reply_to: ReplyTo, session: SessionId, lease: LeaseId) {
+        let missing = match self.space.lease_of(session, lease) {
+            Some(found) => self.space.populated.missing(found.extent),
+            None => VecDeque::new(),
+        };
+        self.when_populated(Grant::Lease { reply_to, session, lease }, missing);
+    }
+
+    /// Parks a request until a scan that begins from now on is done.
+    pub(crate) fn park_for_scan(&mut self, parked: Parked) {
+        if self.scans.busy {
+            self.scans.next.push(parked);
+        } else {
+            self.scans.current.push(parked);
+            self.start_scan(Report::Everything);
+        }
+    }
+
+    pub(super) fn start_scan(&mut self, report: Report) {
+        if self.scans.busy {
+            return;
+        }
+        let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
+        let job = ScanJob { candidates: self.space.candidates(), sessions, report };
+        self.scans.busy = self.scans.jobs.send(job).is_ok();
+        self.scans.last = Instant::now();
+    }
+
+    pub(super) fn on_scanned(&mut self, done: ScanDone) {
+        self.scans.busy = false;
+        self.space.reclaim(&done.unpinned);
+        for &offset in done.pinned.keys() {
+            self.space.hold(offset);
+        }
+        if done.report == Report::Everything {
+            self.note_holders(done);
+        }
+        let answered = std::mem::replace(&mut self.scans.current, std::mem::take(&mut self.scans.next));
+        if !self.scans.current.is_empty() {
+            self.start_scan(Report::Everything);
+        }
+        for parked in answered {
+            self.on_request(parked, true);
+        }
+    }
+
+    /// Keeps what a full scan found, and since when each session was seen to hold each object.
+    pub(super) fn note_holders(&mut self, done: ScanDone) {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.scans.seen_since);
+        for (&offset, holders) in &done.pinned {
+            if self.space.object(offset).is_none() {
+                continue; // no object of ours: a client made it up
+            }
+            for &(session, _) in holders {
+                let since = before.get(&(session, offset)).copied().unwrap_or(now);
+                self.scans.seen_since.insert((session, offset), since);
+            }
+        }
+        self.scans.done = done;
+    }
+
+    /// How many bytes each session holds of objects without a name.
+    pub(crate) fn limbo_by_session(&self) -> BTreeMap<SessionId, u64> {
+        let mut bytes = BTreeMap::new();
+        for (&offset, holders) in &self.scans.done.pinned {
+            let Some(object) = self.space.object(offset).filter(|object| object.is_nameless()) else {
+                continue;
+            };
+            for &(session, _) in holders {
+                *bytes.entry(session).or_default() += object.len_bytes;
+            }
+        }
+        bytes
+    }
+}

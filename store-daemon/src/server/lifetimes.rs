@@ -1,0 +1,59 @@
+//! How sessions end, and what ends with them.
+
+use super::{Server, tokens};
+use crate::connection::Broken;
+use crate::reclaim::Report;
+use crate::session::SessionId;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use std::os::fd::AsFd;
+
+impl Server {
+    pub(crate) fn watch_process(&mut self, id: SessionId) {
+        let Some(pidfd) = self.sessions.get(id).and_then(|session| session.pidfd.as_ref()) else { return };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, tokens::PROCESS | id.0);
+        if let Err(error) = self.epoll.add(pidfd.as_fd(), event) {
+            tracing::warn!(%error, session = id.0, "cannot watch a client's process; its lifeline decides");
+        }
+    }
+
+    /// The process is gone, or has said goodbye: everything it held is free.
+    pub(crate) fn end_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        tracing::debug!(session = id.0, pid = session.pid, "session ended");
+        if let Some(pidfd) = &session.pidfd {
+            let _ = self.epoll.delete(pidfd.as_fd());
+        }
+        self.end_leases_of(id);
+        for connection in session.connections.iter().copied().chain(session.lifeline) {
+            self.broken.push((connection, Broken::Closed));
+        }
+        self.scans.seen_since.retain(|(holder, _), _| *holder != id);
+        if self.space.has_candidates() {
+            self.start_scan(Report::Candidates);
+        }
+    }
+
+    /// The lifeline is closed and the process lives: its pins stay.
+    pub(super) fn orphan_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        tracing::info!(
+            session = id.0,
+            pid = session.pid,
+            "a client closed its lifeline and lives on; its pins stay"
+        );
+        for connection in session.connections.clone() {
+            self.broken.push((connection, Broken::Closed));
+        }
+        self.end_leases_of(id);
+    }
+
+    pub(super) fn end_leases_of(&mut self, id: SessionId) {
+        let leases = self.space.leases_of(id);
+        // A commit that has begun may be about to turn pieces of them into objects.
+        if self.commits.front().is_some_and(|job| job.writer.session == id) {
+            self.orphaned_leases.extend(leases);
+        } else {
+            leases.into_iter().for_each(|lease| self.space.end_lease(lease));
+        }
+    }
+}

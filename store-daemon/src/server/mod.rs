@@ -1,0 +1,379 @@
+//! The event loop: the only thread that touches catalog, space and sessions.
+//!
+//! It never waits for anything but events. What takes time (population, scans of the pin tables) happens on helper
+//! threads, and the request that needs it is parked until the helper reports.
+
+mod commits;
+mod connections;
+mod helpers;
+mod lifetimes;
+
+use crate::{
+    catalog::Catalog,
+    commit::{CommitJob, ReplyTo},
+    connection::{Broken, Connection, ConnectionId},
+    options::Options,
+    populate::{Demands, Progress},
+    reclaim::{Report, ScanDone, ScanJob},
+    session::{Session, SessionId, Sessions},
+    space::{LeaseId, Space},
+};
+use interprocess::local_socket::Listener;
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    eventfd::EventFd,
+    signalfd::SignalFd,
+};
+use plasmon_protocol::{id::NameId, message::AnyRequest};
+use plasmon_shm::{Kernel, Region};
+use std::{
+    collections::{HashMap, VecDeque},
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+/// Work on one commit between two looks at the sockets.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// How often pins are scanned while limbo holds something.
+const LIMBO_EVERY: Duration = Duration::from_millis(100);
+
+/// How often all pins are looked at while there are sessions, so that `pins` can say since when they are held, and
+/// how often the processes behind closed lifelines are looked at.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+
+/// How long accepting rests after descriptors ran out.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Connections accepted in one turn of the loop.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Frames of one connection handled in one turn of the loop.
+const FRAMES_PER_TURN: usize = 64;
+
+/// What a helper thread, or whoever runs the server, tells the loop.
+pub(crate) enum Event {
+    Populate(Progress),
+    Scanned(ScanDone),
+    Stop,
+}
+
+/// What wakes the loop.
+#[derive(Clone)]
+pub(crate) struct Notifier {
+    pub(crate) events: Sender<Event>,
+    pub(crate) wake: Arc<EventFd>,
+}
+
+impl Notifier {
+    pub(crate) fn tell(&self, event: Event) {
+        // The loop may have ended already, and then nobody needs to know.
+        if self.events.send(event).is_ok() {
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+/// A request that waits for a helper, or for a commit to finish.
+pub(crate) struct Parked {
+    pub(crate) reply_to: ReplyTo,
+    pub(crate) request: AnyRequest,
+}
+
+/// A request that waits for a name.
+struct Waiter {
+    reply_to: ReplyTo,
+    above_version: u64,
+    deadline: Option<Instant>,
+}
+
+/// What waits for pages.
+enum Grant {
+    Lease { reply_to: ReplyTo, session: SessionId, lease: LeaseId },
+    Commit(Box<CommitJob>),
+}
+
+/// Scans of the pin tables: one at a time, and who waits for which.
+pub(crate) struct Scans {
+    pub(crate) jobs: Sender<ScanJob>,
+    busy: bool,
+    /// Answered when the scan that runs is done.
+    current: Vec<Parked>,
+    /// Answered when the scan after that is done.
+    next: Vec<Parked>,
+    last: Instant,
+    /// What the last full scan found, and since when each session was seen to hold each object.
+    pub(crate) done: ScanDone,
+    pub(crate) seen_since: HashMap<(SessionId, u64), Instant>,
+}
+
+impl Scans {
+    pub(crate) fn new(jobs: Sender<ScanJob>) -> Self {
+        Scans {
+            jobs,
+            busy: false,
+            current: Vec::new(),
+            next: Vec::new(),
+            last: Instant::now(),
+            done: ScanDone::default(),
+            seen_since: HashMap::new(),
+        }
+    }
+}
+
+/// Figures that only count up.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: u64,
+    pub(crate) requests: u64,
+    pub(crate) refused: u64,
+}
+
+/// The daemon.
+pub(crate) struct Server {
+    pub(crate) options: Options,
+    pub(crate) kernel: Kernel,
+    pub(crate) own_uid: u32,
+    pub(crate) store_uuid: [u8; 16],
+    pub(crate) started: Instant,
+    pub(crate) capacity_bytes: u64,
+
+    pub(crate) arena: Arc<Region>,
+    pub(crate) index: Region,
+    pub(crate) session_bytes: u64,
+    /// Separate openings, never the daemon's own: index and arena read-only, arena writable. `None` where the
+    /// regions are named segments.
+    pub(crate) openings: Option<[OwnedFd; 3]>,
+    /// Whether a helper populates what is granted; if not, everything counts as populated.
+    pub(crate) populates: bool,
+
+    pub(crate) catalog: Catalog,
+    pub(crate) space: Space,
+    pub(crate) sessions: Sessions,
+    pub(crate) connections: HashMap<ConnectionId, Connection>,
+    pub(crate) scans: Scans,
+    pub(crate) counters: Counters,
+    pub(crate) last_version: u64,
+
+    pub(crate) demands: Demands,
+    grants: HashMap<u64, Grant>,
+    next_ticket: u64,
+    commits: VecDeque<Box<CommitJob>>,
+    /// The session of the commit at the head ended while it was worked off.
+    orphaned_leases: Vec<LeaseId>,
+    deferred: Vec<Parked>,
+    waits: HashMap<NameId, Vec<Waiter>>,
+    broken: Vec<(ConnectionId, Broken)>,
+
+    listener: Option<Listener>,
+    listening: bool,
+    accept_at: Option<Instant>,
+    next_connection: u64,
+    next_housekeeping: Instant,
+    epoll: Epoll,
+    signals: Option<SignalFd>,
+    wake: Arc<EventFd>,
+    events: Receiver<Event>,
+    stopping: bool,
+}
+
+/// What start-up has made ready for the loop.
+pub(crate) struct Parts {
+    pub(crate) options: Options,
+    pub(crate) kernel: Kernel,
+    pub(crate) own_uid: u32,
+    pub(crate) store_uuid: [u8; 16],
+    pub(crate) capacity_bytes: u64,
+    pub(crate) arena: Arc<Region>,
+    pub(crate) index: Region,
+    pub(crate) session_bytes: u64,
+    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) populates: bool,
+    pub(crate) catalog: Catalog,
+    pub(crate) space: Space,
+    pub(crate) scan_jobs: Sender<ScanJob>,
+    pub(crate) demands: Demands,
+    pub(crate) listener: Listener,
+    pub(crate) signals: Option<SignalFd>,
+    pub(crate) wake: Arc<EventFd>,
+    pub(crate) events: Receiver<Event>,
+}
+
+/// What the event loop's tokens mean. Connections count from [`tokens::FIRST_CONNECTION`].
+mod tokens {
+    pub(super) const LISTENER: u64 = 0;
+    pub(super) const WAKE: u64 = 1;
+    pub(super) const SIGNALS: u64 = 2;
+    pub(super) const FIRST_CONNECTION: u64 = 16;
+    /// Pidfds have this bit and the session's number.
+    pub(super) const PROCESS: u64 = 1 << 63;
+}
+
+impl Server {
+    pub(crate) fn new(parts: Parts) -> nix::Result<Server> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        epoll.add(listener_fd(&parts.listener), readable(tokens::LISTENER))?;
+        epoll.add(parts.wake.as_fd(), readable(tokens::WAKE))?;
+        if let Some(signals) = &parts.signals {
+            epoll.add(signals.as_fd(), readable(tokens::SIGNALS))?;
+        }
+        let now = Instant::now();
+        Ok(Server {
+            options: parts.options,
+            kernel: parts.kernel,
+            own_uid: parts.own_uid,
+            store_uuid: parts.store_uuid,
+            started: now,
+            capacity_bytes: parts.capacity_bytes,
+            arena: parts.arena,
+            index: parts.index,
+            session_bytes: parts.session_bytes,
+            openings: parts.openings,
+            populates: parts.populates,
+            catalog: parts.catalog,
+            space: parts.space,
+            sessions: Sessions::default(),
+            connections: HashMap::new(),
+            scans: Scans::new(parts.scan_jobs),
+            counters: Counters::default(),
+            last_version: 0,
+            demands: parts.demands,
+            grants: HashMap::new(),
+            next_ticket: 0,
+            commits: VecDeque::new(),
+            orphaned_leases: Vec::new(),
+            deferred: Vec::new(),
+            waits: HashMap::new(),
+            broken: Vec::new(),
+            listener: Some(parts.listener),
+            listening: true,
+            accept_at: None,
+            next_connection: tokens::FIRST_CONNECTION,
+            next_housekeeping: now + HOUSEKEEPING_EVERY,
+            epoll,
+            signals: parts.signals,
+            wake: parts.wake,
+            events: parts.events,
+            stopping: false,
+        })
+    }
+
+    /// Serves until it is told to stop, then closes the store: tells readers, and gives back all memory that no pin
+    /// holds.
+    pub(crate) fn run(mut self) {
+        let mut ready = vec![EpollEvent::empty(); 256];
+        while !self.stopping {
+            let count = match self.epoll.wait(&mut ready, self.timeout()) {
+                Ok(count) => count,
+                Err(nix::Error::EINTR) => 0,
+                Err(error) => {
+                    tracing::error!(%error, "waiting for events failed");
+                    break;
+                }
+            };
+            for event in &ready[..count] {
+                self.on_event(event.data(), event.events());
+            }
+            self.end_turn();
+        }
+        self.close();
+    }
+
+    fn on_event(&mut self, token: u64, flags: EpollFlags) {
+        match token {
+            tokens::LISTENER => self.accept(),
+            tokens::WAKE => self.on_wake(),
+            tokens::SIGNALS => {
+                if let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
+                    tracing::info!(signal = signal.ssi_signo, "stopping");
+                    self.stopping = true;
+                }
+            }
+            token if token & tokens::PROCESS != 0 => self.end_session(SessionId(token & !tokens::PROCESS)),
+            token => self.on_connection(ConnectionId(token), flags),
+        }
+    }
+
+    /// What is due at the end of every turn.
+    fn end_turn(&mut self) {
+        self.work_off_commits();
+        let now = Instant::now();
+        self.expire(now);
+        while let Some((id, why)) = self.broken.pop() {
+            self.close_connection(id, &why);
+        }
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept_at = None;
+            self.listen(true);
+        }
+        if now >= self.next_housekeeping {
+            self.next_housekeeping = now + HOUSEKEEPING_EVERY;
+            for id in self.sessions.orphans() {
+                if self.sessions.get(id).is_some_and(|session| session.process_is_gone(id)) {
+                    self.end_session(id);
+                }
+            }
+            if self.sessions.len() > 0 {
+                self.start_scan(Report::Everything);
+            }
+        }
+        let limbo_is_due = self.space.has_limbo() && now.duration_since(self.scans.last) >= LIMBO_EVERY;
+        if self.space.has_retired() || limbo_is_due {
+            self.start_scan(Report::Candidates);
+        }
+    }
+
+    /// How long the loop may sleep.
+    fn timeout(&self) -> EpollTimeout {
+        if !self.commits.is_empty() || !self.broken.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let deadlines = self.connections.values().filter_map(Connection::deadline);
+        let waits = self.waits.values().flatten().filter_map(|waiter| waiter.deadline);
+        let limbo = (self.space.has_limbo() && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
+        let housekeeping = (self.sessions.len() > 0).then_some(self.next_housekeeping);
+        let next = deadlines.chain(waits).chain(limbo).chain(housekeeping).chain(self.accept_at).min();
+        match next {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                // Rounded up: waking a moment early would only mean another turn for nothing.
+                let ms = at.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
+                EpollTimeout::try_from(ms.min(60_000)).unwrap_or(EpollTimeout::ZERO)
+            }
+        }
+    }
+
+    fn close(mut self) {
+        self.listener = None;
+        self.catalog.close();
+        // The last scan is made here: there is no loop any more that it could hold up.
+        let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
+        let candidates = self.space.candidates();
+        let done = crate::reclaim::scan(ScanJob { candidates, sessions, report: Report::Everything });
+        for hole in self.space.all_but(done.pinned.into_keys()) {
+            if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
+                tracing::warn!(%error, "cannot give back the arena's memory; it goes with the last process that maps it");
+                break;
+            }
+        }
+        tracing::info!("stopped");
+    }
+}
+
+impl Session {
+    fn pin_regions(&self, id: SessionId) -> crate::reclaim::PinRegions {
+        let regions = self.regions.iter().map(|region| Arc::clone(&region.words)).collect();
+        crate::reclaim::PinRegions { session: id, regions }
+    }
+}
+
+fn listener_fd(listener: &Listener) -> std::os::fd::BorrowedFd<'_> {
+    match listener {
+        Listener::UdSocket(socket) => socket.as_fd(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Sessions: one client process's membership of the store.
+//!
+//! A session has a lifeline, which carries nothing after the handshake, and the daemon holds a pidfd of its process.
+//! It ends at goodbye, or when the process is gone. A lifeline that closes while the process lives ends leases and
+//! waits, but never pins: arrays of a living process are never pulled away.
+
+use crate::connection::ConnectionId;
+use plasmon_protocol::{index_of, limits::PIN_SLOTS, pins::SessionRegion};
+use plasmon_shm::{Region, WordsMapping};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Instant,
+};
+
+/// A session's number, unique while the daemon lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// One session region: the segment itself, and the daemon's mapping of it.
+#[derive(Debug)]
+pub(crate) struct PinRegion {
+    /// Kept so that a named segment lives as long as the session.
+    pub(crate) region: Region,
+    pub(crate) words: Arc<WordsMapping>,
+}
+
+/// One client process's membership of the store.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) token: [u8; 16],
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) command: String,
+    pub(crate) writable: bool,
+    pub(crate) began: Instant,
+    pub(crate) regions: Vec<PinRegion>,
+    pub(crate) pidfd: Option<OwnedFd>,
+    /// `None` once the lifeline is closed while the process lives: the session is orphaned.
+    pub(crate) lifeline: Option<ConnectionId>,
+    pub(crate) connections: HashSet<ConnectionId>,
+}
+
+impl Session {
+    /// Whether the process lives on without its lifeline.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.lifeline.is_none()
+    }
+
+    /// Where pin slot `slot` is, counted through all regions.
+    pub(crate) fn slot(&self, slot: u32) -> Option<(SessionRegion<'_>, u32)> {
+        let region = self.regions.get(index_of(u64::from(slot / PIN_SLOTS)))?;
+        Some((SessionRegion::assume_checked(region.words.words()), slot % PIN_SLOTS))
+    }
+
+    /// Whether the process is gone, or has become another program that no longer maps its session region.
+    pub(crate) fn process_is_gone(&self, id: SessionId) -> bool {
+        if self.pidfd.as_ref().is_some_and(is_readable) {
+            return true;
+        }
+        match std::fs::read_to_string(format!("/proc/{}/maps", self.pid)) {
+            Ok(maps) if self.pid != 0 => !maps.contains(&region_label(id)),
+            // Not ours to look into: the pidfd decides.
+            _ => false,
+        }
+    }
+}
+
+/// What tools show as the name of a session's regions. The closing dash keeps session 1 apart from session 10.
+pub(crate) fn region_label(id: SessionId) -> String {
+    format!("plasmon-session-{}-", id.0)
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    by_id: HashMap<SessionId, Session>,
+    by_token: HashMap<[u8; 16], SessionId>,
+    next: u64,
+}
+
+impl Sessions {
+    /// The number the next session will have.
+    pub(crate) fn next_id(&self) -> SessionId {
+        SessionId(self.next + 1)
+    }
+
+    pub(crate) fn add(&mut self, session: Session) -> SessionId {
+        let id = self.next_id();
+        self.next += 1;
+        self.by_token.insert(session.token, id);
+        self.by_id.insert(id, session);
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.by_id.remove(&id)?;
+        self.by_token.remove(&session.token);
+        Some(session)
+    }
+
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.by_id.get_mut(&id)
+    }
+
+    pub(crate) fn by_token(&self, token: &[u8; 16]) -> Option<SessionId> {
+        self.by_token.get(token).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.by_id.iter().map(|(&id, session)| (id, session))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn of_uid(&self, uid: u32) -> usize {
+        self.by_id.values().filter(|session| session.uid == uid).count()
+    }
+
+    /// Sessions whose process lives on without its lifeline.
+    pub(crate) fn orphans(&self) -> Vec<SessionId> {
+        self.iter().filter(|(_, session)| session.is_orphaned()).map(|(id, _)| id).collect()
+    }
+}

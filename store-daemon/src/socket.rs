@@ -1,0 +1,226 @@
+//! The socket's path: which one, whether it can be used, and who may replace what lies there.
+//!
+//! An flock on `SOCKET.lock`, held for life, decides between two daemons; its holder alone replaces a stale socket.
+
+use interprocess::{
+    local_socket::{GenericFilePath, Listener, ListenerNonblockingMode, ListenerOptions, ToFsName},
+    os::unix::local_socket::ListenerOptionsExt,
+};
+use nix::fcntl::{Flock, FlockArg};
+use plasmon_shm::Backend;
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Longest path of a Unix socket, in bytes: `sun_path` less its closing zero.
+const PATH_BYTES_MAX: usize = 107;
+
+/// Why a path cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// The kernel takes no path this long.
+    #[error("the socket path {} has {len_bytes} bytes, and the kernel allows {PATH_BYTES_MAX}; choose a shorter --socket", .path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        len_bytes: usize,
+    },
+    /// A directory lies there.
+    #[error("the socket path {} is a directory; name a file in it, such as {}", .path.display(), .path.join("store.sock").display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else than a socket lies there.
+    #[error("{} exists and is not a socket; remove it, or choose another --socket", .path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another store is alive there.
+    #[error("another store serves {}; stop it, or choose another --socket", .path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The default directory belongs to somebody else.
+    #[error("{} belongs to uid {owner}, not to this user; choose a --socket elsewhere", .path.display())]
+    ForeignDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// The file system refused.
+    #[error("cannot serve {}: {source}; choose a --socket that this user can make", .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A socket path that this process alone may serve. Dropping it removes socket and lock.
+#[derive(Debug)]
+pub(crate) struct SocketPath {
+    path: PathBuf,
+    lock_path: PathBuf,
+    _lock: Flock<File>,
+    listening: std::cell::Cell<bool>,
+}
+
+impl SocketPath {
+    /// The path that `asked`, or the default, comes to. Makes no file.
+    pub(crate) fn resolve(asked: Option<&Path>) -> Result<PathBuf, SocketError> {
+        let path = match asked {
+            Some(path) => path.to_owned(),
+            None => default_directory()?.join("store.sock"),
+        };
+        let len_bytes = path.as_os_str().len();
+        if len_bytes > PATH_BYTES_MAX {
+            return Err(SocketError::TooLong { path, len_bytes });
+        }
+        if path.is_dir() {
+            return Err(SocketError::Directory { path });
+        }
+        Ok(path)
+    }
+
+    /// Takes the path for this process.
+    ///
+    /// # Errors
+    /// [`SocketError`]; nothing has changed.
+    pub(crate) fn claim(asked: Option<&Path>) -> Result<Self, SocketError> {
+        let path = Self::resolve(asked)?;
+        let io_error = |source| SocketError::Io { path: path.clone(), source };
+        if asked.is_none()
+            && let Some(directory) = path.parent()
+        {
+            make_private(directory).map_err(io_error)?;
+        }
+        let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+        let lock = loop {
+            let options = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).clone();
+            let file = options.open(&lock_path).map_err(io_error)?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, nix::Error::EWOULDBLOCK)) => return Err(SocketError::InUse { path }),
+                Err((_, error)) => return Err(io_error(error.into())),
+            };
+            // The holder before removed the file on leaving: what we hold is then a lock on nothing.
+            let ours = lock.metadata().map_err(io_error)?;
+            if fs::metadata(&lock_path)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+            {
+                break lock;
+            }
+        };
+        let claimed = SocketPath { path, lock_path, _lock: lock, listening: std::cell::Cell::new(false) };
+        claimed.remove_stale()?;
+        Ok(claimed)
+    }
+
+    /// The path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Starts to listen, with mode 0600, or 0666 where other uids are admitted by their credentials.
+    pub(crate) fn listen(&self, other_uids: bool) -> Result<Listener, SocketError> {
+        let io_error = |source| SocketError::Io { path: self.path.clone(), source };
+        let mode = if other_uids { 0o666 } else { 0o600 };
+        let name = self.path.as_path().to_fs_name::<GenericFilePath>().map_err(io_error)?;
+        let listener = ListenerOptions::new()
+            .name(name)
+            .mode(mode)
+            .nonblocking(ListenerNonblockingMode::Both)
+            .reclaim_name(false)
+            .create_sync()
+            .map_err(io_error)?;
+        self.listening.set(true);
+        // The mode asked for passes through the umask; the file's own mode is what counts.
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode)).map_err(io_error)?;
+        Ok(listener)
+    }
+
+    /// What a region is called: for people where it is a memfd; unique to this path where it is a named segment, so
+    /// that the next daemon on the path finds what a killed one left.
+    pub(crate) fn segment_label(&self, backend: Backend, what: &str) -> String {
+        match backend {
+            Backend::Memfd => format!("plasmon-{what}"),
+            Backend::Named => format!("{}{what}", self.segment_prefix()),
+        }
+    }
+
+    /// Removes named segments that a killed daemon of this path left behind.
+    pub(crate) fn remove_leftover_segments(&self) {
+        let prefix = self.segment_prefix();
+        let Ok(entries) = fs::read_dir("/dev/shm") else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Names fit 31 bytes, the shortest limit of any system.
+    fn segment_prefix(&self) -> String {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        fs::canonicalize(&self.lock_path).unwrap_or_else(|_| self.lock_path.clone()).hash(&mut hasher);
+        format!("plasmon-{:08x}-", hasher.finish() >> 32)
+    }
+
+    fn remove_stale(&self) -> Result<(), SocketError> {
+        let path = self.path.clone();
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if there.file_type().is_socket() => {
+                // The lock is ours, so no daemon of ours is alive here; a program that takes no lock may be.
+                if std::os::unix::net::UnixStream::connect(&self.path).is_ok() {
+                    return Err(SocketError::InUse { path });
+                }
+                fs::remove_file(&self.path).map_err(|source| SocketError::Io { path, source })
+            }
+            Ok(_) => Err(SocketError::NotASocket { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(SocketError::Io { path, source }),
+        }
+    }
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        if self.listening.get() {
+            let _ = fs::remove_file(&self.path);
+        }
+        // While the lock is held: whoever opens the file now finds, after locking it, that it is no longer there.
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// `$XDG_RUNTIME_DIR/plasmon`, `/run/user/UID/plasmon` or `/tmp/plasmon-UID`: the first that can be had.
+fn default_directory() -> Result<PathBuf, SocketError> {
+    let uid = nix::unistd::getuid().as_raw();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let parents = runtime.into_iter().chain([PathBuf::from(format!("/run/user/{uid}"))]);
+    let usable = parents.into_iter().find(|parent| fs::metadata(parent).is_ok_and(|meta| meta.uid() == uid));
+    let path =
+        usable.map_or_else(|| PathBuf::from(format!("/tmp/plasmon-{uid}")), |parent| parent.join("plasmon"));
+    match fs::symlink_metadata(&path) {
+        Ok(meta) if meta.uid() != uid => Err(SocketError::ForeignDirectory { path, owner: meta.uid() }),
+        _ => Ok(path),
+    }
+}
+
+fn make_private(directory: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,294 @@
+//! From options to a server that is ready: the socket, the regions, the helper threads.
+
+use crate::{
+    catalog::Catalog,
+    memory::{self, Headroom},
+    options::{Arena, Options, Reserve},
+    populate::{Demands, Populated, Populator, Progress},
+    reclaim,
+    server::{Event, Notifier, Parts, Server},
+    size::Human,
+    socket::{SocketError, SocketPath},
+    space::Space,
+};
+use nix::sys::{
+    eventfd::{EfdFlags, EventFd},
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
+use plasmon_protocol::layout::{IndexShape, WORD_BYTES, session};
+use plasmon_shm::{Backend, Kernel, Region, Seals};
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+/// Why the store could not start. One line each, with a next step.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// More was asked for than the machine or a cgroup can give.
+    #[error(
+        "a size of {} cannot be reserved: {} leaves {} after a margin; choose a --size of at most {fits_bytes}, or \
+         --reserve lazy to leave it to the writers", Human(*.asked_bytes), .bound_by, Human(*.fits_bytes)
+    )]
+    DoesNotFit {
+        /// What was asked for, in bytes.
+        asked_bytes: u64,
+        /// What would fit, in bytes.
+        fits_bytes: u64,
+        /// What sets the limit.
+        bound_by: String,
+    },
+    /// The size is no size for an arena.
+    #[error("a size of {asked_bytes} bytes is too small; choose a --size of at least 4096 bytes")]
+    TooSmall {
+        /// What was asked for, in bytes.
+        asked_bytes: u64,
+    },
+    /// The socket cannot be served.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The kernel refused something.
+    #[error("{0}")]
+    Shm(#[from] plasmon_shm::Error),
+    /// The kernel refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: nix::Error,
+    },
+}
+
+impl StartError {
+    /// The exit code that scripts can tell this error by (see `plasmon-store --help`).
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            StartError::DoesNotFit { .. } | StartError::TooSmall { .. } => 3,
+            StartError::Socket(SocketError::InUse { .. }) => 5,
+            StartError::Socket(_) => 4,
+            StartError::Shm(_) | StartError::System { .. } => 1,
+        })
+    }
+}
+
+/// Smallest arena: a page.
+const SIZE_BYTES_MIN: u64 = 4_096;
+
+/// A store that is ready to serve.
+pub struct Ready {
+    server: Server,
+    socket: SocketPath,
+    notifier: Notifier,
+}
+
+/// Makes a running [`Ready`] stop, from any thread.
+#[derive(Clone)]
+pub struct Stopper(Notifier);
+
+impl Stopper {
+    /// Tells the store to stop; returns at once.
+    pub fn stop(&self) {
+        self.0.tell(Event::Stop);
+    }
+}
+
+impl Ready {
+    /// The socket that clients connect to.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// What makes [`serve`](Self::serve) return.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.notifier.clone())
+    }
+
+    /// Serves until stopped, by a [`Stopper`] or by a signal where signals are handled; then removes the socket.
+    pub fn serve(self) {
+        self.server.run();
+        drop(self.socket);
+    }
+}
+
+/// Whether the store is a process of its own, or a thread of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A process of its own: SIGTERM and SIGINT stop it, and nobody but root looks into it.
+    Process,
+    /// A thread in another program, which keeps its signals.
+    Thread,
+}
+
+/// Makes a store ready: claims the socket, makes the regions, starts the helpers.
+///
+/// Blocks for as long as populating the arena takes where that is asked for (`--reserve now`), else for some
+/// milliseconds.
+///
+/// # Errors
+/// [`StartError`]; nothing is left behind.
+pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
+    Kernel::check_minimum()?;
+    let kernel = Kernel::detect().pretend_missing(&options.pretend_missing)?;
+    raise_descriptor_limit();
+    let asked_bytes = options.size.map_or(0, |size| size.to_bytes(memory::total_bytes()));
+    if asked_bytes < SIZE_BYTES_MIN {
+        return Err(StartError::TooSmall { asked_bytes });
+    }
+    if options.reserve != Reserve::Lazy {
+        let Headroom { bytes: fits_bytes, bound_by } = memory::headroom();
+        if asked_bytes > fits_bytes {
+            return Err(StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by });
+        }
+    }
+    let signals = match host {
+        Host::Process => Some(take_signals()?),
+        Host::Thread => None,
+    };
+    let socket = SocketPath::claim(options.socket.as_deref())?;
+    let backend = match options.arena {
+        Arena::Memfd => Backend::Memfd,
+        Arena::Named => Backend::Named,
+    };
+    if backend == Backend::Named {
+        socket.remove_leftover_segments();
+    }
+    let label = |what: &str| socket.segment_label(backend, what);
+
+    let shape =
+        IndexShape::for_entries(options.entry_count(asked_bytes)).expect("the options keep it in range");
+    let index = Region::create(&label("index"), Catalog::index_bytes(shape), backend, &kernel)?;
+    let index_words = index.map_words()?;
+    // Openings first: the seal forbids new writable mappings, the mode forbids new openings.
+    let arena = Arc::new(Region::create(&label("arena"), asked_bytes, backend, &kernel)?);
+    let openings = match backend {
+        Backend::Memfd => Some([index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?]),
+        Backend::Named => None,
+    };
+    index.seal(Seals::ShrinkGrowFutureWriteSeal)?;
+    index.restrict_mode()?;
+    arena.seal(Seals::ShrinkGrow)?;
+    arena.restrict_mode()?;
+
+    let store_uuid = uuid::Uuid::new_v4().into_bytes();
+    let catalog = Catalog::new(index_words, shape, store_uuid, asked_bytes);
+
+    let (events_tell, events) = mpsc::channel();
+    let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(|source| StartError::System { what: "cannot make an eventfd", source })?;
+    let notifier = Notifier { events: events_tell, wake: Arc::new(wake) };
+
+    let populates = options.reserve != Reserve::Lazy;
+    let mut populated =
+        if populates { Populated::nothing(asked_bytes) } else { Populated::by_writers(asked_bytes) };
+    let (demands_tell, demands) = mpsc::channel();
+    let tell = notifier.clone();
+    let report = move |progress: Progress| tell.tell(Event::Populate(progress));
+    let background = options.reserve == Reserve::Background;
+    let mut populator = Populator::new(Arc::clone(&arena), asked_bytes, background, report);
+    if options.reserve == Reserve::Now {
+        let outcome = populator.populate_all();
+        outcome.map_err(|Headroom { bytes, bound_by }| {
+            let fits_bytes = populator.populated_bytes().saturating_add(bytes);
+            StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by }
+        })?;
+        populated = Populated::by_writers(asked_bytes);
+    }
+    spawn("plasmon-populate", move || populator.run(&demands))?;
+
+    let (scan_jobs, jobs) = mpsc::channel();
+    let tell = notifier.clone();
+    spawn("plasmon-scan", move || {
+        for job in jobs {
+            tell.tell(Event::Scanned(reclaim::scan(job)));
+        }
+    })?;
+
+    if host == Host::Process && !options.debuggable {
+        plasmon_shm::set_not_dumpable()?;
+    }
+    let listener = socket.listen(!options.allow_uids.is_empty())?;
+    let parts = Parts {
+        kernel,
+        own_uid: nix::unistd::getuid().as_raw(),
+        store_uuid,
+        capacity_bytes: asked_bytes,
+        arena,
+        index,
+        session_bytes: session::words(shape.entry_count()) as u64 * WORD_BYTES,
+        openings,
+        populates,
+        catalog,
+        space: Space::new(asked_bytes, populated),
+        scan_jobs,
+        demands: Demands(demands_tell),
+        listener,
+        signals,
+        wake: Arc::clone(&notifier.wake),
+        events,
+        options,
+    };
+    let server = Server::new(parts)
+        .map_err(|source| StartError::System { what: "cannot make what the loop waits on", source })?;
+    Ok(Ready { server, socket, notifier })
+}
+
+/// What this kernel offers and what size would fit, for people.
+#[must_use]
+pub fn probe(options: &Options) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let kernel = Kernel::detect().pretend_missing(&options.pretend_missing);
+    match &kernel {
+        Ok(kernel) => {
+            for (call, present, otherwise) in kernel.report() {
+                let verdict = if present { "in use".to_owned() } else { format!("missing: {otherwise}") };
+                let _ = writeln!(text, "{call:<28} {verdict}");
+            }
+        }
+        Err(error) => drop(writeln!(text, "{error}")),
+    }
+    let Headroom { bytes, bound_by } = memory::headroom();
+    let _ = writeln!(text, "{:<28} {bytes} bytes ({}), set by {bound_by}", "largest size", Human(bytes));
+    let socket = SocketPath::resolve(options.socket.as_deref());
+    let socket = socket.map_or_else(|error| error.to_string(), |path| path.display().to_string());
+    let _ = writeln!(text, "{:<28} {socket}", "socket");
+    text
+}
+
+/// SIGTERM and SIGINT come through a descriptor from now on. Blocked before any thread is started, so that all
+/// threads inherit it.
+fn take_signals() -> Result<SignalFd, StartError> {
+    let failed = |source| StartError::System { what: "cannot take over signals", source };
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+/// As many descriptors as the hard limit allows: each client takes a few.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(%error, "the limit on descriptors stays at {soft}");
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map(drop).map_err(|error| StartError::System {
+        what: "cannot start a helper thread",
+        source: nix::Error::from_raw(error.raw_os_error().unwrap_or(0)),
+    })
+}
