@@ -390,19 +390,7 @@ impl Mapping {
             Access::ReadOnly => ProtFlags::PROT_READ,
             Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
         };
-        let mut tries_left = PLACEMENT_TRIES;
-        let start = loop {
-            let place = find_place(offset, pages).map_err(refuse)?;
-            let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE;
-            // SAFETY: a new mapping where no other is (`MAP_FIXED_NOREPLACE`, which every kernel since 4.17 knows)
-            // changes nothing that exists.
-            match unsafe { mmap(Some(place), pages, rights, flags, fd, file_offset) } {
-                Ok(start) => break start,
-                // Another thread was quicker.
-                Err(Errno::EEXIST) if tries_left > 0 => tries_left -= 1,
-                Err(errno) => return Err(refuse(errno)),
-            }
-        };
+        let start = map_congruent(fd, file_offset, pages, rights).map_err(refuse)?;
         let mapping = Self { start: start.cast(), len_bytes, mapped_bytes, only_in: None };
         mapping.advise(Advice::DontDump, mapped_bytes).map_err(|errno| mapping.advice_refused(errno))?;
         Ok(mapping)
@@ -477,20 +465,49 @@ impl Drop for Mapping {
 
 const WORD_BYTES: usize = size_of::<AtomicU64>();
 
-/// How often the search for a free place is repeated because another thread took the place found.
+/// How often a place is sought anew because another thread took the one that was free a moment ago.
 const PLACEMENT_TRIES: u32 = 64;
 
-/// An address, free a moment ago, that is congruent to `offset` modulo `STEP_BYTES` and has `pages` bytes behind it.
-fn find_place(offset: u64, pages: NonZeroUsize) -> Result<NonZeroUsize, Errno> {
+/// Maps `pages` bytes of `fd` at an address congruent to `offset` modulo `STEP_BYTES`.
+///
+/// More than enough addresses are reserved, as many as are needed are let go in their middle, and the file is mapped
+/// there. Mapping over the reservation would be simpler, but where that fails half way, as it may before Linux 6.13,
+/// nobody knows whose the addresses are.
+fn map_congruent(
+    fd: BorrowedFd<'_>,
+    offset: i64,
+    pages: NonZeroUsize,
+    rights: ProtFlags,
+) -> Result<NonNull<c_void>, Errno> {
     let step_bytes = to_usize(STEP_BYTES);
     let room = pages.checked_add(step_bytes).ok_or(Errno::ENOMEM)?;
-    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-    // SAFETY: a new mapping at a place of the kernel's choice changes nothing that exists.
-    let found = unsafe { mmap_anonymous(None, room, ProtFlags::PROT_NONE, flags) }?;
-    // SAFETY: these pages were mapped by the line above, and their address has not left this function.
-    unsafe { munmap(found, room.get()) }?;
-    let ahead = to_usize(offset).wrapping_sub(found.addr().get()) % step_bytes;
-    found.addr().checked_add(ahead).ok_or(Errno::ENOMEM)
+    let mut tries_left = PLACEMENT_TRIES;
+    loop {
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping at a place of the kernel's choice changes nothing that exists.
+        let reserved = unsafe { mmap_anonymous(None, room, ProtFlags::PROT_NONE, flags) }?;
+        let ahead = to_usize(offset.cast_unsigned()).wrapping_sub(reserved.addr().get()) % step_bytes;
+        let place = reserved.map_addr(|address| address.saturating_add(ahead));
+        let behind = place.map_addr(|address| address.saturating_add(pages.get()));
+        // SAFETY: these pages are in the middle of the reservation above, whose address has not left this function.
+        unsafe { munmap(place, pages.get()) }?;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE;
+        // SAFETY: a new mapping where no other is (`MAP_FIXED_NOREPLACE`, which every kernel since 4.17 knows)
+        // changes nothing that exists.
+        let mapped = unsafe { mmap(Some(place.addr()), pages, rights, flags, fd, offset) };
+        // What is left of the reservation. If it cannot be let go (too many mappings), it costs addresses only.
+        for (rest, rest_bytes) in [(reserved, ahead), (behind, step_bytes - ahead)] {
+            if rest_bytes > 0 {
+                // SAFETY: the pages before and behind `place` belong to the reservation above, and to nobody else.
+                let _ = unsafe { munmap(rest, rest_bytes) };
+            }
+        }
+        match mapped {
+            // Another thread was quicker. It happens seldom: who looks for a place here looks for a larger one.
+            Err(Errno::EEXIST) if tries_left > 0 => tries_left -= 1,
+            result => return result,
+        }
+    }
 }
 
 fn check_whole_words(len_bytes: u64) -> Result<(), Error> {

@@ -55,21 +55,17 @@ impl Session {
     }
 
     /// Whether the process is gone, or has become another program that no longer maps its session region.
-    pub(crate) fn process_is_gone(&self, id: SessionId) -> bool {
+    /// `mark` is how the labels of the session's regions begin.
+    pub(crate) fn process_is_gone(&self, mark: &str) -> bool {
         if self.pidfd.as_ref().is_some_and(is_readable) {
             return true;
         }
         match std::fs::read_to_string(format!("/proc/{}/maps", self.pid)) {
-            Ok(maps) if self.pid != 0 => !maps.contains(&region_label(id)),
+            Ok(maps) if self.pid != 0 => !maps.contains(mark),
             // Not ours to look into: the pidfd decides.
             _ => false,
         }
     }
-}
-
-/// What tools show as the name of a session's regions. The closing dash keeps session 1 apart from session 10.
-pub(crate) fn region_label(id: SessionId) -> String {
-    format!("plasmon-session-{}-", id.0)
 }
 
 fn is_readable(fd: &OwnedFd) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! An flock on `SOCKET.lock`, held for life, decides between two daemons; its holder alone replaces a stale socket.
 
+use crate::session::SessionId;
 use interprocess::{
     local_socket::{GenericFilePath, Listener, ListenerNonblockingMode, ListenerOptions, ToFsName},
     os::unix::local_socket::ListenerOptionsExt,
@@ -149,32 +150,20 @@ impl SocketPath {
         Ok(listener)
     }
 
-    /// What a region is called: for people where it is a memfd; unique to this path where it is a named segment, so
-    /// that the next daemon on the path finds what a killed one left.
-    pub(crate) fn segment_label(&self, backend: Backend, what: &str) -> String {
-        match backend {
-            Backend::Memfd => format!("plasmon-{what}"),
-            Backend::Named => format!("{}{what}", self.segment_prefix()),
-        }
-    }
-
-    /// Removes named segments that a killed daemon of this path left behind.
-    pub(crate) fn remove_leftover_segments(&self) {
-        let prefix = self.segment_prefix();
-        let Ok(entries) = fs::read_dir("/dev/shm") else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// Names fit 31 bytes, the shortest limit of any system.
-    fn segment_prefix(&self) -> String {
+    /// How the regions of the store on this path are called.
+    pub(crate) fn labels(&self, backend: Backend) -> Labels {
         use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        fs::canonicalize(&self.lock_path).unwrap_or_else(|_| self.lock_path.clone()).hash(&mut hasher);
-        format!("plasmon-{:08x}-", hasher.finish() >> 32)
+        let prefix = match backend {
+            Backend::Memfd => "plasmon".to_owned(),
+            Backend::Named => {
+                let mut hasher = DefaultHasher::new();
+                fs::canonicalize(&self.lock_path)
+                    .unwrap_or_else(|_| self.lock_path.clone())
+                    .hash(&mut hasher);
+                format!("p{:08x}", hasher.finish() >> 32)
+            }
+        };
+        Labels { prefix }
     }
 
     fn remove_stale(&self) -> Result<(), SocketError> {
@@ -201,6 +190,45 @@ impl Drop for SocketPath {
         }
         // While the lock is held: whoever opens the file now finds, after locking it, that it is no longer there.
         let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// What regions are called: readable for people where they are memfds; where they are named segments unique to the
+/// socket's path, so that the next daemon on that path finds what a killed one left. The whole name of a segment
+/// must fit 31 bytes, the shortest limit of any system, so labels have at most 21.
+#[derive(Clone, Debug)]
+pub(crate) struct Labels {
+    prefix: String,
+}
+
+impl Labels {
+    /// The label of the store's index or arena.
+    pub(crate) fn region(&self, what: &str) -> String {
+        format!("{}-{what}", self.prefix)
+    }
+
+    /// The label of region `number` of a session.
+    pub(crate) fn session(&self, session: SessionId, number: usize) -> String {
+        format!("{}{number}", self.session_mark(session))
+    }
+
+    /// What the labels of all regions of a session begin with, and of no other session of this store. (A store that
+    /// has seen ten million sessions may confuse two, and then keeps pins longer than it must.)
+    pub(crate) fn session_mark(&self, session: SessionId) -> String {
+        format!("{}-s{}-", self.prefix, session.0 % 10_000_000)
+    }
+
+    /// Removes named segments that a killed daemon of this path left behind. The path must be claimed.
+    pub(crate) fn remove_leftover_segments(&self) {
+        let Ok(entries) = fs::read_dir("/dev/shm") else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if let Some(name) = name.to_str().filter(|name| name.starts_with(&format!("{}-", self.prefix))) {
+                if let Err(error) = plasmon_shm::remove_named(&format!("/{name}")) {
+                    tracing::warn!(%error, "a segment of a killed store stays behind");
+                }
+            }
+        }
     }
 }
 

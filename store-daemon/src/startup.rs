@@ -85,6 +85,7 @@ pub struct Ready {
     server: Server,
     socket: SocketPath,
     notifier: Notifier,
+    helpers: Vec<thread::JoinHandle<()>>,
 }
 
 /// Makes a running [`Ready`] stop, from any thread.
@@ -114,6 +115,12 @@ impl Ready {
     /// Serves until stopped, by a [`Stopper`] or by a signal where signals are handled; then removes the socket.
     pub fn serve(self) {
         self.server.run();
+        // They end with the server, and may hold the last hands on a region that must not outlive it.
+        for helper in self.helpers {
+            if helper.join().is_err() {
+                tracing::error!("a helper thread panicked");
+            }
+        }
         drop(self.socket);
     }
 }
@@ -157,17 +164,17 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         Arena::Memfd => Backend::Memfd,
         Arena::Named => Backend::Named,
     };
+    let labels = socket.labels(backend);
     if backend == Backend::Named {
-        socket.remove_leftover_segments();
+        labels.remove_leftover_segments();
     }
-    let label = |what: &str| socket.segment_label(backend, what);
 
     let shape =
         IndexShape::for_entries(options.entry_count(asked_bytes)).expect("the options keep it in range");
-    let index = Region::create(&label("index"), Catalog::index_bytes(shape), backend, &kernel)?;
+    let index = Region::create(&labels.region("index"), Catalog::index_bytes(shape), backend, &kernel)?;
     let index_words = index.map_words()?;
     // Openings first: the seal forbids new writable mappings, the mode forbids new openings.
-    let arena = Arc::new(Region::create(&label("arena"), asked_bytes, backend, &kernel)?);
+    let arena = Arc::new(Region::create(&labels.region("arena"), asked_bytes, backend, &kernel)?);
     let openings = match backend {
         Backend::Memfd => Some([index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?]),
         Backend::Named => None,
@@ -201,11 +208,11 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         })?;
         populated = Populated::by_writers(asked_bytes);
     }
-    spawn("plasmon-populate", move || populator.run(&demands))?;
+    let populate = spawn("plasmon-populate", move || populator.run(&demands))?;
 
     let (scan_jobs, jobs) = mpsc::channel();
     let tell = notifier.clone();
-    spawn("plasmon-scan", move || {
+    let scan = spawn("plasmon-scan", move || {
         for job in jobs {
             tell.tell(Event::Scanned(reclaim::scan(job)));
         }
@@ -222,6 +229,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         capacity_bytes: asked_bytes,
         arena,
         index,
+        labels,
         session_bytes: session::words(shape.entry_count()) as u64 * WORD_BYTES,
         openings,
         populates,
@@ -237,7 +245,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     };
     let server = Server::new(parts)
         .map_err(|source| StartError::System { what: "cannot make what the loop waits on", source })?;
-    Ok(Ready { server, socket, notifier })
+    Ok(Ready { server, socket, notifier, helpers: vec![populate, scan] })
 }
 
 /// What this kernel offers and what size would fit, for people.
@@ -285,9 +293,9 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, StartError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawned.map(drop).map_err(|error| StartError::System {
+    spawned.map_err(|error| StartError::System {
         what: "cannot start a helper thread",
         source: nix::Error::from_raw(error.raw_os_error().unwrap_or(0)),
     })

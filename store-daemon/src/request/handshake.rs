@@ -4,7 +4,7 @@ use crate::{
     commit::ReplyTo,
     connection::{ConnectionId, Role},
     server::Server,
-    session::{PinRegion, Session, region_label},
+    session::{PinRegion, Session},
 };
 use plasmon_protocol::{
     message::{self, Attached, Failure, Hello, RegionAdded, Welcome},
@@ -159,7 +159,7 @@ impl Server {
         number: usize,
     ) -> Result<(PinRegion, Option<OwnedFd>), Failure> {
         let make = || -> Result<_, Error> {
-            let label = format!("{}{number}", region_label(session));
+            let label = self.labels.session(session, number);
             let region = Region::create(&label, self.session_bytes, self.index.backend(), &self.kernel)?;
             let words = region.map_words()?;
             region.seal(Seals::ShrinkGrow)?;

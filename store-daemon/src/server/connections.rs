@@ -110,6 +110,9 @@ impl Server {
             if connection.in_flight >= self.options.max_in_flight || connection.closing {
                 return;
             }
+            if matches!(connection.role, Role::Lifeline(_)) && connection.has_input() {
+                return self.refuse(id, "a lifeline carries nothing after the handshake");
+            }
             match connection.next_frame() {
                 Ok(None) => return,
                 Ok(Some(frame)) => self.on_frame(id, frame),
@@ -131,7 +134,7 @@ impl Server {
             (Role::New, Some(Ok(AnyRequest::Hello(hello)))) => self.on_hello(reply_to, &hello),
             (Role::New, Some(Err(error))) => self.refuse(id, &error.to_string()),
             (Role::New, _) => self.refuse(id, "the first message on a connection must be Hello"),
-            (Role::Lifeline(_), _) => self.refuse(id, "a lifeline carries nothing after the handshake"),
+            (Role::Lifeline(_), _) => self.refuse(id, "a lifeline carries nothing after the handshake"), // not reached
             (Role::Requests(_), Some(Ok(request))) => self.on_request(Parked { reply_to, request }, false),
             (Role::Requests(_), Some(Err(error))) => {
                 self.counters.refused += 1;
@@ -188,7 +191,7 @@ impl Server {
         session.connections.remove(&id);
         if session.lifeline == Some(id) {
             session.lifeline = None;
-            if session.process_is_gone(session_id) {
+            if session.process_is_gone(&self.labels.session_mark(session_id)) {
                 self.end_session(session_id);
             } else {
                 self.orphan_session(session_id);

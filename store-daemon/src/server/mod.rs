@@ -16,6 +16,7 @@ use crate::{
     populate::{Demands, Progress},
     reclaim::{Report, ScanDone, ScanJob},
     session::{Session, SessionId, Sessions},
+    socket::Labels,
     space::{LeaseId, Space},
 };
 use interprocess::local_socket::Listener;
@@ -144,6 +145,7 @@ pub(crate) struct Server {
 
     pub(crate) arena: Arc<Region>,
     pub(crate) index: Region,
+    pub(crate) labels: Labels,
     pub(crate) session_bytes: u64,
     /// Separate openings, never the daemon's own: index and arena read-only, arena writable. `None` where the
     /// regions are named segments.
@@ -190,6 +192,7 @@ pub(crate) struct Parts {
     pub(crate) capacity_bytes: u64,
     pub(crate) arena: Arc<Region>,
     pub(crate) index: Region,
+    pub(crate) labels: Labels,
     pub(crate) session_bytes: u64,
     pub(crate) openings: Option<[OwnedFd; 3]>,
     pub(crate) populates: bool,
@@ -232,6 +235,7 @@ impl Server {
             capacity_bytes: parts.capacity_bytes,
             arena: parts.arena,
             index: parts.index,
+            labels: parts.labels,
             session_bytes: parts.session_bytes,
             openings: parts.openings,
             populates: parts.populates,
@@ -314,7 +318,11 @@ impl Server {
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING_EVERY;
             for id in self.sessions.orphans() {
-                if self.sessions.get(id).is_some_and(|session| session.process_is_gone(id)) {
+                if self
+                    .sessions
+                    .get(id)
+                    .is_some_and(|session| session.process_is_gone(&self.labels.session_mark(id)))
+                {
                     self.end_session(id);
                 }
             }

@@ -1,0 +1,237 @@
+//! What can be learned, and how it becomes bytes.
+
+use super::{
+    error::CodecError,
+    frame::Frame,
+    schema,
+    table::{self, Table},
+    tensor::{Tensor, TensorView},
+};
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use bytes::Bytes;
+use plasmon_protocol::object::{Flags, Header, Kind};
+use std::{borrow::Cow, io};
+
+/// A value that can be learned.
+///
+/// Tables: [`RecordBatch`], lists of them, [`Table`]. Arrays: [`Tensor`], [`TensorView`]. Single values: `[u8]`,
+/// `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()` and [`serde_json::Value`].
+///
+/// Every value is stored as an Arrow IPC file that any Arrow implementation can read, and its bytes are copied once,
+/// from where they are into the store. The trait is sealed: what is stored is a promise between all clients.
+///
+/// # Examples
+/// ```
+/// fn learnable<T: plasmon::codec::Learn + ?Sized>(_: &T) {}
+///
+/// learnable("a text");
+/// learnable(&b"bytes"[..]);
+/// learnable(&serde_json::json!({ "a": [1, 2, 3] }));
+/// learnable(&plasmon::codec::Tensor::new(&[2, 2], &[1.0, 2.0, 3.0, 4.0])?);
+/// # Ok::<(), plasmon::codec::CodecError>(())
+/// ```
+pub trait Learn: sealed::Sealed {
+    /// The value ready to be written. Copies no values; for our own use.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value has no Arrow form; see the variants.
+    #[doc(hidden)]
+    fn prepare(&self) -> Result<Prepared<'_>, CodecError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An encoded object ready to be written: its exact length is known, its values are not copied yet.
+#[derive(Clone, Debug)]
+pub struct Prepared<'a> {
+    header: Header,
+    len_bytes: u64,
+    content: Content<'a>,
+}
+
+#[derive(Clone, Debug)]
+enum Content<'a> {
+    /// One buffer of values, and the file around it.
+    Framed(Frame, Cow<'a, [u8]>),
+    /// Columns, which arrow-ipc writes.
+    Batches(SchemaRef, Cow<'a, [RecordBatch]>),
+}
+
+impl<'a> Prepared<'a> {
+    /// Prepares batches that are known to have `schema`.
+    pub(super) fn batches(schema: SchemaRef, batches: &'a [RecordBatch]) -> Result<Self, CodecError> {
+        let batches = table::with_one_dictionary_each(&schema, batches)?;
+        let mut count = CountingSink(0);
+        table::write(&schema, &batches, &mut count)?;
+        let header = Header { flags: Flags::OUR_ENCODER, ..Header::new(Kind::TABLE) };
+        Ok(Prepared { header, len_bytes: count.0, content: Content::Batches(schema, batches) })
+    }
+
+    /// Prepares one buffer of values with shortcuts that lead to it; `dims` are those of [`Header`].
+    pub(super) fn framed(mut header: Header, frame: Frame, data: Cow<'a, [u8]>) -> Self {
+        debug_assert_eq!(frame.data_len(), data.len() as u64);
+        header.flags = header.flags.with(Flags::OUR_ENCODER);
+        Prepared { header, len_bytes: frame.len_bytes(), content: Content::Framed(frame, data) }
+    }
+
+    /// Prepares a single value of a kind whose Arrow type has offsets: inline if it is short, else by its buffer.
+    fn value(kind: Kind, data: Cow<'a, [u8]>) -> Result<Self, CodecError> {
+        let frame = Frame::of_value(schema::of(kind), data.len() as u64)?;
+        let header = value_header(kind, &frame, Some(&data));
+        Ok(Self::framed(header, frame, data))
+    }
+
+    /// Prepares a single value of fixed width, which `inline` also has in memory order.
+    fn scalar(kind: Kind, inline: &[u8]) -> Result<Self, CodecError> {
+        let frame = match kind {
+            Kind::NULL => Frame::of_null(schema::of(kind))?,
+            _ => Frame::of_column(schema::of(kind), 1, inline.len() as u64)?,
+        };
+        let header = value_header(kind, &frame, Some(inline));
+        Ok(Self::framed(header, frame, Cow::Owned(inline.to_vec())))
+    }
+
+    /// What the index will say of the object.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The exact length of the object in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Writes the object, all of it and in order, each byte of a value copied once, straight from where it is.
+    ///
+    /// # Errors
+    /// [`CodecError::Arrow`] with the sink's own error; how much was written is then unknown.
+    pub fn write_to(&self, sink: &mut impl io::Write) -> Result<(), CodecError> {
+        match &self.content {
+            Content::Framed(frame, data) => [frame.prefix(), data, frame.suffix()]
+                .into_iter()
+                .try_for_each(|part| sink.write_all(part))
+                .map_err(|error| CodecError::arrow("write the object")(error.into())),
+            Content::Batches(schema, batches) => table::write(schema, batches, sink),
+        }
+    }
+
+    /// Writes the object into `out`, which must be exactly as long. Every byte of `out` is written, padding as well.
+    ///
+    /// # Errors
+    /// [`CodecError::WrongLength`] if `out` is shorter or longer; nothing has been written then.
+    pub fn write_into(&self, out: &mut [u8]) -> Result<(), CodecError> {
+        let wrong_length =
+            |found_bytes: usize| CodecError::WrongLength { needed_bytes: self.len_bytes, found_bytes: found_bytes as u64 };
+        if out.len() as u64 != self.len_bytes {
+            return Err(wrong_length(out.len()));
+        }
+        let mut rest = &mut *out;
+        self.write_to(&mut rest)?;
+        // The second pass over the same immutable arrays writes what the first one counted.
+        if !rest.is_empty() {
+            let written = rest.len();
+            return Err(wrong_length(out.len() - written));
+        }
+        Ok(())
+    }
+
+    /// The object's bytes in memory of their own, for values that travel inside a request.
+    ///
+    /// # Errors
+    /// As [`write_to`](Self::write_to).
+    pub fn to_vec(&self) -> Result<Vec<u8>, CodecError> {
+        let mut out = Vec::with_capacity(plasmon_protocol::index_of(self.len_bytes));
+        self.write_to(&mut out)?;
+        debug_assert_eq!(out.len() as u64, self.len_bytes);
+        Ok(out)
+    }
+}
+
+/// The header of a value of `frame.data_len()` bytes. `value` has its bytes where they are known, so that a short one
+/// can stand in the header itself.
+pub(super) fn value_header(kind: Kind, frame: &Frame, value: Option<&[u8]>) -> Header {
+    let header = Header { flags: Flags::OUR_ENCODER, ..Header::new(kind) };
+    if let Some(inline) = value.and_then(|value| header.with_inline(value)) {
+        return inline;
+    }
+    Header {
+        flags: header.flags.with(Flags::BUFFER),
+        buffer_offset: frame.data_offset(),
+        dims: [frame.data_len(), 0, 0, 0],
+        ..header
+    }
+}
+
+/// Counts what is written to it and keeps nothing.
+struct CountingSink(u64);
+
+impl io::Write for CountingSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+macro_rules! learn {
+    ($($(#[$doc:meta])* $type:ty, |$value:ident| $prepare:expr;)*) => {$(
+        impl sealed::Sealed for $type {}
+
+        $(#[$doc])*
+        impl Learn for $type {
+            fn prepare(&self) -> Result<Prepared<'_>, CodecError> {
+                let $value = self;
+                $prepare
+            }
+        }
+    )*};
+}
+
+learn! {
+    RecordBatch, |batch| Prepared::batches(batch.schema(), std::slice::from_ref(batch));
+    [RecordBatch], |batches| {
+        let schema = batches.first().ok_or(CodecError::NoSchema)?.schema();
+        table::check_same_schema(&schema, batches)?;
+        Prepared::batches(schema, batches)
+    };
+    Vec<RecordBatch>, |batches| batches.as_slice().prepare();
+    Table, |table| Prepared::batches(table.schema().clone(), table);
+    Tensor<'_>, |tensor| tensor.prepare_tensor();
+    TensorView, |view| view.as_tensor().prepare_tensor();
+    [u8], |bytes| Prepared::value(Kind::BYTES, Cow::Borrowed(bytes));
+    Vec<u8>, |bytes| bytes.as_slice().prepare();
+    Bytes, |bytes| bytes.as_ref().prepare();
+    str, |text| Prepared::value(Kind::TEXT, Cow::Borrowed(text.as_bytes()));
+    String, |text| text.as_str().prepare();
+    serde_json::Value, |value| {
+        Prepared::value(Kind::JSON, Cow::Owned(serde_json::to_vec(value).map_err(CodecError::Json)?))
+    };
+    (), |_unit| Prepared::scalar(Kind::NULL, &[]);
+    bool, |value| Prepared::scalar(Kind::BOOL, &[u8::from(*value)]);
+    i64, |value| Prepared::scalar(Kind::INT64, &value.to_le_bytes());
+    f64, |value| Prepared::scalar(Kind::FLOAT64, &value.to_le_bytes());
+}
+
+impl<const N: usize> sealed::Sealed for [u8; N] {}
+
+impl<const N: usize> Learn for [u8; N] {
+    fn prepare(&self) -> Result<Prepared<'_>, CodecError> {
+        self.as_slice().prepare()
+    }
+}
+
+impl<T: Learn + ?Sized> sealed::Sealed for &T {}
+
+impl<T: Learn + ?Sized> Learn for &T {
+    fn prepare(&self) -> Result<Prepared<'_>, CodecError> {
+        (**self).prepare()
+    }
+}

@@ -1,0 +1,416 @@
+//! Clients that break the protocol, by accident or on purpose: they harm only themselves (invariants 5 and 7).
+
+use crate::STORE;
+use plasmon_protocol::{
+    frame::FrameHeader,
+    message::{
+        Bind, Change, Commit, Condition, EndLease, Expect, Failure, Find, FindMany, Goodbye, Hello, Kick,
+        ListNames, MAGIC, NameSlot, Payload, ReadStats, Reserve, Role, Stats, VERSION, Wait,
+    },
+    name::{Name, Namespace},
+    object::{Header, Kind},
+};
+use plasmon_tests::{
+    daemon::Daemon,
+    raw::{Raw, RawSession},
+};
+use std::time::Instant;
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a valid name")
+}
+
+fn namespace(text: &str) -> Namespace {
+    Namespace::new(text).expect("a valid namespace")
+}
+
+fn bind(text: &str, payload: Payload) -> Change {
+    Change::Bind {
+        bind: Bind {
+            namespace: Namespace::default(),
+            name: name(text),
+            description: None,
+            metadata: None,
+            header: Header::new(Kind::BYTES),
+            payload,
+        },
+    }
+}
+
+fn inline(text: &str, len: usize) -> Change {
+    bind(text, Payload::Inline { bytes: vec![7; len].into() })
+}
+
+fn commit(changes: Vec<Change>) -> Commit {
+    Commit { conditions: vec![], changes, end_leases: vec![] }
+}
+
+fn stats(session: &mut RawSession) -> Stats {
+    session.requests.call(&ReadStats {}).expect("the store answers")
+}
+
+fn version_of(session: &mut RawSession, text: &str) -> Option<u64> {
+    let find = Find { namespace: Namespace::default(), name: name(text), slot: 9 };
+    let found = session.requests.call(&find).expect("the slot is free");
+    let (region, fd) = (session.welcome.session_bytes, session.fds[2].try_clone().expect("a descriptor"));
+    let region = plasmon_shm::ClientRegion::from_fd(fd, region).expect("our region");
+    let words = region.map_words().expect("it can be mapped");
+    plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(9);
+    found.location.map(|location| location.version)
+}
+
+/// What every test here ends with: the daemon lives, and an honest client is served.
+fn assert_serves(daemon: &mut Daemon) {
+    let mut honest = RawSession::begin(daemon.socket());
+    let committed = honest.requests.call(&commit(vec![inline("honest", 100)])).expect("there is room");
+    assert_eq!(version_of(&mut honest, "honest"), Some(committed.version));
+    assert!(daemon.is_alive());
+}
+
+#[test]
+fn garbage_in_place_of_a_handshake_ends_that_connection_only() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let hello = |magic, version| Hello { magic, version, role: Role::Lifeline {} };
+    let frame = |len_bytes, kind| FrameHeader { len_bytes, kind, request_id: 1 }.to_bytes();
+    for bytes in [
+        vec![0xff; 64],
+        frame(0, 8).to_vec(),
+        [frame(4, 2).as_slice(), b"shor"].concat(),
+        [frame(13, 2).as_slice(), b"PLASMON\0\x01\0\0\0\x09"].concat(),
+        b"GET / HTTP/1.1\r\nHost: plasma\r\n\r\n".to_vec(),
+    ] {
+        let mut raw = Raw::connect(daemon.socket());
+        raw.send_bytes(&bytes);
+        assert!(raw.is_closed_by_peer(), "{bytes:?}");
+    }
+    let mut raw = Raw::connect(daemon.socket());
+    raw.send(1, &hello(*b"PLASMA\0\0", VERSION));
+    assert!(matches!(raw.receive::<Stats>(), Err(Failure::Malformed { .. })));
+    assert!(raw.is_closed_by_peer());
+    let mut raw = Raw::connect(daemon.socket());
+    raw.send(1, &hello(MAGIC, 99));
+    let refusal = raw.receive::<Stats>();
+    assert_eq!(refusal, Err(Failure::VersionMismatch { client: 99, store: VERSION }));
+    assert!(raw.is_closed_by_peer());
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn an_announced_length_beyond_the_limit_ends_the_connection_with_an_error() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    session.requests.send_bytes(&[0xff, 0xff, 0xff, 0x7f, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let refusal = session.requests.receive::<Stats>().expect_err("the length is refused");
+    assert!(matches!(&refusal, Failure::Malformed { reason } if reason.contains("16777216")), "{refusal:?}");
+    assert!(session.requests.is_closed_by_peer());
+    // The session itself goes on: another connection joins it.
+    let mut again = Raw::connect(daemon.socket());
+    again.join(session.welcome.token).expect("the session lives");
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn half_a_frame_then_silence_is_given_up() {
+    let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--frame-time-ms", "200"]);
+    let mut session = RawSession::begin(daemon.socket());
+    let mut silent = Raw::connect(daemon.socket()); // not even a handshake
+    session.requests.send_bytes(&FrameHeader { len_bytes: 100, kind: 8, request_id: 1 }.to_bytes());
+    session.requests.send_bytes(&[1, 2, 3]);
+    assert!(session.requests.is_closed_by_peer());
+    assert!(silent.is_closed_by_peer());
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn malformed_messages_are_answered_and_the_connection_goes_on() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    for (kind, body) in [(8_u16, &b"zz"[..]), (999, b""), (30, b"trailing"), (18, &[255; 40]), (10, b"")] {
+        let len_bytes = u32::try_from(body.len()).expect("short");
+        session.requests.send_bytes(&FrameHeader { len_bytes, kind, request_id: 5 }.to_bytes());
+        session.requests.send_bytes(body);
+        let refusal = session.requests.receive::<Stats>().expect_err("it is malformed");
+        assert!(
+            matches!(refusal, Failure::Malformed { .. } | Failure::UnknownRequest { kind: 999 }),
+            "{refusal:?}"
+        );
+    }
+    assert_eq!(stats(&mut session).refused, 5);
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn bytes_on_a_lifeline_end_it_but_not_the_process_pins() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let mut operator = RawSession::begin(daemon.socket());
+    session.requests.call(&commit(vec![inline("held", 1_000)])).expect("there is room");
+    let find = Find { namespace: Namespace::default(), name: name("held"), slot: 0 };
+    session.requests.call(&find).expect("it is bound");
+    let fd = session.fds[2].try_clone().expect("a descriptor");
+    let region = plasmon_shm::ClientRegion::from_fd(fd, session.welcome.session_bytes).expect("our region");
+    let mapped = region.map_words().expect("it can be mapped, as a client has it");
+    session.lifeline.send_bytes(b"surprise");
+    assert!(session.lifeline.is_closed_by_peer());
+    assert!(session.requests.is_closed_by_peer(), "its requests end with it");
+    let forget = Change::Unbind { namespace: Namespace::default(), name: name("held") };
+    operator.requests.call(&commit(vec![forget])).expect("it is bound");
+    let after = stats(&mut operator);
+    assert_eq!((after.orphaned_sessions, after.limbo_bytes), (1, 1_024), "{after:?}");
+    let mut late = Raw::connect(daemon.socket());
+    assert_eq!(late.join(session.welcome.token), Err(Failure::UnknownSession {}));
+    assert_serves(&mut daemon);
+    // A process that no longer maps its region, as after exec, holds nothing.
+    drop(mapped);
+    plasmon_tests::eventually("the orphaned session has ended", || {
+        let after = stats(&mut operator);
+        (after.orphaned_sessions, after.limbo_bytes) == (0, 0)
+    });
+}
+
+#[test]
+fn a_client_cannot_use_what_is_not_its_own() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut mine = RawSession::begin(daemon.socket());
+    let mut theirs = RawSession::begin(daemon.socket());
+    let lease = theirs.requests.call(&Reserve { len_bytes: 10_000 }).expect("there is room");
+    let piece = |lease, offset, len_bytes| bind("stolen", Payload::Leased { lease, offset, len_bytes });
+    for change in [piece(lease.lease, lease.offset, 100), piece(777, 0, 100)] {
+        let refusal = mine.requests.call(&commit(vec![change]));
+        assert!(matches!(refusal, Err(Failure::BadLease { .. })), "{refusal:?}");
+    }
+    let refusal = mine.requests.call(&EndLease { lease: lease.lease });
+    assert!(matches!(refusal, Err(Failure::BadLease { .. })), "{refusal:?}");
+    // Nor more of its own lease than it was granted, nor the same bytes twice.
+    let (offset, len_bytes) = (lease.offset, lease.len_bytes);
+    for changes in [
+        vec![piece(lease.lease, offset, len_bytes + 1)],
+        vec![piece(lease.lease, offset + 1, 100)],
+        vec![piece(lease.lease, offset, 0)],
+        vec![piece(lease.lease, u64::MAX - 63, 128)],
+        vec![piece(lease.lease, offset, u64::MAX)],
+        vec![
+            bind("one", Payload::Leased { lease: lease.lease, offset, len_bytes: 200 }),
+            bind("two", Payload::Leased { lease: lease.lease, offset: offset + 64, len_bytes: 200 }),
+        ],
+    ] {
+        let refusal = theirs.requests.call(&commit(changes));
+        assert!(matches!(refusal, Err(Failure::BadLease { .. })), "{refusal:?}");
+    }
+    let before = stats(&mut theirs);
+    assert_eq!((before.objects, before.leases), (0, 1), "{before:?}");
+    theirs.requests.call(&commit(vec![piece(lease.lease, offset, len_bytes)])).expect("all of it is its own");
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn pin_slots_that_are_taken_or_absent_are_refused() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    session.requests.call(&commit(vec![inline("held", 10)])).expect("there is room");
+    let find = |slot| Find { namespace: Namespace::default(), name: name("held"), slot };
+    session.requests.call(&find(3)).expect("the slot is free");
+    for slot in [3, 65_536, u32::MAX] {
+        assert_eq!(session.requests.call(&find(slot)), Err(Failure::BadSlot { slot }));
+    }
+    let slot = |slot| NameSlot { namespace: Namespace::default(), name: name("held"), slot };
+    let many = FindMany { names: vec![slot(4), slot(5), slot(3)] };
+    assert_eq!(session.requests.call(&many), Err(Failure::BadSlot { slot: 3 }));
+    assert_eq!(stats(&mut session).pins, 1, "the pins of a refused request are withdrawn");
+    assert_serves(&mut daemon);
+}
+
+/// All or nothing: a commit that fails at its last entry has changed nothing.
+#[test]
+fn a_commit_that_fails_leaves_everything_as_it_was() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let first = session.requests.call(&commit(vec![inline("kept", 500)])).expect("there is room");
+    let before = stats(&mut session);
+    let condition =
+        |text: &str, expect| Condition { namespace: Namespace::default(), name: name(text), expect };
+    let rebind = || inline("kept", 600);
+    let cases = [
+        Commit { conditions: vec![condition("kept", Expect::Absent {})], ..commit(vec![rebind()]) },
+        Commit { conditions: vec![condition("gone", Expect::Present {})], ..commit(vec![rebind()]) },
+        Commit {
+            conditions: vec![condition("kept", Expect::Version { version: 77 })],
+            ..commit(vec![rebind()])
+        },
+        commit(vec![rebind(), inline("kept", 700)]),
+        commit(vec![rebind(), Change::Unbind { namespace: Namespace::default(), name: name("kept") }]),
+        commit(vec![rebind(), Change::RemoveNamespace { namespace: namespace("nobody") }]),
+        commit(vec![rebind(), Change::RemoveNamespace { namespace: Namespace::default() }]),
+        commit(vec![rebind(), Change::ClearNamespace { namespace: Namespace::default() }]),
+        commit(vec![rebind(), inline("empty", 0)]),
+        commit(vec![rebind(), inline("long", 65_537)]),
+        commit(vec![rebind(), bind("leased", Payload::Leased { lease: 5, offset: 0, len_bytes: 1 })]),
+        commit((0..200).map(|number| inline(&format!("name {number}"), 65_000)).collect()),
+    ];
+    for case in cases {
+        let refusal = session.requests.call(&case);
+        assert!(refusal.is_err(), "{refusal:?}");
+        assert_eq!(version_of(&mut session, "kept"), Some(first.version), "{refusal:?}");
+        let after = stats(&mut session);
+        assert_eq!((after.objects, after.used_bytes, after.version), (1, before.used_bytes, before.version));
+    }
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn more_names_than_the_index_holds_are_refused_by_name_of_the_option() {
+    let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-objects", "10"]);
+    let mut session = RawSession::begin(daemon.socket());
+    let names = |range: std::ops::Range<u32>| range.map(|n| inline(&format!("name {n}"), 10)).collect();
+    session.requests.call(&commit(names(0..8))).expect("there is room");
+    let refusal = session.requests.call(&commit(names(8..11)));
+    assert_eq!(refusal, Err(Failure::IndexFull { requested: 3, used: 8, limit: 10 }));
+    // Rebinding needs no entries, and what one commit unbinds makes room for what it binds.
+    session.requests.call(&commit(names(0..8))).expect("the names are bound already");
+    let forget = |n| Change::Unbind { namespace: Namespace::default(), name: name(&format!("name {n}")) };
+    let mut changes: Vec<Change> = names(8..11);
+    changes.push(forget(0));
+    session.requests.call(&commit(changes)).expect("one goes, three come");
+    assert_eq!(stats(&mut session).objects, 10);
+    let empty = commit(vec![forget(1)]);
+    session.requests.call(&empty).expect("it is bound");
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn sessions_and_connections_are_limited() {
+    let arguments = ["--size", "4MiB", "--max-sessions-per-uid", "3", "--max-connections", "8"];
+    let mut daemon = Daemon::start_with(STORE, &arguments);
+    let sessions: Vec<_> = (0..3).map(|_| RawSession::begin(daemon.socket())).collect();
+    let mut fourth = Raw::connect(daemon.socket());
+    fourth.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+    let refusal = fourth.receive::<Stats>();
+    assert!(
+        matches!(&refusal, Err(Failure::TooMany { what, limit: 3 }) if what.contains("--max-sessions-per-uid"))
+    );
+    let mut idle: Vec<_> = (0..2).map(|_| Raw::connect(daemon.socket())).collect();
+    idle[0].send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token: [0; 16] } });
+    assert_eq!(idle[0].receive::<Stats>(), Err(Failure::UnknownSession {}));
+    drop((sessions, fourth, idle));
+    plasmon_tests::eventually("the daemon has let go of them", || {
+        let mut raw = Raw::connect(daemon.socket());
+        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+        raw.receive_frame().is_some_and(|(header, _)| header.kind == 3)
+    });
+    assert!(daemon.is_alive());
+}
+
+#[test]
+fn replies_that_nobody_reads_close_that_connection() {
+    let mut daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--max-queued-output", "100000"]);
+    let mut session = RawSession::begin(daemon.socket());
+    for batch in 0..20 {
+        let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
+        session.requests.call(&commit(names)).expect("there is room");
+    }
+    let mut deaf = Raw::connect(daemon.socket());
+    deaf.join(session.welcome.token).expect("the session lives");
+    let list = ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 };
+    (0..60).for_each(|id| deaf.send(id, &list));
+    assert!(deaf.is_closed_by_peer());
+    assert_eq!(stats(&mut session).objects, 10_000);
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn waiting_blocks_no_other_request_and_ends_in_time() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let wait =
+        |wait_ms| Wait { namespace: Namespace::default(), name: name("late"), above_version: 0, wait_ms };
+    session.requests.send(1, &wait(u64::MAX));
+    session.requests.send(2, &wait(1));
+    let (header, _) = session.requests.receive_frame().expect("the short wait ends");
+    assert_eq!((header.kind, header.request_id), (1, 2));
+    let bound = session.requests.call(&commit(vec![inline("other", 1)])).expect("there is room");
+    assert_eq!(bound.version, 1);
+    session.requests.send(3, &commit(vec![inline("late", 1)]));
+    let mut answered: Vec<u64> = (0..2)
+        .filter_map(|_| session.requests.receive_frame())
+        .map(|(header, _)| header.request_id)
+        .collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 3]);
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn goodbye_frees_everything_at_once() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut leaving = RawSession::begin(daemon.socket());
+    let mut staying = RawSession::begin(daemon.socket());
+    leaving.requests.call(&Reserve { len_bytes: 1 << 20 }).expect("there is room");
+    leaving.requests.send(1, &Goodbye {});
+    assert!(leaving.requests.is_closed_by_peer());
+    assert!(leaving.lifeline.is_closed_by_peer());
+    let after = stats(&mut staying);
+    assert_eq!((after.sessions, after.used_bytes, after.leases), (1, 0, 0));
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn only_clients_of_the_store_can_be_kicked() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    for pid in [0, 1, daemon.pid(), u32::MAX] {
+        assert_eq!(session.requests.call(&Kick { pid }), Err(Failure::UnknownProcess { pid }));
+    }
+    assert_serves(&mut daemon);
+}
+
+/// 1,000 connections that say nothing cost the others nothing but descriptors.
+#[test]
+fn a_thousand_silent_connections_disturb_nobody() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let silent: Vec<_> = (0..1_000).map(|_| Raw::connect(daemon.socket())).collect();
+    let start = Instant::now();
+    assert_serves(&mut daemon);
+    drop(silent);
+    assert!(start.elapsed().as_secs() < 30);
+    let mut session = RawSession::begin(daemon.socket());
+    plasmon_tests::eventually("their descriptors are closed", || stats(&mut session).connections == 2);
+}
+
+/// Read-only in the kernel's sense: a client cannot write the index, whatever it tries.
+#[test]
+fn the_index_and_sealed_memory_are_read_only_for_clients() {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let session = RawSession::begin(daemon.socket());
+    let [index, arena, region, _] = &session.fds[..] else { panic!("four descriptors") };
+    for fd in [index, arena] {
+        let len_bytes =
+            if std::ptr::eq(fd, index) { session.welcome.index_bytes } else { session.welcome.arena_bytes };
+        let copy = fd.try_clone().expect("a descriptor");
+        let client = plasmon_shm::ClientRegion::from_fd(copy, len_bytes).expect("a region");
+        assert!(client.map_words().is_err(), "no writable mapping");
+        assert!(nix::unistd::ftruncate(fd, 0).is_err());
+        assert!(nix::sys::uio::pwrite(fd, b"x", 0).is_err());
+        assert!(
+            fallocate(
+                fd,
+                FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+                0,
+                4_096
+            )
+            .is_err()
+        );
+    }
+    assert!(
+        nix::unistd::ftruncate(region, 0).is_err(),
+        "a session region cannot be taken from under the daemon"
+    );
+    // Not even through /proc, which makes a new opening.
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(index));
+    if let Ok(reopened) = std::fs::File::options().read(true).write(true).open(path) {
+        let client = plasmon_shm::ClientRegion::from_fd(reopened.into(), session.welcome.index_bytes)
+            .expect("a region");
+        assert!(client.map_words().is_err(), "the seal holds for every opening");
+    }
+    assert_serves(&mut daemon);
+}

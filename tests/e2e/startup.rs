@@ -1,0 +1,217 @@
+//! Starting and stopping the daemon.
+
+use crate::STORE;
+use plasmon_tests::{
+    daemon::{Daemon, run},
+    raw::RawSession,
+};
+use std::{fs, os::unix::fs::PermissionsExt, os::unix::net::UnixListener, path::Path};
+
+fn in_directory() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = directory.path().join("plasma").display().to_string();
+    (directory, socket)
+}
+
+/// One line, with a next step.
+fn assert_one_line(stderr: &str, parts: &[&str]) {
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?} is not in {stderr:?}");
+    }
+}
+
+#[test]
+fn a_stopped_store_leaves_nothing_behind() {
+    for arena in ["memfd", "named"] {
+        let daemon = Daemon::start_with(STORE, &["-m", "50000000", "--arena", arena]);
+        let socket = daemon.socket().to_owned();
+        assert_eq!(fs::metadata(&socket).expect("the socket exists").permissions().mode() & 0o777, 0o600);
+        let session = RawSession::begin(&socket);
+        assert_eq!(session.welcome.capacity_bytes, 50_000_000);
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{status} {log:?}");
+        assert!(!socket.exists());
+        let left: Vec<_> =
+            fs::read_dir(socket.parent().expect("a directory")).into_iter().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let segments = fs::read_dir("/dev/shm").expect("/dev/shm").flatten();
+        let ours: Vec<_> = segments
+            .filter(|entry| {
+                session
+                    .welcome
+                    .region_names
+                    .iter()
+                    .any(|name| name.trim_start_matches('/') == entry.file_name().to_string_lossy())
+            })
+            .collect();
+        assert!(ours.is_empty(), "{ours:?}");
+    }
+}
+
+#[test]
+fn sigint_stops_the_store_as_sigterm_does() {
+    let daemon = Daemon::start(STORE, "1MB");
+    let (status, log) = daemon.stop_with(nix::sys::signal::Signal::SIGINT);
+    assert!(status.success(), "{log:?}");
+}
+
+#[test]
+fn a_size_that_does_not_fit_is_refused_with_what_would() {
+    let (_directory, socket) = in_directory();
+    let (code, _, stderr) = run(STORE, &["--size", "1000TiB", "--socket", &socket]);
+    assert_eq!(code, 3, "{stderr}");
+    assert_one_line(&stderr, &["cannot be reserved", "--size of at most", "--reserve lazy"]);
+    assert!(!Path::new(&socket).exists());
+    let (code, _, stderr) = run(STORE, &["--size", "12", "--socket", &socket]);
+    assert_eq!(code, 3);
+    assert_one_line(&stderr, &["too small", "at least 4096"]);
+}
+
+#[test]
+fn wrong_flags_are_named() {
+    for (arguments, part) in [
+        (&["--size", "five"][..], "five"),
+        (&["--sice", "5MB"], "--sice"),
+        (&[], "--size"),
+        (&["--size", "1MB", "--reserve", "maybe"], "maybe"),
+    ] {
+        let (code, _, stderr) = run(STORE, arguments);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains(part), "{part:?} is not in {stderr:?}");
+    }
+}
+
+#[test]
+fn a_socket_path_that_cannot_be_used_is_named() {
+    let (directory, socket) = in_directory();
+    let long = format!("{}/{}", directory.path().display(), "x".repeat(120));
+    let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &long]);
+    assert_eq!(code, 4);
+    assert_one_line(&stderr, &["107", "shorter --socket"]);
+
+    let (code, _, stderr) =
+        run(STORE, &["--size", "1MB", "--socket", &directory.path().display().to_string()]);
+    assert_eq!(code, 4);
+    assert_one_line(&stderr, &["is a directory", "store.sock"]);
+
+    fs::write(&socket, "precious").expect("a file");
+    let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &socket]);
+    assert_eq!(code, 4);
+    assert_one_line(&stderr, &["not a socket"]);
+    assert_eq!(fs::read_to_string(&socket).expect("it is still there"), "precious");
+
+    let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", "/nonexistent/directory/plasma"]);
+    assert_eq!(code, 4);
+    assert_one_line(&stderr, &["/nonexistent/directory/plasma"]);
+}
+
+#[test]
+fn a_second_store_on_a_live_path_is_refused_and_the_first_goes_on() {
+    let daemon = Daemon::start(STORE, "1MB");
+    let socket = daemon.socket().display().to_string();
+    let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &socket]);
+    assert_eq!(code, 5);
+    assert_one_line(&stderr, &["another store serves", &socket]);
+    let _ = RawSession::begin(daemon.socket());
+}
+
+/// A program that takes no lock may listen there as well.
+#[test]
+fn a_foreign_listener_is_not_pushed_aside() {
+    let (_directory, socket) = in_directory();
+    let _listener = UnixListener::bind(&socket).expect("a free path");
+    let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &socket]);
+    assert_eq!(code, 5, "{stderr}");
+}
+
+#[test]
+fn a_killed_store_is_replaced_on_its_path() {
+    for arena in ["memfd", "named"] {
+        let (_directory, socket) = in_directory();
+        let arguments = ["--size", "1MB", "--arena", arena, "--socket", &socket];
+        let mut first = std::process::Command::new(STORE)
+            .args(arguments)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the daemon starts");
+        plasmon_tests::eventually("the first store listens", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        first.kill().expect("it is there");
+        first.wait().expect("it ended");
+        assert!(Path::new(&socket).exists(), "a killed store cannot tidy up");
+        let mut second = std::process::Command::new(STORE)
+            .args(arguments)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the daemon starts");
+        plasmon_tests::eventually("the second store listens", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        let names = RawSession::begin(Path::new(&socket)).welcome.region_names;
+        let prefix = names.first().map(|name| name.trim_start_matches('/').to_owned());
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(second.id()).expect("pids fit")),
+            nix::sys::signal::Signal::SIGTERM,
+        )
+        .expect("it is there");
+        second.wait().expect("it ended");
+        if let Some(index) = prefix {
+            let prefix = index.trim_end_matches("index");
+            let left = fs::read_dir("/dev/shm").expect("/dev/shm").flatten();
+            let left: Vec<_> =
+                left.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
+}
+
+/// Each kernel call newer than Linux 5.14 has a fallback that works.
+#[test]
+fn the_store_serves_without_the_newer_kernel_calls() {
+    for missing in ["noexec_seal", "collapse", "peer_pidfd", "noexec_seal,collapse,peer_pidfd"] {
+        for reserve in ["now", "background", "lazy"] {
+            let arguments = ["--size", "8MiB", "--pretend-missing", missing, "--reserve", reserve];
+            let mut daemon = Daemon::start_with(STORE, &arguments);
+            let mut session = RawSession::begin(daemon.socket());
+            let reserve = plasmon_protocol::message::Reserve { len_bytes: 3 << 20 };
+            let granted = session.requests.call(&reserve).expect("there is room");
+            assert!(granted.len_bytes >= 3 << 20);
+            assert!(daemon.is_alive());
+        }
+    }
+    let (code, _, stderr) =
+        run(STORE, &["--size", "8MiB", "--pretend-missing", "everything", "--socket", "/tmp/x"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("everything"), "{stderr}");
+}
+
+#[test]
+fn the_probe_names_kernel_features_and_the_largest_size() {
+    let (code, stdout, _) = run(STORE, &["--probe"]);
+    assert_eq!(code, 0);
+    for part in ["collapse", "largest size", "bytes", "socket"] {
+        assert!(stdout.contains(part), "{part:?} is not in {stdout:?}");
+    }
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("notify");
+    let notify = std::os::unix::net::UnixDatagram::bind(&path).expect("a free path");
+    notify.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("a timeout can be set");
+    let mut store = std::process::Command::new(STORE)
+        .args(["--size", "1MB", "--socket"])
+        .arg(directory.path().join("plasma"))
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the daemon starts");
+    let mut buffer = [0; 256];
+    let len = notify.recv(&mut buffer).expect("the daemon notifies");
+    assert!(buffer[..len].starts_with(b"READY=1"));
+    store.kill().expect("it is there");
+    store.wait().expect("it ended");
+}

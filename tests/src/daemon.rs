@@ -1,0 +1,140 @@
+//! The daemon in a process of its own.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+};
+
+/// A running daemon with a socket of its own; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    socket: PathBuf,
+    log: mpsc::Receiver<String>,
+    _directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts `program` with `--size SIZE` and a socket in a directory of its own, and waits for its ready line.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[must_use]
+    pub fn start(program: &str, size: &str) -> Daemon {
+        Daemon::start_with(program, &["--size", size])
+    }
+
+    /// Starts `program` with `arguments` and a socket in a directory of its own, and waits for its ready line.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[must_use]
+    pub fn start_with(program: &str, arguments: &[&str]) -> Daemon {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let socket = directory.path().join("store.sock");
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--socket").arg(&socket).env_remove("PLASMON_SOCKET");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the daemon starts");
+        let stderr = child.stderr.take().expect("its standard error is a pipe");
+        let (tell, log) = mpsc::channel();
+        // Reads for as long as the daemon writes, so that it never blocks on a full pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let mut seen = Vec::new();
+        while !seen.last().is_some_and(|line: &String| line.contains("ready:")) {
+            match log.recv_timeout(std::time::Duration::from_secs(60)) {
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("the daemon did not become ready ({error}): {seen:?}"),
+            }
+        }
+        Daemon { child, socket, log, _directory: directory }
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it is still running.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it is gone already.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("pids fit");
+        kill(Pid::from_raw(pid), signal).expect("the daemon is there");
+    }
+
+    /// Stops it with SIGTERM, and returns how it ended and what it logged since it was ready.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    #[must_use]
+    pub fn stop(self) -> (ExitStatus, Vec<String>) {
+        self.stop_with(Signal::SIGTERM)
+    }
+
+    /// As [`stop`](Self::stop), with another signal.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    #[must_use]
+    pub fn stop_with(mut self, signal: Signal) -> (ExitStatus, Vec<String>) {
+        self.signal(signal);
+        let status = self.child.wait().expect("the daemon can be waited for");
+        (status, self.log.iter().collect())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `program` to its end and returns its exit code, standard output and standard error.
+///
+/// # Panics
+/// If it cannot be started.
+#[must_use]
+pub fn run(program: &str, arguments: &[&str]) -> (i32, String, String) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_remove("PLASMON_SOCKET")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stderr = child.stderr.take().expect("a pipe");
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    let mut out = String::new();
+    let _ = child.stdout.take().expect("a pipe").read_to_string(&mut out);
+    let status = child.wait().expect("the program can be waited for");
+    (status.code().unwrap_or(-1), out, errors.join().expect("reading ended"))
+}

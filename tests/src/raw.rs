@@ -1,0 +1,147 @@
+//! Connections that speak the protocol byte by byte, so that they can also break it.
+
+use plasmon_protocol::{
+    frame::{FrameHeader, HEADER_BYTES},
+    index_of,
+    message::{Attached, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome},
+};
+use std::{
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    time::Duration,
+};
+
+/// One connection to a daemon.
+#[derive(Debug)]
+pub struct Raw {
+    stream: UnixStream,
+}
+
+/// What came back: the reply, or why not.
+pub type Answer<M> = Result<M, Failure>;
+
+impl Raw {
+    /// Connects and says nothing yet. Reads that take more than 30 seconds fail.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    #[must_use]
+    pub fn connect(socket: &Path) -> Raw {
+        let stream = UnixStream::connect(socket).expect("a daemon listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        Raw { stream }
+    }
+
+    /// Begins a session on this connection; the descriptors are index, arena, session region, writable arena.
+    ///
+    /// # Panics
+    /// If the daemon does not welcome it.
+    pub fn begin_session(&mut self) -> (Welcome, Vec<OwnedFd>) {
+        let hello = Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} };
+        self.send(1, &hello);
+        let mut buffer = vec![0; 4_096];
+        let (len, fds) = plasmon_shm::receive(&self.stream, &mut buffer).expect("the daemon answers");
+        let header =
+            FrameHeader::parse(buffer.first_chunk().expect("a whole header")).expect("a valid header");
+        assert_eq!(header.kind, Welcome::KIND);
+        let welcome = Welcome::parse(buffer[HEADER_BYTES..len].to_vec().into()).expect("a valid welcome");
+        (welcome, fds)
+    }
+
+    /// Joins a session.
+    ///
+    /// # Panics
+    /// If the daemon closes the connection instead of answering.
+    pub fn join(&mut self, token: [u8; 16]) -> Answer<Attached> {
+        self.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token } });
+        self.receive()
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Panics
+    /// If the connection breaks.
+    pub fn call<R: Request>(&mut self, request: &R) -> Answer<R::Reply> {
+        self.send(7, request);
+        self.receive()
+    }
+
+    /// Sends a message.
+    ///
+    /// # Panics
+    /// If the connection breaks.
+    pub fn send<M: Message>(&mut self, request_id: u64, message: &M) {
+        let mut frame = Vec::new();
+        message.frame(request_id, &mut frame).expect("it fits into a frame");
+        self.send_bytes(&frame);
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Panics
+    /// If the connection breaks.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the daemon takes the bytes");
+    }
+
+    /// Waits for a reply of a known kind, or a failure.
+    ///
+    /// # Panics
+    /// If the connection breaks, or something else comes.
+    pub fn receive<M: Message>(&mut self) -> Answer<M> {
+        let (header, body) = self.receive_frame().expect("the daemon answers");
+        if header.kind == Failed::KIND {
+            return Err(Failed::parse(body.into()).expect("a valid failure").failure);
+        }
+        assert_eq!(header.kind, M::KIND);
+        Ok(M::parse(body.into()).expect("a valid reply"))
+    }
+
+    /// Waits for any frame; `None` once the daemon has closed the connection.
+    pub fn receive_frame(&mut self) -> Option<(FrameHeader, Vec<u8>)> {
+        let mut header = [0; HEADER_BYTES];
+        self.stream.read_exact(&mut header).ok()?;
+        let header = FrameHeader::parse(&header).expect("the daemon sends valid headers");
+        let mut body = vec![0; index_of(header.len_bytes.into())];
+        self.stream.read_exact(&mut body).ok()?;
+        Some((header, body))
+    }
+
+    /// Waits until the daemon closes the connection, and returns whether it did so within the read timeout.
+    pub fn is_closed_by_peer(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// A whole session: its lifeline, and one connection for requests.
+#[derive(Debug)]
+pub struct RawSession {
+    /// The lifeline.
+    pub lifeline: Raw,
+    /// Where requests go.
+    pub requests: Raw,
+    /// What the daemon said.
+    pub welcome: Welcome,
+    /// Index, arena, session region, writable arena.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl RawSession {
+    /// Begins a session.
+    ///
+    /// # Panics
+    /// If the daemon refuses.
+    #[must_use]
+    pub fn begin(socket: &Path) -> RawSession {
+        let mut lifeline = Raw::connect(socket);
+        let (welcome, fds) = lifeline.begin_session();
+        let mut requests = Raw::connect(socket);
+        requests.join(welcome.token).expect("the token is good");
+        RawSession { lifeline, requests, welcome, fds }
+    }
+}

@@ -1,0 +1,1 @@
+//! Client processes that tests steer and kill.
