@@ -457,3 +457,274 @@ fn unbind_one(
         None => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::populate::Populated;
+    use plasmon_protocol::{
+        index::{IndexReader, Lookup},
+        layout::IndexShape,
+        name::Name,
+        object::{Header, Kind},
+    };
+    use plasmon_shm::{Backend, ClientRegion, Kernel, ReadOnlyWords};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const CAPACITY_BYTES: u64 = 1 << 20;
+    const ENTRIES: u32 = 12;
+
+    /// A store without sockets, and beside it what it should hold.
+    struct Model {
+        arena: Region,
+        catalog: Catalog,
+        space: Space,
+        last_version: u64,
+        index: ReadOnlyWords,
+        bound: BTreeMap<(Namespace, Name), (u64, Vec<u8>)>,
+        namespaces: HashSet<Namespace>,
+    }
+
+    impl Model {
+        fn new() -> Model {
+            let kernel = Kernel::detect();
+            let shape = IndexShape::for_entries(ENTRIES).expect("in range");
+            let bytes = Catalog::index_bytes(shape);
+            let index = Region::create("plasmon-index", bytes, Backend::Memfd, &kernel).expect("memory");
+            let (words, opening) =
+                (index.map_words().expect("a mapping"), index.open_read_only().expect("an opening"));
+            index.seal(plasmon_shm::Seals::ShrinkGrowFutureWriteSeal).expect("a fresh region");
+            let reader = ClientRegion::from_fd(opening, bytes).expect("a sealed region");
+            Model {
+                arena: Region::create("plasmon-arena", CAPACITY_BYTES, Backend::Memfd, &kernel)
+                    .expect("memory"),
+                catalog: Catalog::new(words, shape, [7; 16], CAPACITY_BYTES),
+                space: Space::new(CAPACITY_BYTES, Populated::by_writers(CAPACITY_BYTES)),
+                last_version: 0,
+                index: reader.map_words_read_only().expect("a mapping"),
+                bound: BTreeMap::new(),
+                namespaces: HashSet::from([Namespace::default()]),
+            }
+        }
+
+        /// Does `commit`, and says whether it should have happened.
+        fn apply(&mut self, commit: &Commit) {
+            let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1 };
+            let writer = Writer { session: SessionId(1), pid: 1, uid: 1 };
+            let before = self.last_version;
+            let result = match CommitJob::place(reply_to, writer, commit.clone(), &mut self.space) {
+                Ok(mut job) => self.work(&mut job),
+                Err(refused) => {
+                    assert!(matches!(refused.problem, NoPlace::NoRoom { .. }), "{refused:?}");
+                    return self.check();
+                }
+            };
+            match self.expect(commit) {
+                Some((bound, namespaces, unbound)) => {
+                    let committed = result.expect("the model allows it");
+                    assert_eq!(
+                        committed,
+                        Committed {
+                            version: before + 1,
+                            unbound: unbound.len() as u64,
+                            unbound_bytes: unbound.iter().sum(),
+                        }
+                    );
+                    (self.bound, self.namespaces) = (bound, namespaces);
+                }
+                None => {
+                    result.expect_err("the model refuses it");
+                    assert_eq!(self.last_version, before, "a commit that did not happen has no version");
+                }
+            }
+            // Nobody pins anything here, so whatever lost its name is free after the next scan.
+            let candidates = self.space.candidates();
+            self.space.reclaim(&candidates);
+            self.check();
+        }
+
+        /// In slices of one entry or a few, as a busy loop would.
+        fn work(&mut self, job: &mut CommitJob) -> Result<Committed, Failure> {
+            loop {
+                let mut bench = Workbench {
+                    catalog: &mut self.catalog,
+                    space: &mut self.space,
+                    arena: &self.arena,
+                    last_version: &mut self.last_version,
+                };
+                if let Slice::Done(result) = job.work(&mut bench, Instant::now()) {
+                    return result;
+                }
+            }
+        }
+
+        /// What the bindings and namespaces should be after `commit`, and the lengths of the objects that it unbinds
+        /// without replacing them; `None` if it must not happen.
+        #[expect(clippy::type_complexity, reason = "three answers of one model")]
+        fn expect(
+            &self,
+            commit: &Commit,
+        ) -> Option<(BTreeMap<(Namespace, Name), (u64, Vec<u8>)>, HashSet<Namespace>, Vec<u64>)> {
+            for Condition { namespace, name, expect } in &commit.conditions {
+                let found = self.bound.get(&(namespace.clone(), name.clone())).map(|(version, _)| *version);
+                let holds = match expect {
+                    Expect::Absent {} => found.is_none(),
+                    Expect::Present {} => found.is_some(),
+                    Expect::Version { version } => found == Some(*version),
+                };
+                if !holds {
+                    return None;
+                }
+            }
+            let (mut bound, mut namespaces) = (self.bound.clone(), self.namespaces.clone());
+            let mut unbound = Vec::new();
+            let (mut touched, mut emptied, mut inside) = (HashSet::new(), HashSet::new(), HashSet::new());
+            for change in &commit.changes {
+                match change {
+                    Change::Unbind { namespace, name } => {
+                        let key = (namespace.clone(), name.clone());
+                        unbound.extend(bound.remove(&key).map(|(_, bytes)| bytes.len() as u64));
+                        inside.insert(namespace.clone());
+                        if !touched.insert(key) {
+                            return None;
+                        }
+                    }
+                    Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
+                        let removes = matches!(change, Change::RemoveNamespace { .. });
+                        if !self.namespaces.contains(namespace)
+                            || (removes && **namespace == *Namespace::DEFAULT)
+                        {
+                            return None;
+                        }
+                        emptied.insert(namespace.clone());
+                        bound.retain(|(of, _), (_, bytes)| {
+                            if of == namespace {
+                                unbound.push(bytes.len() as u64);
+                            }
+                            of != namespace
+                        });
+                        if removes {
+                            namespaces.remove(namespace);
+                        }
+                    }
+                    Change::Bind { .. } | Change::RegisterNamespace { .. } => {}
+                }
+            }
+            for change in &commit.changes {
+                match change {
+                    Change::Bind {
+                        bind: Bind { namespace, name, payload: Payload::Inline { bytes }, .. },
+                    } => {
+                        let key = (namespace.clone(), name.clone());
+                        bound.insert(key.clone(), (self.last_version, bytes.to_vec()));
+                        namespaces.insert(namespace.clone());
+                        inside.insert(namespace.clone());
+                        if !touched.insert(key) {
+                            return None;
+                        }
+                    }
+                    Change::RegisterNamespace { namespace } => drop(namespaces.insert(namespace.clone())),
+                    _ => {}
+                }
+            }
+            let fits = bound.len() <= ENTRIES as usize;
+            (fits && inside.is_disjoint(&emptied)).then_some((bound, namespaces, unbound))
+        }
+
+        /// Index, catalog, space and arena say what the model says.
+        fn check(&self) {
+            let used: u64 =
+                self.bound.values().map(|(_, bytes)| bytes.len().next_multiple_of(64) as u64).sum();
+            assert_eq!(self.space.figures().used, used);
+            assert_eq!(self.catalog.objects().0, self.bound.len() as u64);
+            assert_eq!(self.catalog.namespace_count(), self.namespaces.len() as u64);
+            let reader = IndexReader::open(LoadOnly(&self.index)).expect("an index");
+            for number in 0..16 {
+                for namespace in all_namespaces() {
+                    let name = name(number);
+                    let id = NameId::new(&namespace, &name);
+                    let found =
+                        reader.lookup(&id, || 0, |_| Ok::<_, ()>(())).expect("publishing cannot fail");
+                    let expected = self.bound.get(&(namespace.clone(), name.clone()));
+                    let Lookup::Held { entry, .. } = found else {
+                        assert_eq!((found, expected), (Lookup::Absent, None));
+                        continue;
+                    };
+                    let (version, bytes) = expected.expect("the model has it as well");
+                    assert_eq!((entry.version, entry.len_bytes), (*version, bytes.len() as u64));
+                    let mut stored = vec![0; bytes.len()];
+                    self.arena.read_at(entry.offset, &mut stored).expect("inside the arena");
+                    assert_eq!(stored, *bytes);
+                }
+            }
+        }
+    }
+
+    struct LoadOnly<'a>(&'a ReadOnlyWords);
+
+    impl plasmon_protocol::sync::Words for LoadOnly<'_> {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn load(&self, index: usize, order: plasmon_protocol::sync::Ordering) -> u64 {
+            self.0.load(index, order)
+        }
+    }
+
+    fn all_namespaces() -> [Namespace; 3] {
+        ["default", "other", "a-namespace-of-more-than-sixteen-bytes"]
+            .map(|text| Namespace::new(text).expect("a valid namespace"))
+    }
+
+    fn name(number: u8) -> Name {
+        Name::new(&format!("name {number}")).expect("a valid name")
+    }
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        let place = || (proptest::sample::select(all_namespaces().to_vec()), (0_u8..16).prop_map(name));
+        let bind = (place(), proptest::collection::vec(any::<u8>(), 1..3_000)).prop_map(
+            |((namespace, name), bytes)| {
+                let payload = Payload::Inline { bytes: bytes.into() };
+                let header = Header::new(Kind::BYTES);
+                Change::Bind {
+                    bind: Bind { namespace, name, description: None, metadata: None, header, payload },
+                }
+            },
+        );
+        let namespace = || proptest::sample::select(all_namespaces().to_vec());
+        prop_oneof![
+            8 => bind,
+            4 => place().prop_map(|(namespace, name)| Change::Unbind { namespace, name }),
+            1 => namespace().prop_map(|namespace| Change::RemoveNamespace { namespace }),
+            1 => namespace().prop_map(|namespace| Change::ClearNamespace { namespace }),
+            1 => namespace().prop_map(|namespace| Change::RegisterNamespace { namespace }),
+        ]
+    }
+
+    fn any_commit() -> impl Strategy<Value = Commit> {
+        let place = (proptest::sample::select(all_namespaces().to_vec()), (0_u8..16).prop_map(name));
+        let expect = prop_oneof![
+            Just(Expect::Absent {}),
+            Just(Expect::Present {}),
+            (0_u64..20).prop_map(|version| Expect::Version { version }),
+        ];
+        let condition =
+            (place, expect).prop_map(|((namespace, name), expect)| Condition { namespace, name, expect });
+        (proptest::collection::vec(condition, 0..2), proptest::collection::vec(any_change(), 0..5))
+            .prop_map(|(conditions, changes)| Commit { conditions, changes, end_leases: vec![] })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Invariants 3 and 6: whatever is committed, the catalog, the index and the arena hold exactly what a map
+        /// of names would, and nothing else takes room.
+        #[test]
+        fn commits_do_what_they_would_to_a_map(commits in proptest::collection::vec(any_commit(), 1..30)) {
+            let mut model = Model::new();
+            commits.iter().for_each(|commit| model.apply(commit));
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! The messages of the control protocol, each defined once with its number, direction, meaning and errors.
 //!
-//! Requests go from client to store and have even numbers; each is answered by one reply, with the next odd number
-//! or [`Failed`], under the request's id. Numbers are never reused; reserved fields are zero and refused otherwise.
+//! Requests go from client to store and have even numbers, replies odd ones. Each request but [`Goodbye`] is answered
+//! by one reply under its id: the one its documentation names, mostly that of the next number, or [`Failed`]. Numbers
+//! are never reused (`golden/v1/NUMBERS.txt` lists them); reserved fields are zero and refused otherwise.
 //! docs/protocol.md has the handshake, the limits and the history of versions.
 
 mod commit;

@@ -1,1 +1,610 @@
+//! The bytes of every message are known: `golden/v1` holds a frame of each, of each variant of each choice.
 
+#[path = "../../tests/support/golden.rs"]
+mod golden;
+
+use super::*;
+use crate::{
+    codec::{BoundedList, Problem},
+    frame::{FrameHeader, HEADER_BYTES},
+    limits,
+    name::{Name, Namespace},
+    object::{Dtype, Flags, Header, Kind},
+};
+use core::fmt::Debug;
+use golden::assert_golden;
+use std::{
+    collections::BTreeSet,
+    format, fs,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+
+/// Who sends a message, and what answers it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// From client to store; answered by one of these replies if it succeeds.
+    Request(&'static [u16]),
+    /// From store to client.
+    Reply,
+}
+use Way::{Reply, Request};
+
+/// The numbers of protocol 1. What stands here stays: a number is never reused.
+const NUMBERS: &[(u16, &str, Way)] = &[
+    (1, "Failed", Reply),
+    (2, "Hello", Request(&[3, 5])),
+    (3, "Welcome", Reply),
+    (5, "Attached", Reply),
+    (6, "Goodbye", Request(&[])),
+    (8, "Commit", Request(&[9])),
+    (9, "Committed", Reply),
+    (10, "Reserve", Request(&[11])),
+    (11, "Granted", Reply),
+    (12, "ExtendLease", Request(&[11])),
+    (14, "EndLease", Request(&[15])),
+    (15, "LeaseEnded", Reply),
+    (16, "AddRegion", Request(&[17])),
+    (17, "RegionAdded", Reply),
+    (18, "Find", Request(&[19])),
+    (19, "Found", Reply),
+    (20, "FindMany", Request(&[21])),
+    (21, "FoundMany", Reply),
+    (22, "Wait", Request(&[23])),
+    (23, "Bound", Reply),
+    (24, "ListNames", Request(&[25])),
+    (25, "NamesPage", Reply),
+    (26, "ListNamespaces", Request(&[27])),
+    (27, "NamespacesListed", Reply),
+    (28, "Describe", Request(&[29])),
+    (29, "Described", Reply),
+    (30, "ReadStats", Request(&[31])),
+    (31, "Stats", Reply),
+    (32, "ListPins", Request(&[33])),
+    (33, "PinsPage", Reply),
+    (34, "Kick", Request(&[35])),
+    (35, "Kicked", Reply),
+];
+
+#[test]
+fn every_message_has_its_number_and_its_direction() {
+    macro_rules! in_code {
+        (requests { $($request:ident)* } requests without a reply { $($silent:ident)* } replies { $($reply:ident)* }) => {
+            [
+                $( ($request::KIND, stringify!($request), Request(&[<$request as super::Request>::Reply::KIND])), )*
+                $( ($silent::KIND, stringify!($silent), Request(&[])), )*
+                $( ($reply::KIND, stringify!($reply), Reply), )*
+            ]
+        };
+    }
+    let mut in_code = in_code! {
+        requests {
+            Hello Commit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces Describe
+            ReadStats ListPins Kick
+        }
+        requests without a reply { Goodbye }
+        replies {
+            Failed Welcome Attached Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
+            NamespacesListed Described Stats PinsPage Kicked
+        }
+    };
+    // The one request that two replies answer: its type names the first.
+    assert_eq!(in_code[0], (Hello::KIND, "Hello", Request(&[Welcome::KIND])));
+    in_code[0].2 = Request(&[Welcome::KIND, Attached::KIND]);
+    in_code.sort_by_key(|&(number, ..)| number);
+    assert_eq!(in_code, NUMBERS);
+
+    for &(number, name, way) in NUMBERS {
+        assert_eq!(number % 2 == 0, matches!(way, Request(_)), "{name}: requests are even, replies are odd");
+    }
+    for kind in 0..=u16::MAX {
+        let listed = NUMBERS.iter().any(|&(number, _, way)| number == kind && matches!(way, Request(_)));
+        assert_eq!(AnyRequest::parse(kind, Bytes::new()).is_some(), listed, "request {kind}");
+    }
+}
+
+#[test]
+fn the_table_of_numbers_is_the_documented_one() {
+    let mut table = String::from("# Messages of protocol 1: number, name, direction, answer if it succeeds\n");
+    for &(number, name, way) in NUMBERS {
+        let (direction, answer) = match way {
+            Reply => ("store to client", String::new()),
+            Request([]) => ("client to store", "not answered".into()),
+            Request(replies) => {
+                let names = NUMBERS.iter().filter(|(number, ..)| replies.contains(number)).map(|&(_, name, _)| name);
+                ("client to store", names.collect::<Vec<_>>().join(" or "))
+            }
+        };
+        table.push_str(format!("{number:>2}  {name:<17} {direction}  {answer}").trim_end());
+        table.push('\n');
+    }
+    assert_golden(&golden::folder(VERSION.into()).join("NUMBERS.txt"), &table);
+}
+
+/// The sources are where messages are defined, so one that is in no table here is found there.
+#[test]
+fn no_message_is_missing_from_the_table() {
+    let sources = [
+        include_str!("commit.rs"),
+        include_str!("failure.rs"),
+        include_str!("handshake.rs"),
+        include_str!("lease.rs"),
+        include_str!("listing.rs"),
+        include_str!("lookup.rs"),
+        include_str!("operator.rs"),
+    ];
+    assert_eq!(sources.iter().map(|source| source.matches("\nmessage! {").count()).sum::<usize>(), NUMBERS.len());
+    assert_eq!(sources.iter().map(|source| source.matches("\nchoice! {").count()).sum::<usize>(), 6, "see `samples`");
+    let modules = include_str!("mod.rs").lines().filter(|line| line.starts_with("mod ") && *line != "mod tests;");
+    assert_eq!(modules.count(), sources.len());
+}
+
+#[test]
+fn every_message_has_its_golden_bytes() {
+    let samples = samples();
+    for sample in &samples {
+        assert_golden(&golden::folder(VERSION.into()).join(format!("{}.hex", sample.file)), &sample.hex());
+    }
+    let sampled: BTreeSet<_> = samples.iter().map(|sample| sample.kind).collect();
+    assert!(sampled.iter().eq(NUMBERS.iter().map(|(number, ..)| number)), "a message has no sample");
+}
+
+#[test]
+fn no_golden_file_is_left_over() {
+    let samples = samples();
+    for entry in fs::read_dir(golden::folder(VERSION.into())).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let known = ["NUMBERS.txt", "layout.txt"].contains(&file.as_str())
+            || file.strip_suffix(".hex").is_some_and(|file| samples.iter().any(|sample| sample.file == file));
+        assert!(known, "no message has the golden file {file}: what was released once is still tested");
+    }
+}
+
+#[test]
+fn every_variant_has_a_sample() {
+    let samples = samples();
+    let sampled = |choice: &str| -> BTreeSet<u8> {
+        samples.iter().flat_map(|sample| &sample.choices).filter(|(of, _)| *of == choice).map(|(_, n)| *n).collect()
+    };
+    assert_eq!(sampled("Role"), numbers_of::<Role>("Role"));
+    assert_eq!(sampled("Expect"), numbers_of::<Expect>("Expect"));
+    assert_eq!(sampled("Change"), numbers_of::<Change>("Change"));
+    assert_eq!(sampled("Payload"), numbers_of::<Payload>("Payload"));
+    assert_eq!(sampled("FoundOne"), numbers_of::<FoundOne>("FoundOne"));
+    assert_eq!(sampled("Failure"), numbers_of::<Failure>("Failure"));
+}
+
+#[test]
+fn every_message_is_read_as_it_was_written() {
+    samples().iter().for_each(|sample| (sample.check)(sample));
+}
+
+/// Invariant 7. A body that ends early is refused, at every length, and says so.
+#[test]
+fn every_strict_prefix_of_a_message_is_refused() {
+    for sample in samples() {
+        for len_bytes in 0..sample.body().len() {
+            let error = (sample.parse)(sample.body().slice(..len_bytes)).unwrap_err();
+            assert!(matches!(error.problem, Problem::Truncated { .. }), "{} at {len_bytes}: {error}", sample.file);
+        }
+    }
+}
+
+#[test]
+fn a_byte_after_the_last_field_is_refused() {
+    for sample in samples() {
+        let longer = [&sample.body()[..], &[0]].concat();
+        let error = (sample.parse)(longer.into()).unwrap_err();
+        assert_eq!(error.problem, Problem::Trailing { bytes: 1 }, "{}", sample.file);
+    }
+}
+
+/// Invariant 7. What a peer claims about counts reserves nothing.
+#[test]
+fn counts_beyond_their_bounds_are_refused() {
+    let samples = samples();
+    for (file, at, limit) in [
+        ("Commit.empty", 0, limits::COMMIT_ENTRIES_MAX),
+        ("Commit.empty", 4, limits::COMMIT_ENTRIES_MAX),
+        ("Commit.empty", 8, limits::LEASE_SLOTS),
+        ("FindMany", 0, limits::RECALL_NAMES_MAX),
+        ("FoundMany", 0, limits::RECALL_NAMES_MAX),
+        ("NamesPage", 0, limits::PAGE_NAMES_MAX),
+        ("NamespacesListed", 0, limits::PAGE_NAMES_MAX),
+        ("PinsPage", 0, limits::PAGE_PINS_MAX),
+        ("Welcome", 97, String::ITEMS_MAX),
+        ("Failed.StoreFull", 50, Holder::ITEMS_MAX),
+    ] {
+        let sample = samples.iter().find(|sample| sample.file == file).unwrap();
+        for count in [limit + 1, u32::MAX] {
+            let mut body = sample.body().to_vec();
+            body[at..at + 4].copy_from_slice(&count.to_le_bytes());
+            let problem = Problem::TooLong { found: count.into(), limit: limit.into() };
+            assert_eq!((sample.parse)(body.into()).unwrap_err().problem, problem, "{file} at {at}");
+        }
+    }
+}
+
+#[test]
+fn unknown_variants_and_flags_are_refused() {
+    let location = |flags: u8| {
+        let mut body = vec![1];
+        location().encode(&mut body);
+        body[1 + 5 * 8 + 4 + 3] = flags;
+        Found::parse(body.into())
+    };
+    assert!(location(0b1111).is_ok());
+    assert_eq!(location(0b1_0000).unwrap_err(), DecodeError { field: "flags", problem: Problem::BadValue { found: 16 } });
+    let unknown = DecodeError { field: "Failure", problem: Problem::BadValue { found: 200 } };
+    assert_eq!(Failed::parse(Bytes::from_static(&[200])).unwrap_err(), unknown);
+}
+
+// ---------------------------------------------------------------- Samples
+
+/// One message of the golden files.
+struct Sample {
+    /// Name of its file.
+    file: String,
+    kind: u16,
+    frame: Bytes,
+    /// The choices it shows: which, and the number chosen.
+    choices: Vec<(&'static str, u8)>,
+    parse: fn(Bytes) -> Result<(), DecodeError>,
+    check: std::boxed::Box<dyn Fn(&Sample)>,
+}
+
+const REQUEST_ID: u64 = 0x0102_0304_0506_0708;
+
+impl Sample {
+    fn of<M: Message + Clone + Debug + PartialEq + 'static>(file: &str, message: M) -> Self {
+        let mut frame = Vec::new();
+        message.frame(REQUEST_ID, &mut frame).unwrap();
+        Sample {
+            file: file.to_string(),
+            kind: M::KIND,
+            frame: frame.into(),
+            choices: Vec::new(),
+            parse: |body| M::parse(body).map(drop),
+            check: std::boxed::Box::new(move |sample| {
+                let header = FrameHeader::parse(sample.frame[..HEADER_BYTES].try_into().unwrap()).unwrap();
+                assert_eq!((header.kind, header.request_id), (M::KIND, REQUEST_ID));
+                assert_eq!(crate::index_of(header.len_bytes.into()), sample.body().len());
+                let parsed = M::parse(sample.body()).unwrap();
+                assert_eq!(parsed, message);
+                let mut again = Vec::new();
+                parsed.frame(REQUEST_ID, &mut again).unwrap();
+                assert_eq!(again, sample.frame);
+            }),
+        }
+    }
+
+    /// Notes that the sample shows `chosen`, a variant of `choice`.
+    fn showing<C: Codec>(mut self, choice: &'static str, chosen: &C) -> Self {
+        let mut bytes = Vec::new();
+        chosen.encode(&mut bytes);
+        self.choices.push((choice, bytes[0]));
+        self
+    }
+
+    fn body(&self) -> Bytes {
+        self.frame.slice(HEADER_BYTES..)
+    }
+
+    /// The frame for people: the header in the first line, then 16 bytes a line with their place in the body.
+    fn hex(&self) -> String {
+        let (_, name, _) = NUMBERS.iter().find(|(number, ..)| *number == self.kind).unwrap();
+        let mut text = format!("# {name} = {}, request id {REQUEST_ID:#018x}\n", self.kind);
+        for (line, bytes) in self.frame.chunks(16).enumerate() {
+            let place = if line == 0 { "head".to_string() } else { format!("{:04x}", (line - 1) * 16) };
+            let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let shown: String =
+                bytes.iter().map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '.' }).collect();
+            text.push_str(&format!("{place}  {:<47}  {shown}\n", hex.join(" ")));
+        }
+        text
+    }
+}
+
+/// The numbers that `C` knows, found by offering it every number and nothing behind it.
+fn numbers_of<C: Codec>(choice: &'static str) -> BTreeSet<u8> {
+    (0..=u8::MAX)
+        .filter(|&number| {
+            let unknown = DecodeError { field: choice, problem: Problem::BadValue { found: number.into() } };
+            C::decode(&mut Reader::new(vec![number].into())).err() != Some(unknown)
+        })
+        .collect()
+}
+
+fn samples() -> Vec<Sample> {
+    let mut samples = vec![
+        hello("Hello.Lifeline", Role::Lifeline {}),
+        hello("Hello.Requests", Role::Requests { token: *b"sixteen byte tok" }),
+        Sample::of("Welcome", welcome()),
+        Sample::of(
+            "Welcome.named",
+            Welcome {
+                writable: false,
+                region_names: ["/plasmon-index", "/plasmon-arena", "/plasmon-session"].map(String::from).into(),
+                ..welcome()
+            },
+        ),
+        Sample::of("Attached", Attached { session_id: 7 }),
+        Sample::of("Goodbye", Goodbye {}),
+        Sample::of("Commit.empty", Commit { conditions: vec![], changes: vec![], end_leases: vec![] }),
+        condition("Commit.Absent", Expect::Absent {}),
+        condition("Commit.Version", Expect::Version { version: 41 }),
+        condition("Commit.Present", Expect::Present {}),
+        bind("Commit.Bind.Inline", Payload::Inline { bytes: Bytes::from_static(b"ARROW1\0\0...ARROW1") }),
+        bind("Commit.Bind.Leased", Payload::Leased { lease: 3, offset: 4_096, len_bytes: 100_000 }),
+        change("Commit.Unbind", Change::Unbind { namespace: namespace(), name: name("prices") }),
+        change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
+        change("Commit.ClearNamespace", Change::ClearNamespace { namespace: namespace() }),
+        change("Commit.RegisterNamespace", Change::RegisterNamespace { namespace: namespace() }),
+        Sample::of("Committed", Committed { version: 42, unbound: 2, unbound_bytes: 1 << 33 }),
+        Sample::of("Reserve", Reserve { len_bytes: 1 << 32 }),
+        Sample::of("Granted", Granted { lease: 3, slot: 1_023, offset: 1 << 21, len_bytes: (1 << 32) + 4_096 }),
+        Sample::of("ExtendLease", ExtendLease { lease: 3, len_bytes: 1 << 33 }),
+        Sample::of("EndLease", EndLease { lease: 3 }),
+        Sample::of("LeaseEnded", LeaseEnded {}),
+        Sample::of("AddRegion", AddRegion {}),
+        Sample::of("RegionAdded", RegionAdded { region: 1, name: String::new() }),
+        Sample::of("Find", Find { namespace: namespace(), name: name("prices"), slot: 65_537 }),
+        Sample::of("Found", Found { location: Some(location()) }),
+        Sample::of("Found.none", Found { location: None }),
+        Sample::of(
+            "FindMany",
+            FindMany {
+                names: ["prices", "größen"]
+                    .map(|text| NameSlot { namespace: namespace(), name: name(text), slot: 9 })
+                    .into(),
+            },
+        ),
+        found_many(),
+        Sample::of(
+            "Wait",
+            Wait { namespace: namespace(), name: name("prices"), above_version: 41, wait_ms: u64::MAX },
+        ),
+        Sample::of("Bound", Bound { version: 42 }),
+        Sample::of(
+            "ListNames",
+            ListNames {
+                namespace: Some(namespace()),
+                prefix: "pri".into(),
+                after: Some(ListedName { namespace: namespace(), name: name("prices") }),
+                limit: 100,
+            },
+        ),
+        Sample::of("ListNames.all", ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 }),
+        Sample::of("NamesPage", NamesPage { names: vec![binding_info()], more: true }),
+        Sample::of("ListNamespaces", ListNamespaces { after: Some(namespace()) }),
+        Sample::of(
+            "NamespacesListed",
+            NamespacesListed {
+                namespaces: vec![NamespaceInfo { namespace: namespace(), names: 2, bytes: 1 << 33 }],
+                more: false,
+            },
+        ),
+        Sample::of("Describe", Describe { namespace: namespace(), name: name("prices") }),
+        Sample::of(
+            "Described",
+            Described {
+                binding: Some(binding_info()),
+                description: "daily close".into(),
+                metadata: r#"{"unit":"€"}"#.into(),
+            },
+        ),
+        Sample::of("ReadStats", ReadStats {}),
+        Sample::of("Stats", stats()),
+        Sample::of("ListPins", ListPins { skip: 4_096 }),
+        Sample::of(
+            "PinsPage",
+            PinsPage {
+                pins: vec![PinInfo {
+                    pid: 1_234,
+                    uid: 1_000,
+                    command: "python3".into(),
+                    orphaned: true,
+                    session_age_s: 86_400,
+                    name: "default/prices".into(),
+                    limbo: false,
+                    version: 42,
+                    len_bytes: 1 << 33,
+                    pins: 3,
+                    seen_for_s: 60,
+                }],
+                more: true,
+            },
+        ),
+        Sample::of("Kick", Kick { pid: 1_234 }),
+        Sample::of("Kicked", Kicked { sessions: 2 }),
+    ];
+    samples.extend(failures());
+    samples
+}
+
+fn hello(file: &str, role: Role) -> Sample {
+    Sample::of(file, Hello { magic: MAGIC, version: VERSION, role: role.clone() }).showing("Role", &role)
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        version: VERSION,
+        session_id: 7,
+        token: *b"sixteen byte tok",
+        store_uuid: *b"the store's uuid",
+        uid: 1_000,
+        store_pid: 4_321,
+        boottime_ns: 1 << 50,
+        capacity_bytes: 50_000_000,
+        arena_bytes: 50_003_968,
+        index_bytes: 8_913_408,
+        session_bytes: 541_184,
+        pins_max: 1_048_576,
+        writable: true,
+        region_names: vec![],
+    }
+}
+
+fn condition(file: &str, expect: Expect) -> Sample {
+    let condition = Condition { namespace: namespace(), name: name("prices"), expect: expect.clone() };
+    Sample::of(file, Commit { conditions: vec![condition], changes: vec![], end_leases: vec![] })
+        .showing("Expect", &expect)
+}
+
+fn change(file: &str, change: Change) -> Sample {
+    Sample::of(file, Commit { conditions: vec![], changes: vec![change.clone()], end_leases: vec![3, 4] })
+        .showing("Change", &change)
+}
+
+fn bind(file: &str, payload: Payload) -> Sample {
+    let bind = Bind {
+        namespace: namespace(),
+        name: name("prices"),
+        description: Some("daily close".into()),
+        metadata: None,
+        header: header(),
+        payload: payload.clone(),
+    };
+    change(file, Change::Bind { bind }).showing("Payload", &payload)
+}
+
+fn found_many() -> Sample {
+    let locations = vec![FoundOne::Absent {}, FoundOne::At { location: location() }];
+    Sample::of("FoundMany", FoundMany { locations: locations.clone() })
+        .showing("FoundOne", &locations[0])
+        .showing("FoundOne", &locations[1])
+}
+
+fn failures() -> impl Iterator<Item = Sample> {
+    let reason = String::from("for people");
+    let room = NoRoom {
+        requested_bytes: 1 << 33,
+        capacity_bytes: 50_000_000,
+        used_bytes: 49_000_000,
+        free_bytes: 1_000_000,
+        largest_free_bytes: 999_936,
+        limbo_bytes: 4_096,
+        populated_bytes: None,
+        holders: vec![],
+    };
+    let holder = Holder { pid: 1_234, command: "python3".into(), bytes: 4_096 };
+    let failures = vec![
+        ("VersionMismatch", Failure::VersionMismatch { client: 2, store: 1 }),
+        ("NotAdmitted", Failure::NotAdmitted { uid: 1_001, store_uid: 1_000 }),
+        ("TooMany", Failure::TooMany { what: "sessions (--max-sessions)".into(), limit: 1_024 }),
+        ("UnknownSession", Failure::UnknownSession {}),
+        ("Malformed", Failure::Malformed { reason: reason.clone() }),
+        ("UnknownRequest", Failure::UnknownRequest { kind: 998 }),
+        (
+            "ConditionFailed",
+            Failure::ConditionFailed {
+                namespace: namespace(),
+                name: name("prices"),
+                expect: Expect::Version { version: 41 },
+                found: Some(42),
+            },
+        ),
+        ("StoreFull", Failure::StoreFull { room: room.clone() }),
+        (
+            "StoreFull.unpopulated",
+            Failure::StoreFull { room: NoRoom { populated_bytes: Some(2 << 20), holders: vec![holder], ..room } },
+        ),
+        ("IndexFull", Failure::IndexFull { requested: 2, used: 65_535, limit: 65_536 }),
+        ("UnknownNamespace", Failure::UnknownNamespace { namespace: namespace() }),
+        ("DefaultNamespace", Failure::DefaultNamespace {}),
+        ("BadLease", Failure::BadLease { lease: 3, reason: reason.clone() }),
+        ("IdTaken", Failure::IdTaken { wanted: "one".into(), holder: "another".into() }),
+        ("NamedTwice", Failure::NamedTwice { namespace: namespace(), name: name("prices") }),
+        (
+            "TooLarge",
+            Failure::TooLarge { what: "description".into(), found_bytes: 65_537, limit_bytes: 65_536 },
+        ),
+        ("BadSlot", Failure::BadSlot { slot: 65_536 }),
+        ("WaitTimeout", Failure::WaitTimeout {}),
+        ("NotWritable", Failure::NotWritable {}),
+        ("UnknownProcess", Failure::UnknownProcess { pid: 1_234 }),
+        ("ShuttingDown", Failure::ShuttingDown {}),
+        ("Internal", Failure::Internal { reason }),
+    ];
+    failures.into_iter().map(|(file, failure)| {
+        Sample::of(&format!("Failed.{file}"), Failed { failure: failure.clone() }).showing("Failure", &failure)
+    })
+}
+
+fn stats() -> Stats {
+    Stats {
+        capacity_bytes: 101,
+        used_bytes: 102,
+        free_bytes: 103,
+        largest_free_bytes: 104,
+        limbo_bytes: 105,
+        leased_bytes: 106,
+        pinned_bytes: 107,
+        populated_bytes: 108,
+        objects: 109,
+        objects_max: 110,
+        namespaces: 111,
+        pins: 112,
+        sessions: 113,
+        orphaned_sessions: 114,
+        connections: 115,
+        leases: 116,
+        waits: 117,
+        version: 118,
+        commits: 119,
+        requests: 120,
+        refused: 121,
+        uptime_s: 122,
+        store_pid: 123,
+        rss_bytes: 124,
+        pss_bytes: 125,
+        descriptors: 126,
+        store_uuid: *b"the store's uuid",
+    }
+}
+
+fn location() -> Location {
+    Location {
+        version: 42,
+        offset: 1 << 21,
+        len_bytes: 100_000,
+        created_ns: 1_785_542_400_000_000_000,
+        expires_ns: 0,
+        writer_uid: 1_000,
+        header: header(),
+    }
+}
+
+fn binding_info() -> BindingInfo {
+    BindingInfo {
+        namespace: namespace(),
+        name: name("prices"),
+        version: 42,
+        object_id: *b"user-42\0\0\0\0\0\0\0\0\0the object's uuid"[..].first_chunk().unwrap(),
+        len_bytes: 100_000,
+        kind: Kind::TENSOR,
+        created_ns: 1_785_542_400_000_000_000,
+        writer_pid: 1_234,
+        writer_uid: 1_000,
+    }
+}
+
+fn header() -> Header {
+    Header {
+        kind: Kind::TENSOR,
+        dtype: Dtype::FLOAT32,
+        ndim: 3,
+        flags: Flags::OUR_ENCODER.with(Flags::BUFFER).with(Flags::COLUMN_MAJOR),
+        buffer_offset: 576,
+        dims: [1, 2, 3, 0],
+    }
+}
+
+fn namespace() -> Namespace {
+    Namespace::new("user-42").unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
