@@ -2,6 +2,10 @@
 
 mod hostile;
 mod startup;
+mod stress;
 
 /// The daemon.
 const STORE: &str = env!("CARGO_BIN_EXE_store-under-test");
+
+/// A client process.
+const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");

@@ -3,6 +3,7 @@
 
 pub mod daemon;
 pub mod raw;
+pub mod stress;
 pub mod worker;
 
 /// What tests return.

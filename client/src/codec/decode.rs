@@ -13,7 +13,7 @@
 use super::{
     error::CodecError,
     frame::{CONTINUATION, MAGIC},
-    layout::{self, Layout},
+    layout::{self, Layout, NESTING_MAX},
     table::Table,
 };
 use arrow_array::{ArrayRef, RecordBatch};
@@ -234,10 +234,19 @@ impl Place {
 }
 
 /// Bounds for the verifier of flatbuffers: it follows references as often as it meets them, so that a few bytes that
-/// refer to each other could keep it and everything after it busy. Writers share no tables, and each has 4 bytes.
+/// refer to each other could keep it and everything after it busy. Writers share layouts of tables, but no table, and
+/// each has at least 4 bytes.
 fn verifier(bytes: &[u8]) -> VerifierOptions {
-    VerifierOptions { max_tables: bytes.len() / 4 + 1, max_apparent_size: bytes.len() * 4, ..VerifierOptions::default() }
+    VerifierOptions {
+        max_depth: VERIFIER_DEPTH_PER_TYPE * (NESTING_MAX + 2),
+        max_tables: bytes.len() / 4 + 1,
+        max_apparent_size: bytes.len().saturating_mul(16),
+        ..VerifierOptions::default()
+    }
 }
+
+/// The verifier counts a step for a field's table and for what leads to it.
+const VERIFIER_DEPTH_PER_TYPE: usize = 4;
 
 fn not_flatbuffer(what: &'static str) -> impl FnOnce(flatbuffers::InvalidFlatbuffer) -> CodecError {
     move |error| CodecError::malformed(format!("its {what} is no valid flatbuffer: {error}"))

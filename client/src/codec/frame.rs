@@ -12,7 +12,7 @@
 //! What stands before the values is the *prefix*, what follows them the *suffix*. Both are small and their lengths do
 //! not depend on `data_len` except for the padding, so an object of any length can be framed before its bytes exist.
 
-use super::{error::CodecError, schema};
+use super::{error::CodecError, learn, schema};
 use arrow_ipc::{
     Block, Buffer, FieldNode, FooterBuilder, MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder,
     convert::IpcSchemaEncoder,
@@ -20,7 +20,7 @@ use arrow_ipc::{
 };
 use arrow_schema::Schema;
 use flatbuffers::FlatBufferBuilder;
-use plasmon_protocol::object::Kind;
+use plasmon_protocol::object::{Header, Kind};
 
 /// Every message, body and buffer of a file starts at a multiple of this.
 pub(crate) const ALIGNMENT_BYTES: u64 = 64;
@@ -173,11 +173,10 @@ impl BytesFrame {
     pub(crate) fn len_bytes(&self) -> u64 {
         self.0.len_bytes()
     }
-}
 
-impl AsRef<Frame> for BytesFrame {
-    fn as_ref(&self) -> &Frame {
-        &self.0
+    /// What the index will say of the object: where the bytes are, never the bytes themselves, however few.
+    pub(crate) fn header(&self) -> Header {
+        learn::value_header(Kind::BYTES, &self.0, None)
     }
 }
 

@@ -317,12 +317,22 @@ pub(super) fn check_field(field: arrow_ipc::Field<'_>) -> Result<(), CodecError>
 /// A union's type ids are the numbers 0 to 127.
 const UNION_FIELDS_MAX: usize = 128;
 
-/// Checks that types are what their arrays rely on, at any depth.
+/// Deepest nesting of types within each other that is read and written.
+pub(super) const NESTING_MAX: usize = 64;
+
+/// Checks that types are what their arrays rely on, at any depth. The encoder asks as well, so that what was learned
+/// can be recalled.
 pub(super) fn check_types(fields: &Fields) -> Result<(), CodecError> {
-    fields.iter().try_for_each(|field| check_type(field, field.data_type()))
+    fields.iter().try_for_each(|field| check_type(field, field.data_type(), NESTING_MAX))
 }
 
-fn check_type(field: &Field, data_type: &DataType) -> Result<(), CodecError> {
+fn check_type(field: &Field, data_type: &DataType, levels_left: usize) -> Result<(), CodecError> {
+    let Some(levels_left) = levels_left.checked_sub(1) else {
+        return Err(CodecError::Unsupported {
+            what: format!("a type nested deeper than {NESTING_MAX} levels"),
+            advice: "flatten the column",
+        });
+    };
     let makes_sense = match data_type {
         DataType::FixedSizeBinary(width) | DataType::FixedSizeList(_, width) => *width >= 0,
         DataType::Decimal32(precision, scale) => decimal(*precision, *scale, 9),
@@ -337,14 +347,15 @@ fn check_type(field: &Field, data_type: &DataType) -> Result<(), CodecError> {
             _ => false,
         },
         DataType::Dictionary(_, values) => {
-            !matches!(values.as_ref(), DataType::Dictionary(..)) && check_type(field, values).is_ok()
+            check_type(field, values, levels_left)?;
+            !matches!(values.as_ref(), DataType::Dictionary(..))
         }
         _ => true,
     };
     if !makes_sense {
         return Err(CodecError::malformed(format!("the type {data_type} of column `{}` is impossible", field.name())));
     }
-    children(data_type).try_for_each(|child| check_type(child, child.data_type()))
+    children(data_type).try_for_each(|child| check_type(child, child.data_type(), levels_left))
 }
 
 fn decimal(precision: u8, scale: i8, precision_max: u8) -> bool {

@@ -3,7 +3,7 @@
 use super::{
     error::CodecError,
     frame::Frame,
-    schema,
+    layout, schema,
     table::{self, Table},
     tensor::{Tensor, TensorView},
 };
@@ -63,6 +63,7 @@ enum Content<'a> {
 impl<'a> Prepared<'a> {
     /// Prepares batches that are known to have `schema`.
     pub(super) fn batches(schema: SchemaRef, batches: &'a [RecordBatch]) -> Result<Self, CodecError> {
+        layout::check_types(schema.fields())?;
         let batches = table::with_one_dictionary_each(&schema, batches)?;
         let mut count = CountingSink(0);
         table::write(&schema, &batches, &mut count)?;

@@ -1,0 +1,812 @@
+//! Tests of the codec as a whole: every kind and type, there and back, and what malformed bytes do.
+
+use super::*;
+use crate::codec::{
+    decode::{Trust, decode_file},
+    frame::{MAGIC, padded},
+};
+use arrow_array::{
+    builder::{
+        FixedSizeBinaryBuilder, Int32Builder, ListBuilder, ListViewBuilder, MapBuilder, StringBuilder,
+        StringDictionaryBuilder, StringViewBuilder, UnionBuilder,
+    },
+    types::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type},
+    *,
+};
+use arrow_buffer::{Buffer, IntervalDayTime, IntervalMonthDayNano, MutableBuffer, i256};
+use arrow_data::ArrayData;
+use arrow_ipc::reader::FileReader;
+use arrow_schema::{DataType, Field, Fields, Schema};
+use half::f16;
+use plasmon_protocol::object::{Flags, Header};
+use proptest::prelude::*;
+use serde_json::json;
+use std::{fs, io::Cursor, path::Path, sync::Arc};
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// The object as it will lie in an extent: exactly as long as it said, at a multiple of 64 bytes.
+fn encode(value: &(impl Learn + ?Sized)) -> (Buffer, Header) {
+    let prepared = value.prepare().unwrap();
+    let len = usize::try_from(prepared.len_bytes()).unwrap();
+    let mut extent = MutableBuffer::from_len_zeroed(len);
+    extent.as_slice_mut().fill(0xa5); // shows a byte that is left unwritten
+    prepared.write_into(&mut extent).unwrap();
+    assert_eq!(extent.as_slice(), prepared.to_vec().unwrap());
+    assert!(extent.as_ptr().addr().is_multiple_of(64));
+    (extent.into(), prepared.header())
+}
+
+/// Without its shortcuts an object has to be decoded through Arrow.
+fn without_shortcuts(header: &Header) -> Header {
+    Header::new(header.kind)
+}
+
+/// What another implementation of Arrow reads.
+fn read_with_arrow(file: &Buffer) -> (SchemaRef, Vec<RecordBatch>) {
+    let reader = FileReader::try_new(Cursor::new(file.as_slice()), None).unwrap();
+    (reader.schema(), reader.collect::<Result<_, _>>().unwrap())
+}
+use arrow_schema::SchemaRef;
+
+fn every_buffer(data: &ArrayData, visit: &mut impl FnMut(&Buffer)) {
+    data.buffers().iter().for_each(&mut *visit);
+    if let Some(nulls) = data.nulls() {
+        visit(nulls.buffer());
+    }
+    data.child_data().iter().for_each(|child| every_buffer(child, visit));
+}
+
+/// Every buffer of `table` is a piece of `file` and begins at a multiple of 64 bytes of it.
+fn assert_in_place(table: &Table, file: &Buffer) {
+    let memory = file.as_slice().as_ptr_range();
+    for batch in table.iter() {
+        for column in batch.columns() {
+            every_buffer(&column.to_data(), &mut |buffer| {
+                let range = buffer.as_slice().as_ptr_range();
+                if !range.is_empty() {
+                    assert!(memory.start <= range.start && range.end <= memory.end, "a buffer was copied");
+                    assert_eq!((range.start.addr() - memory.start.addr()) % 64, 0, "a buffer is not aligned");
+                }
+            });
+        }
+    }
+}
+
+fn round_trip(table: &Table) -> Buffer {
+    let (file, header) = encode(table);
+    assert_eq!(header.kind, Kind::TABLE);
+    assert!(header.flags.has(Flags::OUR_ENCODER));
+    let (schema, batches) = read_with_arrow(&file);
+    assert_eq!(&schema, table.schema());
+    assert_eq!(batches, **table);
+    for trusted in [false, true] {
+        let decoded = decode_table(&file, trusted).unwrap();
+        assert_eq!(&decoded, table, "trusted: {trusted}");
+        assert_in_place(&decoded, &file);
+    }
+    file
+}
+
+fn column(array: impl Array + 'static) -> (&'static str, ArrayRef) {
+    ("a", Arc::new(array))
+}
+
+/// A column of every kind of layout that Arrow has, five rows each.
+fn columns() -> Vec<(&'static str, ArrayRef)> {
+    let mut lists = ListBuilder::new(Int32Builder::new());
+    let mut views = ListViewBuilder::new(Int32Builder::new());
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    let mut binaries = FixedSizeBinaryBuilder::new(3);
+    let mut dense = UnionBuilder::new_dense();
+    let mut sparse = UnionBuilder::new_sparse();
+    for row in 0..5_i32 {
+        lists.values().append_slice(&[row, row + 1]);
+        lists.append(row != 2);
+        views.values().append_value(row);
+        views.append(row != 3);
+        maps.keys().append_value(format!("key {row}"));
+        maps.values().append_option((row != 1).then_some(row));
+        maps.append(row != 4).unwrap();
+        binaries.append_value([b'x', b'y', b'z']).unwrap();
+        dense.append::<Int32Type>("i", row).unwrap();
+        sparse.append::<Float64Type>("f", f64::from(row)).unwrap();
+    }
+    let nested = StructArray::from(vec![
+        (Arc::new(Field::new("x", DataType::Int32, true)), Arc::new(Int32Array::from_iter(0..5)) as ArrayRef),
+        (
+            Arc::new(Field::new("words", DataType::Utf8View, true)),
+            Arc::new(StringViewArray::from(vec![None, Some("a"), Some("a text longer than twelve bytes"), None, Some("")])),
+        ),
+    ]);
+    let fixed = FixedSizeListArray::from_iter_primitive::<Int16Type, _, _>(
+        (0..5).map(|row| (row != 1).then(|| vec![Some(row), None, Some(1)])),
+        3,
+    );
+    let runs: RunArray<Int32Type> = ["a", "a", "b", "b", "b"].into_iter().collect();
+    let words: DictionaryArray<Int8Type> = [Some("x"), None, Some("y"), Some("x"), Some("x")].into_iter().collect();
+    vec![
+        ("null", Arc::new(NullArray::new(5))),
+        ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), Some(true), None]))),
+        ("i8", Arc::new(Int8Array::from_iter_values(0..5))),
+        ("u64", Arc::new(UInt64Array::from(vec![Some(1), None, Some(u64::MAX), None, Some(0)]))),
+        ("f16", Arc::new(Float16Array::from_iter_values((0..5_u8).map(f16::from)))),
+        ("f64", Arc::new(Float64Array::from_iter_values([f64::MIN, -0.0, f64::EPSILON, 1e300, f64::INFINITY]))),
+        ("decimal", Arc::new(Decimal128Array::from_iter_values(0..5).with_precision_and_scale(38, 2).unwrap())),
+        ("decimal256", Arc::new(Decimal256Array::from_iter_values((0..5).map(i256::from_i128)))),
+        ("date", Arc::new(Date32Array::from_iter_values(0..5))),
+        ("timestamp", Arc::new(TimestampNanosecondArray::from_iter_values(0..5).with_timezone("Europe/Berlin"))),
+        ("interval", Arc::new(IntervalMonthDayNanoArray::from_iter_values((0..5).map(|i| IntervalMonthDayNano::new(i, 1, 2))))),
+        ("day-time", Arc::new(IntervalDayTimeArray::from_iter_values((0..5).map(|i| IntervalDayTime::new(i, 1))))),
+        ("text", Arc::new(StringArray::from(vec![Some("a"), None, Some(""), Some("größer"), Some("e")]))),
+        ("large text", Arc::new(LargeStringArray::from_iter_values(["a", "b", "c", "d", "e"]))),
+        ("binary", Arc::new(BinaryArray::from_iter_values([&b"\xff\x00"[..], b"", b"c", b"d", b"e"]))),
+        ("fixed binary", Arc::new(binaries.finish())),
+        ("list", Arc::new(lists.finish())),
+        ("list view", Arc::new(views.finish())),
+        ("map", Arc::new(maps.finish())),
+        ("struct", Arc::new(nested)),
+        ("fixed list", Arc::new(fixed)),
+        ("runs", Arc::new(runs)),
+        ("dictionary", Arc::new(words)),
+        ("dense union", Arc::new(dense.build().unwrap())),
+        ("sparse union", Arc::new(sparse.build().unwrap())),
+    ]
+}
+
+fn every_type() -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable(columns().into_iter().map(|(name, array)| (name, array, true))).unwrap()
+}
+
+/// Invariant 8, and a recall that copies nothing.
+#[test]
+fn a_table_of_every_type_comes_back_equal_and_in_place() {
+    round_trip(&every_type().into());
+}
+
+#[test]
+fn slices_of_batches_come_back_equal() {
+    let batch = every_type();
+    for (start, len) in [(0, 5), (1, 3), (4, 1), (2, 0), (0, 0)] {
+        round_trip(&batch.slice(start, len).into());
+    }
+    let long = Int32Array::from_iter_values(0..100_000);
+    let table = Table::from(RecordBatch::try_from_iter([column(long)]).unwrap().slice(99_000, 10));
+    assert!(encode(&table).0.len() < 4096, "what a slice leaves out is not stored");
+    let bits = BooleanArray::from_iter((0..100).map(|i| Some(i % 3 == 0)));
+    round_trip(&RecordBatch::try_from_iter([column(bits)]).unwrap().slice(3, 50).into());
+}
+
+#[test]
+fn tables_without_rows_columns_or_batches_come_back() {
+    let schema = every_type().schema();
+    round_trip(&Table::new(schema.clone(), vec![]).unwrap());
+    round_trip(&RecordBatch::new_empty(schema).into());
+    let none = Arc::new(Schema::empty());
+    round_trip(&Table::new(none.clone(), vec![]).unwrap());
+    let rows = RecordBatchOptions::new().with_row_count(Some(7));
+    round_trip(&RecordBatch::try_new_with_options(none, vec![], &rows).unwrap().into());
+}
+
+#[test]
+fn metadata_of_schema_and_fields_comes_back() {
+    let field = Field::new("a", DataType::Int8, false)
+        .with_metadata(std::collections::HashMap::from([("unit".to_owned(), "m".to_owned())]));
+    let metadata = std::collections::HashMap::from([("pandas".to_owned(), "{}".to_owned())]);
+    let schema = Arc::new(Schema::new_with_metadata(vec![field], metadata));
+    let batch = RecordBatch::try_new(schema, vec![Arc::new(Int8Array::from(vec![1]))]).unwrap();
+    round_trip(&vec![batch.clone(), batch].try_into_table());
+}
+
+trait TryIntoTable {
+    fn try_into_table(self) -> Table;
+}
+
+impl TryIntoTable for Vec<RecordBatch> {
+    fn try_into_table(self) -> Table {
+        Table::new(self[0].schema(), self).unwrap()
+    }
+}
+
+#[test]
+fn batches_of_another_schema_are_refused_by_their_number() {
+    let one = RecordBatch::try_from_iter([column(Int8Array::from(vec![1]))]).unwrap();
+    let other = RecordBatch::try_from_iter([column(Int16Array::from(vec![1]))]).unwrap();
+    let error = [one.clone(), one, other].as_slice().prepare().unwrap_err();
+    assert!(matches!(error, CodecError::SchemaMismatch { batch: 2, .. }), "{error}");
+    assert!(error.to_string().contains("Int16"), "{error}");
+    assert!(matches!(Vec::<RecordBatch>::new().prepare(), Err(CodecError::NoSchema)));
+}
+
+fn words(words: &[Option<&str>]) -> ArrayRef {
+    let mut builder = StringDictionaryBuilder::<Int8Type>::new();
+    words.iter().for_each(|word| builder.append_option(*word));
+    Arc::new(builder.finish())
+}
+
+#[test]
+fn dictionaries_that_differ_between_batches_become_one() {
+    let lists = |array: ArrayRef| {
+        let field = Arc::new(Field::new("item", array.data_type().clone(), true));
+        let ends = arrow_buffer::OffsetBuffer::from_lengths([array.len()]);
+        Arc::new(ListArray::new(field, ends, array, None)) as ArrayRef
+    };
+    let batches: Vec<RecordBatch> = [
+        &[Some("a"), Some("b"), None][..],
+        &[Some("c"), Some("a"), Some("c")],
+        &[None, None, None],
+        &[Some("b"), Some("a"), Some("d")],
+    ]
+    .map(|row| RecordBatch::try_from_iter([("flat", words(row).slice(1, 1)), ("nested", lists(words(row)))]).unwrap())
+    .into();
+    let (file, _) = encode(&batches);
+    let table = decode_table(&file, true).unwrap();
+    assert_eq!(table, decode_table(&file, false).unwrap());
+    assert_in_place(&table, &file);
+    assert_eq!(read_with_arrow(&file).1, *table);
+    for (found, expected) in table.iter().zip(&batches) {
+        for (found, expected) in found.columns().iter().zip(expected.columns()) {
+            assert_eq!(format!("{found:?}").len(), format!("{expected:?}").len().max(format!("{found:?}").len()));
+            let texts = |array: &ArrayRef| {
+                let array = array.as_any().downcast_ref::<ListArray>().map_or(array.clone(), |list| list.value(0));
+                let array = array.as_any().downcast_ref::<DictionaryArray<Int8Type>>().unwrap().clone();
+                let array = array.downcast_dict::<StringArray>().unwrap();
+                array.into_iter().map(|text| text.map(str::to_owned)).collect::<Vec<_>>()
+            };
+            assert_eq!(texts(found), texts(expected));
+        }
+    }
+    let flat = table[3].column(0).as_any().downcast_ref::<DictionaryArray<Int8Type>>().unwrap();
+    assert_eq!(flat.values().len(), 4, "equal words share an entry");
+}
+
+#[test]
+fn dictionaries_of_numbers_and_views_become_one() {
+    let views = |texts: &[&str]| {
+        let mut builder = StringViewBuilder::new();
+        texts.iter().for_each(|text| builder.append_value(text));
+        let keys = Int32Array::from_iter_values(0..i32::try_from(texts.len()).unwrap());
+        Arc::new(DictionaryArray::new(keys, Arc::new(builder.finish()))) as ArrayRef
+    };
+    let numbers = |numbers: &[i64]| {
+        let keys = Int32Array::from_iter_values(0..i32::try_from(numbers.len()).unwrap());
+        Arc::new(DictionaryArray::new(keys, Arc::new(Int64Array::from(numbers.to_vec())))) as ArrayRef
+    };
+    let first = [("v", views(&["short", "longer than twelve bytes"])), ("n", numbers(&[7, 8]))];
+    let second = [("v", views(&["longer than twelve bytes", "new"])), ("n", numbers(&[8, -1]))];
+    let batches = [first, second].map(|columns| RecordBatch::try_from_iter(columns).unwrap());
+    let table = decode_table(&encode(batches.as_slice()).0, false).unwrap();
+    let values = |column: usize| {
+        table[1].column(column).as_any().downcast_ref::<DictionaryArray<Int32Type>>().unwrap().values().clone()
+    };
+    assert_eq!(*values(0), *(Arc::new(StringViewArray::from(vec!["short", "longer than twelve bytes", "new"])) as ArrayRef));
+    assert_eq!(*values(1), *(Arc::new(Int64Array::from(vec![7, 8, -1])) as ArrayRef));
+}
+
+#[test]
+fn dictionaries_that_cannot_become_one_name_their_column() {
+    let many = |prefix: &str| {
+        let texts: Vec<String> = (0..100).map(|i| format!("{prefix}{i}")).collect();
+        let texts: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
+        RecordBatch::try_from_iter([("city", words(&texts))]).unwrap()
+    };
+    let error = vec![many("a"), many("b")].prepare().unwrap_err().to_string();
+    assert!(error.contains("`city`") && error.contains("200") && error.contains("Int8"), "{error}");
+}
+
+#[test]
+fn equal_dictionaries_are_stored_once_and_not_rewritten() {
+    let batch = || RecordBatch::try_from_iter([("a", words(&[Some("x"), Some("y")]))]).unwrap();
+    let table = vec![batch(), batch()].try_into_table();
+    let file = round_trip(&table);
+    let trailer = file.len() - 10;
+    let footer_len = u32::from_le_bytes(file[trailer..trailer + 4].try_into().unwrap()) as usize;
+    let footer = arrow_ipc::root_as_footer(&file[trailer - footer_len..trailer]).unwrap();
+    assert_eq!(footer.dictionaries().unwrap().len(), 1);
+}
+
+#[test]
+fn types_nested_deeper_than_can_be_read_are_refused_at_learn() {
+    let nested = |levels: usize| {
+        let mut array: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+        for _ in 1..levels {
+            let field = Arc::new(Field::new("x", array.data_type().clone(), true));
+            array = Arc::new(StructArray::from(vec![(field, array)]));
+        }
+        RecordBatch::try_from_iter([("a", array)]).unwrap()
+    };
+    let deepest = Table::from(nested(64));
+    let (file, _) = encode(&deepest);
+    assert_eq!(decode_table(&file, false).unwrap(), deepest);
+    assert!(matches!(nested(65).prepare(), Err(CodecError::Unsupported { .. })));
+}
+
+#[test]
+fn a_thousand_columns_are_read_back() {
+    let columns = (0..1000).map(|i| (format!("column {i}"), Arc::new(Int32Array::from(vec![i])) as ArrayRef));
+    round_trip(&RecordBatch::try_from_iter(columns).unwrap().into());
+}
+
+// ---- single values
+
+fn assert_value_in_place(value: &Buffer, file: &Buffer) {
+    let (value, file) = (value.as_slice().as_ptr_range(), file.as_slice().as_ptr_range());
+    assert!(file.start <= value.start && value.end <= file.end, "the value was copied");
+    assert_eq!((value.start.addr() - file.start.addr()) % 64, 0);
+}
+
+/// The one column of a single value, as another implementation sees it.
+fn seen_by_arrow(file: &Buffer, kind: Kind) -> (Field, ArrayRef) {
+    let (schema, batches) = read_with_arrow(file);
+    assert_eq!(schema.metadata().get("plasmon.kind").map(|name| name.to_string()), kind.name());
+    assert_eq!((batches.len(), schema.fields().len(), batches[0].num_columns()), (1, 1, 1));
+    assert_eq!(schema.field(0).name(), "value");
+    (schema.field(0).clone(), batches[0].column(0).clone())
+}
+
+#[test]
+fn bytes_of_every_length_come_back_by_every_way() {
+    for len in [0, 1, 31, 32, 33, 63, 64, 65, 4096, 100_000] {
+        let value: Vec<u8> = (0..=255).cycle().take(len).collect();
+        let (file, header) = encode(&value);
+        assert_eq!(header.flags.has(Flags::INLINE), len <= 32);
+        assert_eq!(header.flags.has(Flags::BUFFER), len > 32);
+        assert!(header.flags.has(Flags::OUR_ENCODER));
+        let found = decode_bytes(&file, &header).unwrap();
+        assert_eq!(found.as_slice(), value);
+        if len > 32 {
+            assert_eq!(header.dims, [len as u64, 0, 0, 0]);
+            assert_value_in_place(&found, &file);
+        }
+        let slow = decode_bytes(&file, &without_shortcuts(&header)).unwrap();
+        assert_eq!(slow.as_slice(), value);
+        assert_value_in_place(&slow, &file);
+        let (field, column) = seen_by_arrow(&file, Kind::BYTES);
+        assert_eq!(field.data_type(), &DataType::LargeBinary);
+        assert_eq!(column.as_any().downcast_ref::<LargeBinaryArray>().unwrap().value(0), value);
+        assert_eq!(decode_table(&file, true).unwrap(), decode_table(&file, false).unwrap());
+        assert_eq!(encode(&bytes::Bytes::from(value)).0, file);
+    }
+    assert_eq!(encode(b"abc").0, encode(&b"abc"[..]).0);
+}
+
+#[test]
+fn texts_come_back_and_must_be_utf_8() {
+    for value in ["", "a", "größer als zweiunddreißig Bytes, also nicht im Kopf", &"€".repeat(10), &"€".repeat(11)] {
+        let (file, header) = encode(value);
+        for header in [header, without_shortcuts(&header)] {
+            for trusted in [false, true] {
+                let found = decode_text(&file, &header, trusted).unwrap();
+                assert_eq!(found, value);
+                assert_eq!(found.to_string(), value);
+            }
+        }
+        assert_eq!(header.flags.has(Flags::INLINE), value.len() <= 32);
+        assert_eq!(seen_by_arrow(&file, Kind::TEXT).0.data_type(), &DataType::LargeUtf8);
+        assert_eq!(encode(&value.to_owned()).0, file);
+    }
+    let (file, bytes_header) = encode(&[0xff_u8; 40]);
+    let header = Header { kind: Kind::TEXT, ..bytes_header };
+    assert!(matches!(decode_text(&file, &header, false), Err(CodecError::NotUtf8(_))));
+    let unvouched = Header { flags: Flags::BUFFER, ..header };
+    assert!(matches!(decode_text(&file, &unvouched, true), Err(CodecError::NotUtf8(_))));
+    let inline = Header::new(Kind::TEXT).with_inline(&[0xff]).unwrap();
+    assert!(matches!(decode_text(&file, &inline, false), Err(CodecError::NotUtf8(_))));
+}
+
+#[test]
+fn json_comes_back_exactly() {
+    let long = json!({ "a": [1, -1, u64::MAX, i64::MIN, 0.1, 1e300, -0.0, null, true], "ключ": { "": "\u{0}\"" } });
+    for value in [json!(null), json!({}), json!(0.1), json!("text"), long] {
+        let (file, header) = encode(&value);
+        assert_eq!(decode_json(&file, &header).unwrap(), value);
+        assert_eq!(decode_json(&file, &without_shortcuts(&header)).unwrap(), value);
+        let (field, _) = seen_by_arrow(&file, Kind::JSON);
+        assert_eq!(field.data_type(), &DataType::LargeUtf8);
+        assert_eq!(field.extension_type_name(), Some("arrow.json"));
+    }
+}
+
+#[test]
+fn scalars_come_back_by_every_way() {
+    for value in [i64::MIN, -1, 0, i64::MAX] {
+        let (file, header) = encode(&value);
+        assert_eq!(header.inline().unwrap().1, 8);
+        assert_eq!(decode_i64(&file, &header).unwrap(), value);
+        assert_eq!(decode_i64(&file, &without_shortcuts(&header)).unwrap(), value);
+        assert_eq!(seen_by_arrow(&file, Kind::INT64).0.data_type(), &DataType::Int64);
+    }
+    for value in [f64::NEG_INFINITY, -0.0, 0.1, f64::from_bits(0x7ff8_0000_dead_beef)] {
+        let (file, header) = encode(&value);
+        assert_eq!(decode_f64(&file, &header).unwrap().to_bits(), value.to_bits());
+        assert_eq!(decode_f64(&file, &without_shortcuts(&header)).unwrap().to_bits(), value.to_bits());
+        assert_eq!(seen_by_arrow(&file, Kind::FLOAT64).0.data_type(), &DataType::Float64);
+    }
+    for value in [false, true] {
+        let (file, header) = encode(&value);
+        assert_eq!(header.inline().unwrap(), Header::new(Kind::BOOL).with_inline(&[value.into()]).unwrap().inline().unwrap());
+        assert_eq!(decode_bool(&file, &header).unwrap(), value);
+        assert_eq!(decode_bool(&file, &without_shortcuts(&header)).unwrap(), value);
+        assert_eq!(seen_by_arrow(&file, Kind::BOOL).0.data_type(), &DataType::Boolean);
+    }
+    let (file, header) = encode(&());
+    assert_eq!(header.inline().unwrap().1, 0);
+    decode_null(&header).unwrap();
+    assert_eq!(seen_by_arrow(&file, Kind::NULL).1.logical_null_count(), 1);
+    assert_eq!(decode_table(&file, true).unwrap().num_rows(), 1);
+}
+
+#[test]
+fn a_value_of_another_kind_is_refused_with_both_named() {
+    let (file, header) = encode("a text");
+    let error = decode_bytes(&file, &header).unwrap_err().to_string();
+    assert!(error.contains("`bytes`") && error.contains("`text`"), "{error}");
+    assert!(decode_i64(&file, &header).is_err());
+    assert!(decode_tensor(&file, &header).is_err());
+    assert!(decode_null(&header).is_err());
+    // Headers that do not fit their file.
+    assert!(decode_i64(&file, &Header::new(Kind::INT64).with_inline(&[1; 4]).unwrap()).is_err());
+    assert!(decode_bool(&file, &Header::new(Kind::BOOL).with_inline(&[2]).unwrap()).is_err());
+    assert!(decode_i64(&file, &Header::new(Kind::INT64)).is_err());
+    for (buffer_offset, len) in [(0, u64::MAX), (u32::MAX, 1), (1, file.len() as u64), (1, u64::MAX)] {
+        let header = Header { flags: Flags::BUFFER, buffer_offset, dims: [len, 0, 0, 0], ..Header::new(Kind::BYTES) };
+        assert!(matches!(decode_bytes(&file, &header), Err(CodecError::Malformed { .. })));
+    }
+}
+
+// ---- tensors
+
+fn check_tensor<T: TensorElement + PartialEq + std::fmt::Debug>(shape: &[usize], data: &[T]) {
+    for column_major in [false, true] {
+        let tensor = if column_major { Tensor::column_major(shape, data) } else { Tensor::new(shape, data) }.unwrap();
+        let (file, header) = encode(&tensor);
+        assert_eq!((header.dtype, usize::from(header.ndim)), (T::DTYPE, shape.len()));
+        assert_eq!(header.flags.has(Flags::COLUMN_MAJOR), column_major);
+        assert!(header.flags.has(Flags::BUFFER.with(Flags::OUR_ENCODER)));
+        if shape.len() <= 4 {
+            assert!(shape.iter().zip(header.dims).all(|(len, dim)| *len as u64 == dim));
+        }
+        for header in [header, without_shortcuts(&header)] {
+            let found = decode_tensor(&file, &header).unwrap();
+            assert_eq!((found.shape(), found.dtype()), (shape, T::DTYPE));
+            assert_eq!(found.is_column_major(), column_major);
+            assert_eq!(found.as_slice::<T>().unwrap(), data);
+            assert_eq!(found.as_tensor(), tensor);
+            assert_value_in_place(&found.clone().into_buffer(), &file);
+            assert_eq!(encode(&found).0, file);
+        }
+        seen_by_arrow(&file, Kind::TENSOR);
+        assert_in_place(&decode_table(&file, false).unwrap(), &file);
+        assert_in_place(&decode_table(&file, true).unwrap(), &file);
+    }
+}
+
+#[test]
+fn tensors_of_every_dimension_come_back_in_place() {
+    let data: Vec<f64> = (0..720).map(f64::from).collect();
+    for shape in [&[][..], &[1], &[720], &[24, 30], &[2, 3, 120], &[2, 3, 4, 30], &[2, 3, 4, 5, 6], &[1, 1, 720]] {
+        check_tensor(shape, &data[..shape.iter().product()]);
+    }
+    check_tensor(&[1; 255], &[1.5]);
+    assert!(Tensor::new(&[1; 256], &[1.5]).is_err());
+}
+
+#[test]
+fn tensors_without_elements_come_back_with_their_shape() {
+    for shape in [&[0][..], &[0, 3], &[3, 0], &[0, 0], &[2, 0, 3], &[usize::MAX, 0, usize::MAX], &[5, 4, 3, 2, 0]] {
+        check_tensor::<i32>(shape, &[]);
+    }
+}
+
+#[test]
+fn tensors_of_every_element_come_back() {
+    check_tensor(&[2, 2], &[i8::MIN, -1, 0, i8::MAX]);
+    check_tensor(&[4], &[i16::MIN, -1, 0, i16::MAX]);
+    check_tensor(&[4, 1], &[i32::MIN, -1, 0, i32::MAX]);
+    check_tensor(&[1, 4], &[i64::MIN, -1, 0, i64::MAX]);
+    check_tensor(&[2], &[0_u8, u8::MAX]);
+    check_tensor(&[2], &[0_u16, u16::MAX]);
+    check_tensor(&[2], &[0_u32, u32::MAX]);
+    check_tensor(&[2], &[0_u64, u64::MAX]);
+    check_tensor(&[2, 1], &[f16::ONE, f16::NEG_INFINITY]);
+    check_tensor(&[2, 1], &[1.5_f32, f32::MAX]);
+    check_tensor(&[3], &[true, false, true]);
+    check_tensor(&[2, 2], &[true, false, true, true]);
+    check_tensor(&[], &[true]);
+}
+
+#[test]
+fn tensors_have_arrows_own_form_where_it_has_one() {
+    let form = |shape: &[usize]| {
+        let tensor = Tensor::from_bytes(Dtype::BOOL8, shape, false, &[1; 24][..shape.iter().product()]).unwrap();
+        let (field, column) = seen_by_arrow(&encode(&tensor).0, Kind::TENSOR);
+        let description = field.metadata().get("plasmon.tensor").unwrap().to_string();
+        (field.extension_type_name().unwrap().to_owned(), column.data_type().clone(), column.len(), description)
+    };
+    let (name, data_type, rows, description) = form(&[4, 3, 2]);
+    assert_eq!((name.as_str(), rows), ("arrow.fixed_shape_tensor", 4));
+    assert!(matches!(data_type, DataType::FixedSizeList(_, 6)));
+    assert_eq!(description, r#"{"dtype":"bool8","shape":[4,3,2],"order":"C"}"#);
+    for (shape, rows) in [(&[24][..], 24), (&[][..], 1), (&[3, 0][..], 0)] {
+        let (name, data_type, found, _) = form(shape);
+        assert_eq!((name.as_str(), data_type, found), ("arrow.bool8", DataType::Int8, rows));
+    }
+    assert_eq!(form(&[0, 3]).2, 0);
+}
+
+#[test]
+fn tensors_of_the_wrong_length_or_type_are_refused() {
+    assert!(matches!(Tensor::new(&[2, 2], &[1.0]), Err(CodecError::ShapeMismatch { elements: 1, .. })));
+    assert!(Tensor::new(&[usize::MAX, 2], &[1_u8]).is_err());
+    assert!(Tensor::from_bytes(Dtype::NONE, &[1], false, &[0]).is_err());
+    assert!(Tensor::from_bytes(Dtype::INT16, &[1], false, &[0]).is_err());
+    let (file, header) = encode(&Tensor::new(&[2], &[2_u8, 1]).unwrap());
+    let view = decode_tensor(&file, &header).unwrap();
+    let error = view.as_slice::<i8>().unwrap_err().to_string();
+    assert!(error.contains("int8") && error.contains("uint8"), "{error}");
+    let view = decode_tensor(&file, &Header { dtype: Dtype::BOOL8, ..header }).unwrap();
+    assert!(matches!(view.as_slice::<bool>(), Err(CodecError::NotBool { index: 0, found: 2 })));
+    for bad in [
+        Header { dims: [u64::MAX, 2, 0, 0], ndim: 2, ..header },
+        Header { dims: [1 << 20, 0, 0, 0], ..header },
+        Header { buffer_offset: u32::MAX, ..header },
+        Header { dtype: Dtype::NONE, ..header },
+        Header { dtype: Dtype::from_number(200), ..header },
+        Header { ndim: 255, ..header },
+    ] {
+        let decoded = decode_tensor(&file, &bad);
+        assert!(decoded.is_err() || bad.ndim > 4, "{bad:?}: {decoded:?}");
+    }
+    let odd = Header { dtype: Dtype::UINT16, buffer_offset: header.buffer_offset + 1, dims: [1, 0, 0, 0], ..header };
+    let (file, _) = encode(&Tensor::new(&[4], &[2_u8, 1, 2, 3]).unwrap());
+    assert!(matches!(decode_tensor(&file, &odd), Err(CodecError::Misaligned { needed_bytes: 2, .. })));
+}
+
+// ---- frames
+
+#[test]
+fn a_frame_around_the_bytes_is_what_learning_them_writes() {
+    for len in [0_usize, 1, 63, 64, 65, 1000] {
+        let value = vec![7; len];
+        let frame = BytesFrame::new(len as u64).unwrap();
+        let file = [frame.prefix(), &value, frame.suffix()].concat();
+        assert_eq!(encode(&value).0.as_slice(), file);
+        assert_eq!(frame.len_bytes(), file.len() as u64);
+        let file = Buffer::from(file.as_slice());
+        assert_eq!(decode_bytes(&file, &frame.header()).unwrap().as_slice(), value);
+        assert_eq!(frame.header().dims[0], len as u64);
+    }
+}
+
+/// arrow-ipc's own writer has the last word on what a file looks like.
+#[test]
+fn a_frame_is_byte_for_byte_what_arrow_writes_for_the_same_column() {
+    let rewritten = |file: &Buffer| {
+        let (schema, batches) = read_with_arrow(file);
+        encode(&Table::new(schema, batches).unwrap()).0
+    };
+    let tensor = Tensor::new(&[2, 3], &[1_i32, 2, 3, 4, 5, 6]).unwrap();
+    for file in [
+        encode("text").0, encode(&[0_u8; 100]).0, encode(&()).0, encode(&true).0, encode(&1_i64).0, encode(&1.0_f64).0,
+        encode(&json!([1])).0, encode(&tensor).0,
+    ] {
+        assert_eq!(rewritten(&file), file);
+    }
+}
+
+#[test]
+fn more_than_4_gib_are_framed_from_their_length_alone() {
+    let len = (1_u64 << 32) + 1;
+    let frame = BytesFrame::new(len).unwrap();
+    assert_eq!(frame.data_offset() % 64, 0);
+    assert_eq!(frame.data_offset(), frame.prefix().len() as u64);
+    assert_eq!(frame.len_bytes(), frame.data_offset() + len + frame.suffix().len() as u64);
+    assert_eq!(frame.header().dims[0], len);
+
+    let suffix = frame.suffix().strip_suffix(MAGIC).unwrap();
+    let (rest, footer_len) = suffix.split_last_chunk::<4>().unwrap();
+    let footer_start = rest.len() - u32::from_le_bytes(*footer_len) as usize;
+    let footer = arrow_ipc::root_as_footer(&rest[footer_start..]).unwrap();
+    let block = footer.recordBatches().unwrap().get(0);
+    let body_start = u64::try_from(block.offset()).unwrap() + u64::try_from(block.metaDataLength()).unwrap();
+    assert_eq!(u64::try_from(block.bodyLength()).unwrap(), 64 + padded(len));
+    assert_eq!(body_start + 64, frame.data_offset());
+    // The padding of the values, then the end of the stream, then the footer.
+    assert_eq!(u64::try_from(footer_start).unwrap(), padded(len) - len + 8);
+
+    let head = &frame.prefix()[usize::try_from(block.offset()).unwrap() + 8..];
+    let batch = arrow_ipc::root_as_message(head).unwrap().header_as_record_batch().unwrap();
+    let buffers: Vec<(i64, i64)> = batch.buffers().unwrap().iter().map(|b| (b.offset(), b.length())).collect();
+    assert_eq!(buffers, [(0, 0), (0, 16), (64, i64::try_from(len).unwrap())]);
+    let offsets = &frame.prefix()[usize::try_from(body_start).unwrap()..][..16];
+    assert_eq!(offsets, [0_u64.to_le_bytes(), len.to_le_bytes()].concat());
+    assert!(BytesFrame::new(u64::MAX).is_err());
+}
+
+#[test]
+fn a_destination_of_another_length_is_refused_untouched() {
+    let prepared = "text".prepare().unwrap();
+    let mut out = vec![1; usize::try_from(prepared.len_bytes()).unwrap() + 1];
+    assert!(matches!(prepared.write_into(&mut out), Err(CodecError::WrongLength { .. })));
+    assert!(out.iter().all(|byte| *byte == 1));
+}
+
+// ---- foreign and malformed files
+
+fn foreign(alignment: usize, batch: &RecordBatch) -> Vec<u8> {
+    let options = arrow_ipc::writer::IpcWriteOptions::try_new(alignment, false, arrow_ipc::MetadataVersion::V5).unwrap();
+    let mut writer =
+        arrow_ipc::writer::FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+    writer.write(batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn a_file_from_elsewhere_is_read_whatever_its_alignment() {
+    let batch = every_type();
+    for shift in 0..8 {
+        let mut memory = vec![0; shift];
+        memory.extend(foreign(8, &batch));
+        let file = Buffer::from(memory).slice(shift);
+        assert_eq!(Table::from_ipc(file.clone()).unwrap()[0], batch);
+        if shift > 0 {
+            assert!(matches!(decode_table(&file, false), Err(CodecError::Misaligned { .. })));
+            assert!(matches!(decode_table(&file, true), Err(CodecError::Misaligned { .. })));
+        }
+    }
+    round_trip(&Table::from_ipc(foreign(8, &batch)).unwrap());
+}
+
+#[test]
+fn what_is_no_arrow_file_is_refused() {
+    for bytes in [&b""[..], b"ARROW1", b"ARROW1ARROW1", b"ARROW1\0\0\0\0ARROW1", b"ARROW1\xff\xff\xff\xffARROW1", &[0; 1000]] {
+        assert!(matches!(Table::from_ipc(bytes), Err(CodecError::Malformed { .. })), "{bytes:?}");
+    }
+}
+
+/// A file of every kind, for the tests of malformed bytes and of the format.
+fn samples() -> Vec<(&'static str, Buffer, Header)> {
+    let sample = |name, value: &dyn Learn| {
+        let prepared = value.prepare().unwrap();
+        (name, Buffer::from(prepared.to_vec().unwrap().as_slice()), prepared.header())
+    };
+    let table = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef),
+        ("name", Arc::new(StringArray::from(vec![Some("ada"), None, Some("grace")]))),
+        ("city", words(&[Some("London"), Some("New York"), Some("New York")])),
+    ])
+    .unwrap();
+    vec![
+        ("table", &table as &dyn Learn),
+        ("bytes", &*b"forty bytes that do not fit in the entry"),
+        ("tensor", &Tensor::new(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap()),
+        ("null", &()),
+        ("bool", &true),
+        ("int64", &-42_i64),
+        ("float64", &0.5_f64),
+        ("text", &"größer als zweiunddreißig Bytes"),
+        ("json", &json!({ "list": [1, 2.5, null], "text": "größer" })),
+    ]
+    .into_iter()
+    .map(|(name, value)| sample(name, value))
+    .collect()
+}
+
+fn decode_anyhow(file: &Buffer, header: &Header) {
+    for header in [*header, without_shortcuts(header)] {
+        let _ = decode_bytes(file, &header);
+        let _ = decode_text(file, &header, false);
+        let _ = decode_json(file, &header);
+        let _ = decode_bool(file, &header);
+        let _ = decode_i64(file, &header);
+        let _ = decode_f64(file, &header);
+        if let Ok(tensor) = decode_tensor(file, &header) {
+            let _ = tensor.as_slice::<f64>();
+            assert_in_memory(&tensor.into_buffer(), file);
+        }
+    }
+    // What is not validated is not looked at here either: the structure alone must hold.
+    if let Ok(table) = decode_table(file, true) {
+        for column in table.iter().flat_map(|batch| batch.columns()) {
+            every_buffer(&column.to_data(), &mut |buffer| assert_in_memory(buffer, file));
+        }
+    }
+    for trust in [Trust::NONE, Trust::FOREIGN] {
+        if let Ok(table) = decode_file(file, trust) {
+            for column in table.iter().flat_map(|batch| batch.columns()) {
+                column.to_data().validate_full().unwrap();
+            }
+            let _ = table.prepare().map(|prepared| prepared.to_vec());
+        }
+    }
+}
+
+fn assert_in_memory(buffer: &Buffer, file: &Buffer) {
+    let (buffer, file) = (buffer.as_slice().as_ptr_range(), file.as_slice().as_ptr_range());
+    assert!(buffer.is_empty() || (file.start <= buffer.start && buffer.end <= file.end));
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_refused() {
+    let mut samples = samples();
+    samples.push(("every type", encode(&every_type()).0, Header::new(Kind::TABLE)));
+    for (name, file, header) in samples {
+        for len in 0..file.len() {
+            let cut = file.slice_with_length(0, len);
+            assert!(decode_table(&cut, true).is_err(), "{name} cut to {len}");
+            if len % 97 == 0 {
+                decode_anyhow(&cut, &header);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(512), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Invariant 7: whatever a few bytes are changed to, the answer is a value or an error.
+    #[test]
+    fn a_file_with_changed_bytes_is_read_or_refused_but_never_panics(
+        which in 0..10_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), byte()), 1..6),
+    ) {
+        let mut all = SAMPLES.with(Clone::clone);
+        let (_, file, header) = all.swap_remove(which);
+        let mut bytes = MutableBuffer::new(file.len());
+        bytes.extend_from_slice(&file);
+        for (place, in_metadata, value) in changes {
+            let at = place.index(bytes.len());
+            // Half of the changes go where they hurt most: into the footer.
+            let footer = bytes.len().saturating_sub(1 + at % (bytes.len() / 2).min(4096));
+            let at = if in_metadata { footer } else { at };
+            bytes.as_slice_mut()[at] = value(bytes.as_slice()[at]);
+        }
+        decode_anyhow(&bytes.into(), &header);
+    }
+}
+
+thread_local! {
+    static SAMPLES: Vec<(&'static str, Buffer, Header)> = {
+        let mut samples = samples();
+        samples.push(("every type", encode(&every_type()).0, Header::new(Kind::TABLE)));
+        samples
+    };
+}
+
+/// What happens to a byte: one bit changes, it becomes anything, or something that is often special.
+fn byte() -> impl Strategy<Value = Arc<dyn Fn(u8) -> u8>> {
+    prop_oneof![
+        (0..8_u8).prop_map(|bit| Arc::new(move |byte: u8| byte ^ (1 << bit)) as Arc<dyn Fn(u8) -> u8>),
+        any::<u8>().prop_map(|new| Arc::new(move |_| new) as Arc<dyn Fn(u8) -> u8>),
+        prop::sample::select(vec![0, 1, 0x7f, 0x80, 0xff])
+            .prop_map(|new| Arc::new(move |_| new) as Arc<dyn Fn(u8) -> u8>),
+        prop::sample::select(vec![1_u8, 4, 8, 0xff, 0xfc])
+            .prop_map(|step| Arc::new(move |byte: u8| byte.wrapping_add(step)) as Arc<dyn Fn(u8) -> u8>),
+    ]
+}
+
+fn cases(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+}
+
+// ---- the format
+
+/// The Arrow form of every kind is a promise to other versions and other languages. A change needs new files beside
+/// these: `PLASMON_WRITE_GOLDEN=1 cargo test -p plasmon golden` writes those that are missing or different.
+#[test]
+fn golden_files_of_every_kind_are_unchanged() -> TestResult {
+    let folder = Path::new(file!()).parent().unwrap().join("golden");
+    let folder = [env!("CARGO_MANIFEST_DIR").as_ref(), Path::new("..")].into_iter().map(|base| base.join(&folder));
+    let folder = folder.into_iter().find(|folder| folder.parent().is_some_and(Path::exists)).unwrap();
+    for (name, file, header) in samples() {
+        let path = folder.join(format!("{name}.arrow"));
+        if std::env::var_os("PLASMON_WRITE_GOLDEN").is_some() {
+            fs::create_dir_all(&folder)?;
+            fs::write(&path, file.as_slice())?;
+        }
+        let golden = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        assert!(golden == file.as_slice(), "{name}: the format has changed");
+        assert_eq!(header.kind.name().as_deref(), Some(name));
+    }
+    Ok(())
+}
