@@ -61,7 +61,9 @@ impl fmt::Display for DecodeError {
             Problem::Truncated { needed_bytes, left_bytes } => {
                 write!(f, "field `{field}` needs {needed_bytes} bytes and {left_bytes} are left")
             }
-            Problem::TooLong { found, limit } => write!(f, "field `{field}` is {found} long, the limit is {limit}"),
+            Problem::TooLong { found, limit } => {
+                write!(f, "field `{field}` is {found} long, the limit is {limit}")
+            }
             Problem::BadValue { found } => write!(f, "field `{field}` has the unknown value {found}"),
             Problem::NotUtf8 => write!(f, "field `{field}` is not UTF-8"),
             Problem::BadName(error) => write!(f, "field `{field}`: {error}"),
@@ -220,7 +222,10 @@ impl<T: Codec> Codec for Option<T> {
 
 fn encode_text(text: &str, limit: u32, out: &mut Vec<u8>) {
     let len_bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
-    debug_assert!(len_bytes <= limit, "a text of {len_bytes} bytes is checked before it is put into a message");
+    debug_assert!(
+        len_bytes <= limit,
+        "a text of {len_bytes} bytes is checked before it is put into a message"
+    );
     len_bytes.encode(out);
     out.extend_from_slice(text.as_bytes());
 }
@@ -270,7 +275,10 @@ const _: () = assert!(NAMESPACE_BYTES_MAX == 64 && NAME_BYTES_MAX == 1_024);
 impl Codec for Bytes {
     fn encode(&self, out: &mut Vec<u8>) {
         let len_bytes = u32::try_from(self.len()).unwrap_or(u32::MAX);
-        debug_assert!(len_bytes <= limits::FRAME_BYTES_MAX, "payloads are checked before they are put into a message");
+        debug_assert!(
+            len_bytes <= limits::FRAME_BYTES_MAX,
+            "payloads are checked before they are put into a message"
+        );
         len_bytes.encode(out);
         out.extend_from_slice(self);
     }
@@ -402,7 +410,10 @@ mod tests {
 
     #[test]
     fn a_text_that_claims_more_than_is_there_is_truncated() {
-        assert_eq!(decode::<String>(&[9, 0, 0, 0, b'a']), Err(Problem::Truncated { needed_bytes: 9, left_bytes: 1 }));
+        assert_eq!(
+            decode::<String>(&[9, 0, 0, 0, b'a']),
+            Err(Problem::Truncated { needed_bytes: 9, left_bytes: 1 })
+        );
     }
 
     #[test]

@@ -43,9 +43,15 @@ impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FrameError::TooLong { len_bytes } => {
-                write!(f, "a frame of {len_bytes} bytes was announced, the limit is {}", limits::FRAME_BYTES_MAX)
+                write!(
+                    f,
+                    "a frame of {len_bytes} bytes was announced, the limit is {}",
+                    limits::FRAME_BYTES_MAX
+                )
             }
-            FrameError::Reserved { found } => write!(f, "reserved bits of the frame header are set: {found:#06x}"),
+            FrameError::Reserved { found } => {
+                write!(f, "reserved bits of the frame header are set: {found:#06x}")
+            }
         }
     }
 }

@@ -87,9 +87,8 @@ impl<W: Words> IndexReader<W> {
     /// [`RegionError`].
     pub fn open(words: W) -> Result<Self, RegionError> {
         let word_count = words.count();
-        let too_short = |needed| RegionError::TooShort { words: word_count, needed };
         if word_count < index_header::WORDS {
-            return Err(too_short(index_header::WORDS));
+            return Err(RegionError::TooShort { words: word_count, needed: index_header::WORDS });
         }
         let found = words.load(index_header::MAGIC, Ordering::Acquire);
         if found != INDEX_MAGIC {
@@ -103,7 +102,7 @@ impl<W: Words> IndexReader<W> {
         let entry_count = words.load(index_header::ENTRY_COUNT, Ordering::Relaxed);
         match IndexShape::checked(bucket_count, entry_count, word_count) {
             Some(shape) => Ok(IndexReader { words, shape }),
-            None => Err(too_short(usize::MAX)),
+            None => Err(RegionError::Shape { bucket_count, entry_count, words: word_count }),
         }
     }
 
@@ -227,11 +226,12 @@ impl<W: Words> IndexReader<W> {
         if !steady || self.words.load(index_header::EPOCH, Ordering::Relaxed) != epoch {
             return Ok(None);
         }
-        let now = if found.iter().any(|one| matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0)) {
-            now_ns()
-        } else {
-            0
-        };
+        let now =
+            if found.iter().any(|one| matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0)) {
+                now_ns()
+            } else {
+                0
+            };
         for one in &mut found {
             if matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0 && entry.expires_ns <= now) {
                 *one = Lookup::Absent;
@@ -330,7 +330,12 @@ impl IndexWriter {
     /// # Panics
     /// If the region is shorter.
     #[must_use]
-    pub fn prepare(words: &[AtomicU64], shape: IndexShape, store_uuid: [u8; 16], capacity_bytes: u64) -> Self {
+    pub fn prepare(
+        words: &[AtomicU64],
+        shape: IndexShape,
+        store_uuid: [u8; 16],
+        capacity_bytes: u64,
+    ) -> Self {
         assert!(words.len() >= shape.words(), "an index of this shape needs {} words", shape.words());
         let (uuid, _) = store_uuid.as_chunks::<8>();
         for (word, value) in [

@@ -168,7 +168,8 @@ impl IndexShape {
     #[inline]
     const fn entries_start(self) -> usize {
         // Entries begin on an entry's own alignment, so that each takes exactly two cache lines.
-        (index_header::WORDS + crate::index_of(self.bucket_count) * bucket::WORDS).next_multiple_of(entry::WORDS)
+        (index_header::WORDS + crate::index_of(self.bucket_count) * bucket::WORDS)
+            .next_multiple_of(entry::WORDS)
     }
 }
 

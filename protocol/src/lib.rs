@@ -46,7 +46,10 @@ pub mod sync;
 /// Turns a length or an offset of the 64-bit address space into an index. Cannot truncate: the target has 64 bits.
 #[inline]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "the crate refuses to build where usize has fewer than 64 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the crate refuses to build where usize has fewer than 64 bits"
+)]
 pub const fn index_of(value: u64) -> usize {
     value as usize
 }

@@ -85,7 +85,9 @@ impl Namespace {
         }
         let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         match namespace.chars().find(|c| !allowed(c)) {
-            Some(character) => Err(NameError::NamespaceCharacter { namespace: namespace.to_owned(), character }),
+            Some(character) => {
+                Err(NameError::NamespaceCharacter { namespace: namespace.to_owned(), character })
+            }
             None => Ok(Namespace(namespace.into())),
         }
     }

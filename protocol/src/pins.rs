@@ -122,6 +122,15 @@ pub enum RegionError {
         /// The region's.
         found: u64,
     },
+    /// The numbers of buckets and entries in its header do not fit together, or not into the region.
+    Shape {
+        /// Buckets the header claims.
+        bucket_count: u64,
+        /// Entries the header claims.
+        entry_count: u64,
+        /// Words the region has.
+        words: usize,
+    },
 }
 
 impl core::fmt::Display for RegionError {
@@ -130,10 +139,20 @@ impl core::fmt::Display for RegionError {
             RegionError::TooShort { words, needed } => {
                 write!(f, "the shared region has {words} words and its layout needs {needed}")
             }
-            RegionError::Magic { found } => write!(f, "the shared region begins with {found:#x}, not with its magic word"),
-            RegionError::Version { found } => {
-                write!(f, "the store's shared memory has layout {found}, this program knows layout {LAYOUT_VERSION}")
+            RegionError::Magic { found } => {
+                write!(f, "the shared region begins with {found:#x}, not with its magic word")
             }
+            RegionError::Version { found } => {
+                write!(
+                    f,
+                    "the store's shared memory has layout {found}, this program knows layout {LAYOUT_VERSION}"
+                )
+            }
+            RegionError::Shape { bucket_count, entry_count, words } => write!(
+                f,
+                "the shared index claims {bucket_count} buckets and {entry_count} entries, which do not fit together \
+                 in its {words} words"
+            ),
         }
     }
 }
@@ -233,7 +252,8 @@ impl<'a> SessionRegion<'a> {
     /// from it never mistakes a later lease in the same slot for its own.
     #[must_use]
     pub fn lease(&self, slot: u32, lease: u64) -> Option<LeaseState<'a>> {
-        (slot < LEASE_SLOTS).then(|| LeaseState { word: &self.words[session::LEASES + index_of(slot.into())], lease })
+        (slot < LEASE_SLOTS)
+            .then(|| LeaseState { word: &self.words[session::LEASES + index_of(slot.into())], lease })
     }
 
     /// Notes that the binding in index entry `number` (counted from 1) was recalled: one bit, set only if clear, so

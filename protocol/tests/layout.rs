@@ -8,8 +8,10 @@ use plasmon_protocol::{
     id::NameId,
     index::{Entry, IndexReader, IndexWriter},
     layout::{
-        INDEX_MAGIC, IndexShape, LAYOUT_VERSION, SESSION_MAGIC, WORD_BYTES, bucket, entry, index_header, session,
+        INDEX_MAGIC, IndexShape, LAYOUT_VERSION, SESSION_MAGIC, WORD_BYTES, bucket, entry, index_header,
+        session,
     },
+    message::VERSION,
     name::Namespace,
     object::{Dtype, Flags, Header, Kind},
     pins::{SessionRegion, offset_of, pin_for},
@@ -22,6 +24,35 @@ use plasmon_protocol::{
 fn the_layout_is_that_of_its_version() {
     let text = [constants(), shapes(), written_index(), written_session()].join("\n");
     golden::assert_golden(&golden::folder(LAYOUT_VERSION).join("layout.txt"), &text);
+}
+
+/// These numbers are on the wire, in shared memory and in files, and are never reused.
+#[test]
+fn kinds_dtypes_and_flags_have_their_numbers() {
+    let mut text = String::from("# Kinds: number, name\n");
+    for number in 0..=u8::MAX {
+        if let Some(name) = Kind::from_number(number).name() {
+            text += &format!("{number:>3} {name}\n");
+        }
+    }
+    text += "\n# Dtypes: number, name, width in bytes\n";
+    for number in 0..=u8::MAX {
+        let dtype = Dtype::from_number(number);
+        if let Some(name) = dtype.name() {
+            text += &format!("{number:>3} {name} {}\n", dtype.width_bytes().unwrap_or(0));
+        }
+    }
+    text += "\n# Flags: bits, name\n";
+    for (flag, name) in [
+        (Flags::OUR_ENCODER, "our_encoder"),
+        (Flags::INLINE, "inline"),
+        (Flags::BUFFER, "buffer"),
+        (Flags::COLUMN_MAJOR, "column_major"),
+    ] {
+        text += &format!("{:>3} {name}\n", flag.bits());
+    }
+    text += &format!("{:>3} all known\n", Flags::from_bits(u8::MAX).bits());
+    golden::assert_golden(&golden::folder(VERSION.into()).join("KINDS.txt"), &text);
 }
 
 macro_rules! offsets {
@@ -48,7 +79,8 @@ fn constants() -> String {
 }
 
 fn shapes() -> String {
-    let mut text = String::from("# Shapes: entries, buckets, first bucket, first entry, words of index and session\n");
+    let mut text =
+        String::from("# Shapes: entries, buckets, first bucket, first entry, words of index and session\n");
     for entries in [1, 2, 3, 4, 5, 64, 65, 65_536, 1 << 20, IndexShape::ENTRIES_MAX] {
         let shape = IndexShape::for_entries(entries).unwrap();
         let (buckets, first) = (shape.bucket_count(), shape.entry(1).unwrap());
@@ -104,7 +136,10 @@ fn written_session() -> String {
     [1, 2].into_iter().for_each(|slot| state(slot).lay_down());
     let _ = state(2).take();
     [1, 64, 65].into_iter().for_each(|number| region.note_access(number));
-    dump("A session of 128 entries: pins 0 and 2; lease 5 busy, idle and taken; accesses 1, 64 and 65", &words)
+    dump(
+        "A session of 128 entries: pins 0 and 2; lease 5 busy, idle and taken; accesses 1, 64 and 65",
+        &words,
+    )
 }
 
 /// The words that are not zero.

@@ -1,3 +1,41 @@
+//! Models of what runs on shared memory, explored by [loom](https://docs.rs/loom) over the real code: `IndexWriter`,
+//! `IndexReader`, `SessionRegion` and `LeaseState`, whose atomics and fences are loom's when built with `--cfg loom`.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test -p plasmon-protocol --test loom --release
+//! ```
+//!
+//! # What is modelled
+//!
+//! Each model is one daemon (the main thread) and one client thread, or two where the name says so. The "bytes of an
+//! object" are a cell in which loom reports every write that is not ordered with every read, so a model fails also
+//! where the value read happens to be right. Each model notes what happened, and must have seen all its outcomes.
+//!
+//! * Pins against reuse, `rebind`, `forget_and_learn_again`, `unpin_then_reuse`, `snapshot_against_reuse`:
+//!   look up, pin, read and withdraw against unlink, fence, scan and overwrite (invariant 2; `pins`, R1-R3 and D1-D3).
+//! * The seqlock, `neighbour_moves` and `rebind_twice`: a bound name is never missed and an entry never torn, held by a
+//!   pin or inline (invariant 3; `index`, W1-W4 and L1-L4).
+//! * `one_commit` and `two_commits`: a snapshot is true at one moment, in one bucket and in two.
+//! * Leases: `claim_against_take`.
+//!
+//! Three steps can be left out through `Steps`, and the models named `without_…` demand that loom then finds the
+//! violation: the reader's fence, the daemon's fence, and the second look after a miss.
+//!
+//! # How far
+//!
+//! Every model is explored to its end, without a bound on preemptions; only the one with two readers is bounded, to
+//! three preemptions. The shapes are small: one to three entries in one or two buckets, two pin slots and one lease slot
+//! (`limits` says so under `cfg(loom)`), one or two tries of a lookup where the real one takes 64, one of a snapshot.
+//! A reader sees only those words of an entry that its model is about (`Focus`), since one sequence protects them all.
+//!
+//! # What is not modelled
+//!
+//! * More than one writer: there is none. More than one session: the daemon scans them one after the other.
+//! * Loom never lets a load see a store that has not run yet, and takes a fence together with the access before it.
+//!   It orders two SeqCst fences as if the earlier released to the later, which is more than the language says; the
+//!   argument in `pins` uses only what it says.
+//! * Real hardware, which is for stress tests in real processes, and death in the middle of a step, which is for the
+//!   tests of faults. Hostile words are in `tests/properties.rs`.
 #![cfg(loom)]
 
 use loom::{cell::Cell, model::Builder, thread};
@@ -31,11 +69,16 @@ fn rebind<S: Steps + 'static, const READERS: u32>(seen: &Seen) {
 
     let readers: Vec<_> = (0..READERS)
         .map(|slot| {
-            let (index, session, extents, seen) = (index.clone(), session.clone(), extents.clone(), seen.clone());
+            let (index, session, extents, seen) =
+                (index.clone(), session.clone(), extents.clone(), seen.clone());
             thread::spawn(move || {
-                let reader = Focus::on(&index, ONE_BUCKET, &[entry::NAME_ID + 2, entry::VERSION, entry::OFFSET]);
+                let reader =
+                    Focus::on(&index, ONE_BUCKET, &[entry::NAME_ID + 2, entry::VERSION, entry::OFFSET]);
                 let tries = 3 - READERS;
-                match reader.lookup_with::<S, _, _>(&id(1), || 0, |entry| pin(&session, slot, entry), tries).unwrap() {
+                match reader
+                    .lookup_with::<S, _, _>(&id(1), || 0, |entry| pin(&session, slot, entry), tries)
+                    .unwrap()
+                {
                     Lookup::Held { entry, pin, .. } => {
                         let content = extents[extent_of(&entry)].read();
                         drop(pin);
@@ -60,7 +103,8 @@ fn rebind<S: Steps + 'static, const READERS: u32>(seen: &Seen) {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-const REBIND_OUTCOMES: &[&str] = &["gave up", "left in limbo", "read the new object", "read the old object", "reused"];
+const REBIND_OUTCOMES: &[&str] =
+    &["gave up", "left in limbo", "read the new object", "read the old object", "reused"];
 
 #[test]
 fn an_extent_is_not_reused_under_its_reader() {
@@ -121,7 +165,8 @@ fn forget_and_learn_again<S: Steps + 'static>(seen: &Seen) {
 
 #[test]
 fn an_extent_that_comes_back_under_the_same_name_is_read_whole() {
-    let outcomes = &["absent", "gave up", "left in limbo", "read the new object", "read the old object", "reused"];
+    let outcomes =
+        &["absent", "gave up", "left in limbo", "read the new object", "read the old object", "reused"];
     explore(None, outcomes, forget_and_learn_again::<All>);
 }
 
@@ -183,7 +228,8 @@ fn neighbour_moves<S: Steps + 'static>(seen: &Seen) {
     let reader = {
         let (index, seen) = (index.clone(), seen.clone());
         thread::spawn(move || {
-            let reader = Focus::on(&index, TWO_BUCKETS, &[entry::NAME_ID + 2, entry::NEXT_AND_KIND, entry::VERSION]);
+            let reader =
+                Focus::on(&index, TWO_BUCKETS, &[entry::NAME_ID + 2, entry::NEXT_AND_KIND, entry::VERSION]);
             match reader.lookup_with::<S, _, _>(&bound, || 0, no_pin, 2).unwrap() {
                 Lookup::Held { entry, .. } => {
                     assert_eq!(entry.version, 1, "another name's binding was returned");
@@ -196,7 +242,11 @@ fn neighbour_moves<S: Steps + 'static>(seen: &Seen) {
     };
 
     writer.remove(&index, &neighbour).unwrap();
-    assert_eq!(writer.insert(&index, &other, &object(3, 128)), Ok(number), "the model needs the entry to be reused");
+    assert_eq!(
+        writer.insert(&index, &other, &object(3, 128)),
+        Ok(number),
+        "the model needs the entry to be reused"
+    );
     reader.join().unwrap();
 }
 
@@ -234,7 +284,10 @@ fn rebind_twice<const OLD_INLINE: bool, const NEW_INLINE: bool>(seen: &Seen) {
             match reader.lookup_with::<All, _, _>(&id(1), || 0, no_pin, 1).unwrap() {
                 Lookup::Held { entry, pin, .. } => {
                     let whole = binding(entry.version);
-                    assert_eq!((entry.header.dims[3], entry.header.flags), (entry.version, whole.header.flags));
+                    assert_eq!(
+                        (entry.header.dims[3], entry.header.flags),
+                        (entry.version, whole.header.flags)
+                    );
                     assert_eq!(pin.is_none(), entry.header.flags.has(Flags::INLINE));
                     seen.note(["", "first", "second", "third"][usize::try_from(entry.version).unwrap()]);
                 }
@@ -281,7 +334,8 @@ fn snapshot_during(
     let reader = {
         let (index, seen) = (index.clone(), seen.clone());
         thread::spawn(move || {
-            let reader = Focus::on(&index, TWO_BUCKETS, &[entry::NAME_ID + 2, entry::NEXT_AND_KIND, entry::VERSION]);
+            let reader =
+                Focus::on(&index, TWO_BUCKETS, &[entry::NAME_ID + 2, entry::NEXT_AND_KIND, entry::VERSION]);
             let Some(found) = reader.snapshot(&names, || 0, no_pin).unwrap() else {
                 return seen.note("gave up");
             };
@@ -322,7 +376,9 @@ fn two_commits(seen: &Seen, names: [NameId; 2]) {
 /// Invariant 3, for a commit of several names.
 #[test]
 fn a_snapshot_sees_all_of_a_commit_or_nothing() {
-    explore(None, &["after", "before", "gave up"], |seen| one_commit(seen, ids_by_bucket().map(|[name, _]| name)));
+    explore(None, &["after", "before", "gave up"], |seen| {
+        one_commit(seen, ids_by_bucket().map(|[name, _]| name))
+    });
 }
 
 /// Between the two changes the bucket's sequence is even: only the epoch tells.
@@ -363,7 +419,11 @@ fn snapshot_against_reuse(seen: &Seen) {
             };
             for one in &found {
                 let Lookup::Held { entry, .. } = one else { panic!("{MISSED}") };
-                assert_eq!(extents[extent_of(entry)].read(), entry.version, "an extent was reused under its reader");
+                assert_eq!(
+                    extents[extent_of(entry)].read(),
+                    entry.version,
+                    "an extent was reused under its reader"
+                );
             }
             drop(found);
             seen.note("read both");
@@ -388,7 +448,7 @@ fn an_extent_is_not_reused_under_a_snapshot() {
 
 // ---------------------------------------------------------------- Leases
 
-/// Invariant 5's counterpart for living clients. The client lays its lease down and claims it again, the daemon takes
+/// The client lays its lease down and claims it again, the daemon takes
 /// it back when it is idle: never do both have it, and what each writes is ordered.
 fn claim_against_take(seen: &Seen) {
     let session = session_region();
@@ -475,7 +535,11 @@ fn violation_in(model: fn(&Seen)) -> Violation {
         Ok(text) => *text,
         Err(other) => (*other.downcast::<&'static str>().expect("panics carry text")).to_owned(),
     };
-    if text.starts_with("Causality violation: Concurrent") { Violation::Race } else { Violation::Assertion(text) }
+    if text.starts_with("Causality violation: Concurrent") {
+        Violation::Race
+    } else {
+        Violation::Assertion(text)
+    }
 }
 
 /// How a model fails.

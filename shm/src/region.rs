@@ -206,7 +206,8 @@ impl Region {
 
     /// Writes `bytes` at `offset`, without mapping anything.
     ///
-    /// Where memory runs out this is an error (ENOSPC, ENOMEM) and no SIGBUS. Bytes written before it stay written.
+    /// Where `/dev/shm` is full this is an error (ENOSPC) and no SIGBUS; bytes written before it stay written. At a
+    /// cgroup's limit the kernel may answer with SIGKILL, as for any write: write to populated memory.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`]; [`Error::System`], with EPERM after [`Seals::ShrinkGrowFutureWriteSeal`].

@@ -89,7 +89,8 @@ pub(super) fn decode_file(file: &Buffer, trust: Trust) -> Result<Table, CodecErr
             .get(&batch.id())
             .ok_or_else(|| CodecError::malformed(format!("no column has the dictionary {}", batch.id())))?;
         let data = batch.data().ok_or_else(|| CodecError::malformed("a dictionary block holds no values"))?;
-        Layout::new(&data, &body, &dictionaries, !trust.copy_misaligned)?.check(std::slice::from_ref(values))?;
+        Layout::new(&data, &body, &dictionaries, !trust.copy_misaligned)?
+            .check(std::slice::from_ref(values))?;
         if dictionaries.contains_key(&batch.id()) {
             return Err(CodecError::malformed(format!("the dictionary {} comes twice", batch.id())));
         }
@@ -144,8 +145,11 @@ impl File {
     fn parse(file: &Buffer) -> Result<File, CodecError> {
         let bytes = file.as_slice();
         let too_short = || CodecError::malformed(format!("{} bytes are too few for one", bytes.len()));
-        let inner = bytes.strip_prefix(MAGIC).ok_or_else(|| CodecError::malformed("it does not begin with ARROW1"))?;
-        let inner = inner.strip_suffix(MAGIC).ok_or_else(|| CodecError::malformed("it does not end with ARROW1"))?;
+        let inner = bytes
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| CodecError::malformed("it does not begin with ARROW1"))?;
+        let inner =
+            inner.strip_suffix(MAGIC).ok_or_else(|| CodecError::malformed("it does not end with ARROW1"))?;
         let (inner, footer_len) = inner.split_last_chunk::<4>().ok_or_else(too_short)?;
         let footer_len = i32::from_le_bytes(*footer_len);
         let footer = usize::try_from(footer_len)
@@ -178,11 +182,15 @@ impl File {
         let places = |blocks: Option<flatbuffers::Vector<'_, Block>>| {
             blocks.iter().flatten().map(|block| Place::new(block, blocks_end)).collect::<Result<Vec<_>, _>>()
         };
-        Ok(File {
-            schema: Arc::new(schema),
-            dictionaries: places(footer.dictionaries())?,
-            batches: places(footer.recordBatches())?,
-        })
+        let dictionaries = places(footer.dictionaries())?;
+        let batches = places(footer.recordBatches())?;
+        // Each block is read whole: a footer that named one again and again would keep the reader busy.
+        let mut in_order: Vec<&Place> = dictionaries.iter().chain(&batches).collect();
+        in_order.sort_by_key(|place| place.message_start);
+        if in_order.windows(2).any(|pair| pair[0].body_end > pair[1].message_start) {
+            return Err(CodecError::malformed("its blocks overlap"));
+        }
+        Ok(File { schema: Arc::new(schema), dictionaries, batches })
     }
 }
 
@@ -212,16 +220,18 @@ impl Place {
         let Some((&CONTINUATION, rest)) = head.split_first_chunk() else {
             return Err(CodecError::malformed("a block does not begin with a message"));
         };
-        let metadata = rest.split_first_chunk().and_then(|(len, metadata)| {
-            metadata.get(..usize::try_from(i32::from_le_bytes(*len)).ok()?)
-        });
+        let metadata = rest
+            .split_first_chunk()
+            .and_then(|(len, metadata)| metadata.get(..usize::try_from(i32::from_le_bytes(*len)).ok()?));
         let metadata = metadata.ok_or_else(|| CodecError::malformed("a message is longer than its block"))?;
         let message =
             root_as_message_with_opts(&verifier(metadata), metadata).map_err(not_flatbuffer("message"))?;
         if message.version() != MetadataVersion::V5 {
             return Err(CodecError::malformed("a message has another version than the footer"));
         }
-        if message.bodyLength() < 0 || index_of(message.bodyLength().unsigned_abs()) > self.body_end - self.body_start {
+        if message.bodyLength() < 0
+            || index_of(message.bodyLength().unsigned_abs()) > self.body_end - self.body_start
+        {
             return Err(CodecError::malformed("a message's body is longer than its block"));
         }
         Ok(message)

@@ -32,7 +32,10 @@ pub(super) fn contains_dictionary(data_type: &DataType) -> bool {
 ///
 /// # Errors
 /// [`CodecError::Unsupported`] naming the column whose dictionaries differ and cannot be put into one.
-pub(super) fn unify(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Option<Vec<RecordBatch>>, CodecError> {
+pub(super) fn unify(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+) -> Result<Option<Vec<RecordBatch>>, CodecError> {
     let mut columns: Vec<Vec<ArrayRef>> = batches.iter().map(|batch| batch.columns().to_vec()).collect();
     let mut changed = false;
     for (index, field) in schema.fields().iter().enumerate() {
@@ -186,7 +189,9 @@ impl<'a> ValueBytes<'a> {
     fn new(values: &'a ArrayData) -> Option<Self> {
         Some(match values.data_type() {
             DataType::Utf8 | DataType::Binary if values.is_empty() => ValueBytes::Fixed(values, &[], 0),
-            DataType::LargeUtf8 | DataType::LargeBinary if values.is_empty() => ValueBytes::Fixed(values, &[], 0),
+            DataType::LargeUtf8 | DataType::LargeBinary if values.is_empty() => {
+                ValueBytes::Fixed(values, &[], 0)
+            }
             DataType::Utf8 | DataType::Binary => {
                 ValueBytes::Small(values, values.buffer::<i32>(0), values.buffers()[1].as_slice())
             }
@@ -216,12 +221,12 @@ impl<'a> ValueBytes<'a> {
             {
                 None
             }
-            ValueBytes::Small(_, offsets, values) => {
-                Some(&values[usize::try_from(offsets[index]).ok()?..usize::try_from(offsets[index + 1]).ok()?])
-            }
-            ValueBytes::Large(_, offsets, values) => {
-                Some(&values[usize::try_from(offsets[index]).ok()?..usize::try_from(offsets[index + 1]).ok()?])
-            }
+            ValueBytes::Small(_, offsets, values) => Some(
+                &values[usize::try_from(offsets[index]).ok()?..usize::try_from(offsets[index + 1]).ok()?],
+            ),
+            ValueBytes::Large(_, offsets, values) => Some(
+                &values[usize::try_from(offsets[index]).ok()?..usize::try_from(offsets[index + 1]).ok()?],
+            ),
             ValueBytes::View(data, views) => Some(view_bytes(data, views, index)),
             ValueBytes::Fixed(_, values, width) => Some(&values[index * width..(index + 1) * width]),
         }

@@ -8,7 +8,7 @@ use plasmon_protocol::object::{Dtype, Kind};
 ///
 /// # Examples
 /// ```
-/// use plasmon::codec::{CodecError, Tensor};
+/// use plasmon::{CodecError, Tensor};
 ///
 /// let error = Tensor::new(&[2, 2], &[1.0, 2.0, 3.0]).unwrap_err();
 /// assert!(matches!(error, CodecError::ShapeMismatch { elements: 3, .. }));
@@ -21,10 +21,14 @@ pub enum CodecError {
     #[error("asked for a value of kind `{asked}`, but the object is of kind `{found}`; recall it as that")]
     WrongKind { asked: Kind, found: Kind },
     /// The tensor's elements are of another type.
-    #[error("asked for elements of type {asked}, but the tensor holds {found}; `TensorView::dtype` says which")]
+    #[error(
+        "asked for elements of type {asked}, but the tensor holds {found}; `TensorView::dtype` says which"
+    )]
     WrongDtype { asked: Dtype, found: Dtype },
     /// The bytes are not what they claim to be. Whoever wrote them did not use this library, or has a defect.
-    #[error("the object is not a well-formed Arrow IPC file: {what}; learn it again with a client of this store")]
+    #[error(
+        "the object is not a well-formed Arrow IPC file: {what}; learn it again with a client of this store"
+    )]
     Malformed { what: String },
     /// A buffer does not lie where its type needs it, so that it could only be read by copying it.
     #[error(
@@ -42,10 +46,14 @@ pub enum CodecError {
     #[error("a list without batches has no schema; learn `Table::new(schema, vec![])` instead")]
     NoSchema,
     /// The shape of a tensor asks for another number of elements than there are.
-    #[error("a tensor of shape {shape:?} does not have {elements} elements; pass as many as the shape's product")]
+    #[error(
+        "a tensor of shape {shape:?} does not have {elements} elements; pass as many as the shape's product"
+    )]
     ShapeMismatch { shape: Vec<usize>, elements: usize },
     /// A byte of a Boolean tensor is neither 0 nor 1.
-    #[error("element {index} of the Boolean tensor is the byte {found}, not 0 or 1; read it with `TensorView::as_bytes`")]
+    #[error(
+        "element {index} of the Boolean tensor is the byte {found}, not 0 or 1; read it with `TensorView::as_bytes`"
+    )]
     NotBool { index: usize, found: u8 },
     /// A text that is not UTF-8.
     #[error("the text is not UTF-8; recall it as bytes")]

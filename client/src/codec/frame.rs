@@ -14,7 +14,8 @@
 
 use super::{error::CodecError, learn, schema};
 use arrow_ipc::{
-    Block, Buffer, FieldNode, FooterBuilder, MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder,
+    Block, Buffer, FieldNode, FooterBuilder, MessageBuilder, MessageHeader, MetadataVersion,
+    RecordBatchBuilder,
     convert::IpcSchemaEncoder,
     writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions},
 };
@@ -57,7 +58,12 @@ impl Frame {
     }
 
     /// Frames a column of `rows` fixed-size lists of `row_len` values each, without nulls.
-    pub(super) fn of_lists(schema: &Schema, rows: u64, row_len: u64, data_len: u64) -> Result<Frame, CodecError> {
+    pub(super) fn of_lists(
+        schema: &Schema,
+        rows: u64,
+        row_len: u64,
+        data_len: u64,
+    ) -> Result<Frame, CodecError> {
         let values = rows.checked_mul(row_len).ok_or_else(too_long)?;
         let nodes = [FieldNode::new(arrow_length(rows)?, 0), FieldNode::new(arrow_length(values)?, 0)];
         Self::build(schema, rows, &nodes, &[], Some(data_len), 2)

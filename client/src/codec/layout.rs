@@ -79,7 +79,10 @@ impl<'a> Layout<'a> {
         match field.data_type() {
             DataType::Null => {
                 if node.nulls != len {
-                    return Err(CodecError::malformed(format!("column `{}` of nulls has values", field.name())));
+                    return Err(CodecError::malformed(format!(
+                        "column `{}` of nulls has values",
+                        field.name()
+                    )));
                 }
                 return Ok(node);
             }
@@ -87,14 +90,20 @@ impl<'a> Layout<'a> {
                 let (ends, runs) = (self.array(run_ends)?, self.array(values)?);
                 self.child_len(field, runs.len, ends.len)?;
                 if ends.nulls != 0 || node.nulls != 0 || (ends.len == 0 && len != 0) {
-                    return Err(CodecError::malformed(format!("column `{}` has runs without ends", field.name())));
+                    return Err(CodecError::malformed(format!(
+                        "column `{}` has runs without ends",
+                        field.name()
+                    )));
                 }
                 return Ok(node);
             }
             DataType::Union(fields, mode) => {
                 self.buffer(field, Some(len), 1)?;
                 if *mode == UnionMode::Dense {
+                    // arrow-ipc copies misaligned buffers of every other type where that is allowed; here it panics.
+                    let require_alignment = std::mem::replace(&mut self.require_alignment, true);
                     self.buffer(field, len.checked_mul(4), 4)?;
+                    self.require_alignment = require_alignment;
                 }
                 for (_, child) in fields.iter() {
                     let child_len = self.array(child)?.len;
@@ -163,7 +172,10 @@ impl<'a> Layout<'a> {
             DataType::Dictionary(key, _) => {
                 self.fixed_width(field, key, len)?;
                 if !self.dictionaries.contains_key(&dictionary_id(field)) && node.nulls != len {
-                    return Err(CodecError::malformed(format!("column `{}` has no dictionary", field.name())));
+                    return Err(CodecError::malformed(format!(
+                        "column `{}` has no dictionary",
+                        field.name()
+                    )));
                 }
             }
             DataType::FixedSizeBinary(width) => {
@@ -176,7 +188,10 @@ impl<'a> Layout<'a> {
 
     fn node(&mut self, field: &Field) -> Result<Node, CodecError> {
         let node = self.nodes.next().ok_or_else(|| {
-            CodecError::malformed(format!("a batch has fewer arrays than its schema: `{}` is missing", field.name()))
+            CodecError::malformed(format!(
+                "a batch has fewer arrays than its schema: `{}` is missing",
+                field.name()
+            ))
         })?;
         let node = Node { len: length(node.length())?, nulls: length(node.null_count())? };
         if node.nulls > node.len {
@@ -185,7 +200,7 @@ impl<'a> Layout<'a> {
         Ok(node)
     }
 
-    /// Checks the next buffer: within the body, at least `needed` bytes, aligned to `alignment`.
+    /// Checks the next buffer: within the body, at least `needed` bytes, of values of `alignment` bytes.
     fn buffer(&mut self, field: &Field, needed: Option<usize>, alignment: usize) -> Result<(), CodecError> {
         let needed = needed.ok_or_else(|| too_long(field))?;
         let buffer = self.next_buffer(field)?;
@@ -196,13 +211,14 @@ impl<'a> Layout<'a> {
                 buffer.len
             )));
         }
-        self.aligned(field, buffer.offset, alignment)
+        self.aligned(field, &buffer, alignment)
     }
 
     /// Checks the next buffer to have the offsets of `len` lists or texts: one more than there are, or none if empty.
     fn offsets(&mut self, field: &Field, len: usize, width: usize) -> Result<(), CodecError> {
         let buffer = self.next_buffer(field)?;
-        let needed = len.checked_add(1).and_then(|count| count.checked_mul(width)).ok_or_else(|| too_long(field))?;
+        let needed =
+            len.checked_add(1).and_then(|count| count.checked_mul(width)).ok_or_else(|| too_long(field))?;
         if buffer.len < needed && (len > 0 || buffer.len > 0) {
             return Err(CodecError::malformed(format!(
                 "column `{}` needs {needed} bytes of offsets and has {}",
@@ -210,7 +226,7 @@ impl<'a> Layout<'a> {
                 buffer.len
             )));
         }
-        self.aligned(field, buffer.offset, width)
+        self.aligned(field, &buffer, width)
     }
 
     /// Checks the next buffer to have `len` values of a type of fixed width.
@@ -229,7 +245,10 @@ impl<'a> Layout<'a> {
 
     fn next_buffer(&mut self, field: &Field) -> Result<Extent, CodecError> {
         let buffer = self.buffers.next().ok_or_else(|| {
-            CodecError::malformed(format!("a batch has fewer buffers than its schema: `{}` lacks one", field.name()))
+            CodecError::malformed(format!(
+                "a batch has fewer buffers than its schema: `{}` lacks one",
+                field.name()
+            ))
         })?;
         let extent = || {
             let extent = Extent {
@@ -249,8 +268,17 @@ impl<'a> Layout<'a> {
         })
     }
 
-    fn aligned(&self, field: &Field, offset: usize, alignment: usize) -> Result<(), CodecError> {
-        let address = self.body.as_ptr().addr() + offset;
+    /// Checks that a buffer can be taken for values of `alignment` bytes: its start is aligned, its length whole.
+    fn aligned(&self, field: &Field, buffer: &Extent, alignment: usize) -> Result<(), CodecError> {
+        // Arrow allows a part of a value at the end; arrow-rs asserts that there is none.
+        if !buffer.len.is_multiple_of(alignment) {
+            return Err(CodecError::malformed(format!(
+                "a buffer of column `{}` has {} bytes, no multiple of {alignment}",
+                field.name(),
+                buffer.len
+            )));
+        }
+        let address = self.body.as_ptr().addr() + buffer.offset;
         if self.require_alignment && !address.is_multiple_of(alignment) {
             return Err(CodecError::Misaligned {
                 what: format!("a buffer of column `{}`", field.name()),
@@ -286,7 +314,9 @@ pub(super) fn dictionary_types(schema: &Schema) -> Result<HashMap<i64, FieldRef>
             visit(&values, found)?;
             match found.get(&id) {
                 Some(known) if known.data_type() != values.data_type() => {
-                    return Err(CodecError::malformed(format!("columns of two types share the dictionary {id}")));
+                    return Err(CodecError::malformed(format!(
+                        "columns of two types share the dictionary {id}"
+                    )));
                 }
                 Some(_) => {}
                 None => {
@@ -340,7 +370,8 @@ fn check_type(field: &Field, data_type: &DataType, levels_left: usize) -> Result
         DataType::Decimal128(precision, scale) => decimal(*precision, *scale, 38),
         DataType::Decimal256(precision, scale) => decimal(*precision, *scale, 76),
         DataType::RunEndEncoded(ends, _) => {
-            !ends.is_nullable() && matches!(ends.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64)
+            !ends.is_nullable()
+                && matches!(ends.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64)
         }
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(pair) => pair.len() == 2 && !pair[0].is_nullable() && !entries.is_nullable(),
@@ -353,7 +384,10 @@ fn check_type(field: &Field, data_type: &DataType, levels_left: usize) -> Result
         _ => true,
     };
     if !makes_sense {
-        return Err(CodecError::malformed(format!("the type {data_type} of column `{}` is impossible", field.name())));
+        return Err(CodecError::malformed(format!(
+            "the type {data_type} of column `{}` is impossible",
+            field.name()
+        )));
     }
     children(data_type).try_for_each(|child| check_type(child, child.data_type(), levels_left))
 }

@@ -23,13 +23,13 @@ use std::{borrow::Cow, io};
 ///
 /// # Examples
 /// ```
-/// fn learnable<T: plasmon::codec::Learn + ?Sized>(_: &T) {}
+/// fn learnable<T: plasmon::Learn + ?Sized>(_: &T) {}
 ///
 /// learnable("a text");
 /// learnable(&b"bytes"[..]);
 /// learnable(&serde_json::json!({ "a": [1, 2, 3] }));
-/// learnable(&plasmon::codec::Tensor::new(&[2, 2], &[1.0, 2.0, 3.0, 4.0])?);
-/// # Ok::<(), plasmon::codec::CodecError>(())
+/// learnable(&plasmon::Tensor::new(&[2, 2], &[1.0, 2.0, 3.0, 4.0])?);
+/// # Ok::<(), plasmon::CodecError>(())
 /// ```
 pub trait Learn: sealed::Sealed {
     /// The value ready to be written. Copies no values; for our own use.
@@ -126,8 +126,10 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// [`CodecError::WrongLength`] if `out` is shorter or longer; nothing has been written then.
     pub fn write_into(&self, out: &mut [u8]) -> Result<(), CodecError> {
-        let wrong_length =
-            |found_bytes: usize| CodecError::WrongLength { needed_bytes: self.len_bytes, found_bytes: found_bytes as u64 };
+        let wrong_length = |found_bytes: usize| CodecError::WrongLength {
+            needed_bytes: self.len_bytes,
+            found_bytes: found_bytes as u64,
+        };
         if out.len() as u64 != self.len_bytes {
             return Err(wrong_length(out.len()));
         }
@@ -167,6 +169,34 @@ pub(super) fn value_header(kind: Kind, frame: &Frame, value: Option<&[u8]>) -> H
         ..header
     }
 }
+
+/// Refuses JSON that its reader would refuse, without recursion.
+fn check_nesting(value: &serde_json::Value) -> Result<(), CodecError> {
+    use serde_json::Value;
+    let nests = |value: &&Value| matches!(value, Value::Array(_) | Value::Object(_));
+    let mut level: Vec<&Value> = Some(value).into_iter().filter(nests).collect();
+    for _ in 0..JSON_NESTING_MAX {
+        let mut inner = Vec::new();
+        for value in level {
+            match value {
+                Value::Array(values) => inner.extend(values.iter().filter(nests)),
+                Value::Object(values) => inner.extend(values.values().filter(nests)),
+                _ => {}
+            }
+        }
+        if inner.is_empty() {
+            return Ok(());
+        }
+        level = inner;
+    }
+    Err(CodecError::Unsupported {
+        what: format!("JSON nested deeper than {JSON_NESTING_MAX} levels"),
+        advice: "flatten it, or learn its text",
+    })
+}
+
+/// Lists and objects within each other that serde_json reads.
+const JSON_NESTING_MAX: usize = 127;
 
 /// Counts what is written to it and keeps nothing.
 struct CountingSink(u64);
@@ -213,6 +243,7 @@ learn! {
     str, |text| Prepared::value(Kind::TEXT, Cow::Borrowed(text.as_bytes()));
     String, |text| text.as_str().prepare();
     serde_json::Value, |value| {
+        check_nesting(value)?;
         Prepared::value(Kind::JSON, Cow::Owned(serde_json::to_vec(value).map_err(CodecError::Json)?))
     };
     (), |_unit| Prepared::scalar(Kind::NULL, &[]);

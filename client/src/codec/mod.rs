@@ -41,4 +41,6 @@ pub use value::Text;
 pub(crate) use decode::decode_table;
 pub(crate) use frame::BytesFrame;
 pub(crate) use tensor::decode_tensor;
-pub(crate) use value::{decode_bool, decode_bytes, decode_f64, decode_i64, decode_json, decode_null, decode_text};
+pub(crate) use value::{
+    decode_bool, decode_bytes, decode_f64, decode_i64, decode_json, decode_null, decode_text,
+};

@@ -33,7 +33,12 @@ pub(crate) fn of(kind: Kind) -> &'static Schema {
 
 /// The schema of a tensor with elements of `dtype`: a flat column, or a column of lists if `inner` has dimensions.
 /// `inner` has those of the rows, as they lie in memory; `description` is the JSON of [`TENSOR_KEY`].
-pub(super) fn of_tensor(dtype: Dtype, inner: &[usize], row_len: Option<i32>, description: String) -> Option<Schema> {
+pub(super) fn of_tensor(
+    dtype: Dtype,
+    inner: &[usize],
+    row_len: Option<i32>,
+    description: String,
+) -> Option<Schema> {
     let storage = element_type(dtype)?;
     let mut metadata = vec![(TENSOR_KEY.to_owned(), description)];
     let field = match row_len {

@@ -7,7 +7,7 @@ use arrow_ipc::{
     MetadataVersion,
     writer::{FileWriter, IpcWriteOptions},
 };
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{FieldRef, Schema, SchemaRef};
 use std::{borrow::Cow, io, ops::Deref, sync::Arc};
 
 /// Record batches of one schema; also an empty list of them, which still has a schema.
@@ -17,7 +17,7 @@ use std::{borrow::Cow, io, ops::Deref, sync::Arc};
 /// # Examples
 /// ```
 /// use arrow_array::record_batch;
-/// use plasmon::codec::Table;
+/// use plasmon::Table;
 ///
 /// let batch = record_batch!(("a", Int32, [1, 2, 3]))?;
 /// let table = Table::new(batch.schema(), vec![batch.clone(), batch])?;
@@ -56,12 +56,16 @@ impl Table {
     /// # let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema())?;
     /// # writer.write(&batch)?;
     /// # let file = writer.into_inner()?;
-    /// let table = plasmon::codec::Table::from_ipc(file)?; // a Vec<u8>, a Bytes, or a Buffer
+    /// let table = plasmon::Table::from_ipc(file)?; // a Vec<u8>, a Bytes, or a Buffer
     /// assert_eq!(table[0], batch);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn from_ipc(file: impl Into<Buffer>) -> Result<Table, CodecError> {
-        decode::decode_file(&file.into(), decode::Trust::FOREIGN)
+        let mut file = file.into();
+        if !file.as_ptr().addr().is_multiple_of(FOREIGN_ALIGNMENT_BYTES) {
+            file = Buffer::from(file.as_slice());
+        }
+        decode::decode_file(&file, decode::Trust::FOREIGN)
     }
 
     /// The schema of every batch.
@@ -73,7 +77,8 @@ impl Table {
     /// Rows of all batches together.
     #[must_use]
     pub fn num_rows(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
+        // Rows without columns take no room, so that their number may be anything.
+        self.batches.iter().fold(0, |rows, batch| rows.saturating_add(batch.num_rows()))
     }
 
     /// The batches, without the schema they have in common.
@@ -102,12 +107,19 @@ impl From<RecordBatch> for Table {
     }
 }
 
+/// What every writer aligns buffers to within a file. Arrow's reader can copy a buffer to where its type needs more.
+const FOREIGN_ALIGNMENT_BYTES: usize = 8;
+
 /// Names the first batch whose schema is not `schema`, metadata included.
 pub(super) fn check_same_schema(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), CodecError> {
     for (index, batch) in batches.iter().enumerate() {
         let found = batch.schema_ref();
         if !Arc::ptr_eq(found, schema) && found != schema {
-            return Err(CodecError::SchemaMismatch { batch: index, asked: describe(schema), found: describe(found) });
+            return Err(CodecError::SchemaMismatch {
+                batch: index,
+                asked: describe(schema),
+                found: describe(found),
+            });
         }
     }
     Ok(())
@@ -118,7 +130,9 @@ pub(super) fn with_one_dictionary_each<'a>(
     schema: &SchemaRef,
     batches: &'a [RecordBatch],
 ) -> Result<Cow<'a, [RecordBatch]>, CodecError> {
-    if batches.len() < 2 || !schema.fields().iter().any(|field| dictionary::contains_dictionary(field.data_type())) {
+    if batches.len() < 2
+        || !schema.fields().iter().any(|field| dictionary::contains_dictionary(field.data_type()))
+    {
         return Ok(Cow::Borrowed(batches));
     }
     Ok(dictionary::unify(schema, batches)?.map_or(Cow::Borrowed(batches), Cow::Owned))
@@ -128,7 +142,11 @@ pub(super) fn with_one_dictionary_each<'a>(
 ///
 /// arrow-ipc hands each buffer to `sink` where it lies: it copies only what a slice forces it to (offsets that do
 /// not start at zero, bits that do not start at a byte).
-pub(super) fn write(schema: &Schema, batches: &[RecordBatch], sink: &mut impl io::Write) -> Result<(), CodecError> {
+pub(super) fn write(
+    schema: &Schema,
+    batches: &[RecordBatch],
+    sink: &mut impl io::Write,
+) -> Result<(), CodecError> {
     let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
         .map_err(CodecError::arrow("write files with 64-byte alignment"))?;
     let mut writer = FileWriter::try_new_with_options(sink, schema, options)
@@ -142,8 +160,12 @@ pub(super) fn write(schema: &Schema, batches: &[RecordBatch], sink: &mut impl io
 /// A schema for people, cut to what fits into a message.
 fn describe(schema: &Schema) -> String {
     const CHARS_MAX: usize = 300;
-    let fields: Vec<String> =
-        schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
+    let describe = |field: &FieldRef| {
+        let nullable = if field.is_nullable() { "" } else { " not null" };
+        let metadata = if field.metadata().is_empty() { "" } else { " with metadata" };
+        format!("{}: {}{nullable}{metadata}", field.name(), field.data_type())
+    };
+    let fields: Vec<String> = schema.fields().iter().map(describe).collect();
     let mut text = format!("[{}]", fields.join(", "));
     if !schema.metadata().is_empty() {
         text.push_str(" with metadata");

@@ -23,13 +23,13 @@ use std::borrow::Cow;
 ///
 /// # Examples
 /// ```
-/// use plasmon::codec::Tensor;
+/// use plasmon::Tensor;
 ///
 /// let tensor = Tensor::new(&[2, 3], &[1_i32, 2, 3, 4, 5, 6])?; // two rows of three
 /// assert_eq!(tensor.shape(), [2, 3]);
 /// let single = Tensor::new(&[], &[1.5])?; // no dimensions: one element
 /// let empty = Tensor::new(&[0, 7], &[0_u8; 0])?;
-/// # Ok::<(), plasmon::codec::CodecError>(())
+/// # Ok::<(), plasmon::CodecError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor<'a> {
@@ -56,12 +56,12 @@ impl<'a> Tensor<'a> {
     ///
     /// # Examples
     /// ```
-    /// use plasmon::codec::Tensor;
+    /// use plasmon::Tensor;
     ///
     /// let columns = [1.0, 3.0, 2.0, 4.0];
     /// let tensor = Tensor::column_major(&[2, 2], &columns)?; // rows (1, 2) and (3, 4)
     /// assert!(tensor.is_column_major());
-    /// # Ok::<(), plasmon::codec::CodecError>(())
+    /// # Ok::<(), plasmon::CodecError>(())
     /// ```
     pub fn column_major<T: TensorElement>(shape: &[usize], data: &'a [T]) -> Result<Tensor<'a>, CodecError> {
         Self::from_bytes(T::DTYPE, shape, true, T::bytes_of(data))
@@ -74,11 +74,11 @@ impl<'a> Tensor<'a> {
     ///
     /// # Examples
     /// ```
-    /// use plasmon::codec::{Dtype, Tensor};
+    /// use plasmon::{Dtype, Tensor};
     ///
     /// let tensor = Tensor::from_bytes(Dtype::UINT16, &[2], false, &[1, 0, 2, 0])?;
     /// assert_eq!(tensor, Tensor::new(&[2], &[1_u16, 2])?);
-    /// # Ok::<(), plasmon::codec::CodecError>(())
+    /// # Ok::<(), plasmon::CodecError>(())
     /// ```
     pub fn from_bytes(
         dtype: Dtype,
@@ -175,9 +175,9 @@ fn header(frame: &Frame, dtype: Dtype, shape: &[usize], column_major: bool) -> H
 ///
 /// # Examples
 /// ```
-/// use plasmon::codec::TensorView;
+/// use plasmon::TensorView;
 ///
-/// fn sum(tensor: &TensorView) -> Result<f64, plasmon::codec::CodecError> {
+/// fn sum(tensor: &TensorView) -> Result<f64, plasmon::CodecError> {
 ///     Ok(tensor.as_slice::<f64>()?.iter().sum()) // copies nothing
 /// }
 /// ```
@@ -191,7 +191,12 @@ pub struct TensorView {
 
 impl TensorView {
     /// A view whose buffer is known to fit its shape and to be aligned for its elements.
-    fn new(dtype: Dtype, shape: Vec<usize>, column_major: bool, data: Buffer) -> Result<TensorView, CodecError> {
+    fn new(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        column_major: bool,
+        data: Buffer,
+    ) -> Result<TensorView, CodecError> {
         let width = width_of(dtype)?;
         if len_bytes(&shape, width) != Some(data.len()) {
             return Err(CodecError::malformed(format!(
@@ -251,7 +256,12 @@ impl TensorView {
     /// This tensor as something to learn, for example under another name.
     #[must_use]
     pub fn as_tensor(&self) -> Tensor<'_> {
-        Tensor { dtype: self.dtype, shape: self.shape.clone(), column_major: self.column_major, data: &self.data }
+        Tensor {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            column_major: self.column_major,
+            data: &self.data,
+        }
     }
 }
 
@@ -328,29 +338,33 @@ pub(crate) fn decode_tensor(file: &Buffer, header: &Header) -> Result<TensorView
         && let Some(dims) = header.dims.get(..ndim)
     {
         let shape: Vec<usize> = dims.iter().map(|dim| index_of(*dim)).collect();
-        let len = len_bytes(&shape, width_of(header.dtype)?)
-            .ok_or_else(|| CodecError::malformed(format!("a tensor of shape {shape:?} has more than 2^64 bytes")))?;
+        let len = len_bytes(&shape, width_of(header.dtype)?).ok_or_else(|| {
+            CodecError::malformed(format!("a tensor of shape {shape:?} has more than 2^64 bytes"))
+        })?;
         let data = slice_of(file, u64::from(header.buffer_offset), len as u64)?;
         return TensorView::new(header.dtype, shape, header.flags.has(Flags::COLUMN_MAJOR), data);
     }
 
     let table = decode::decode_file(file, decode::Trust::NONE)?;
     let (field, column) = only_column(&table)?;
-    let description = field
-        .metadata()
-        .get(schema::TENSOR_KEY)
-        .and_then(|text| Description::from_json(text))
-        .ok_or_else(|| CodecError::malformed(format!("the column lacks metadata `{}`", schema::TENSOR_KEY)))?;
+    let description =
+        field.metadata().get(schema::TENSOR_KEY).and_then(|text| Description::from_json(text)).ok_or_else(
+            || CodecError::malformed(format!("the column lacks metadata `{}`", schema::TENSOR_KEY)),
+        )?;
     let Description { dtype, shape, column_major } = description;
     let mut values: ArrayData = column.to_data();
     if let DataType::FixedSizeList(..) = values.data_type() {
         values = values.child_data()[0].clone();
     }
     if schema::element_type(dtype).as_ref() != Some(values.data_type()) || values.null_count() != 0 {
-        return Err(CodecError::malformed(format!("a tensor of {dtype} is stored as {}", column.data_type())));
+        return Err(CodecError::malformed(format!(
+            "a tensor of {dtype} is stored as {}",
+            column.data_type()
+        )));
     }
     let width = width_of(dtype)?;
-    let data = slice_of(&values.buffers()[0], (values.offset() * width) as u64, (values.len() * width) as u64)?;
+    let data =
+        slice_of(&values.buffers()[0], (values.offset() * width) as u64, (values.len() * width) as u64)?;
     TensorView::new(dtype, shape, column_major, data)
 }
 
@@ -420,4 +434,25 @@ fn len_bytes(shape: &[usize], width: usize) -> Option<usize> {
         return Some(0);
     }
     shape.iter().try_fold(width, |product, dim| product.checked_mul(*dim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_ipc::convert::try_schema_from_ipc_buffer;
+
+    fn stored_as(shape: &[usize]) -> DataType {
+        let len = len_bytes(shape, 1).unwrap();
+        let frame = frame(Dtype::UINT8, shape, false, len).unwrap();
+        assert!(frame.len_bytes() > len as u64);
+        try_schema_from_ipc_buffer(&frame.prefix()[64..]).unwrap().field(0).data_type().clone()
+    }
+
+    #[test]
+    fn rows_beyond_what_arrows_lists_can_number_are_stored_flat() {
+        let max = i32::MAX.unsigned_abs() as usize;
+        assert!(matches!(stored_as(&[3, max]), DataType::FixedSizeList(_, i32::MAX)));
+        assert_eq!(stored_as(&[3, max + 1]), DataType::UInt8);
+        assert_eq!(stored_as(&[1, 1 << 16, 1 << 16]), DataType::UInt8);
+    }
 }

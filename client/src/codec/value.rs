@@ -1,10 +1,6 @@
 //! Recalling what is one value: bytes, texts, JSON, numbers.
 
-use super::{
-    decode,
-    error::CodecError,
-    table::Table,
-};
+use super::{decode, error::CodecError, table::Table};
 use arrow_array::{Array, ArrayRef, cast::AsArray, types};
 use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field};
@@ -75,7 +71,7 @@ pub(crate) fn decode_f64(file: &Buffer, header: &Header) -> Result<f64, CodecErr
 ///
 /// # Examples
 /// ```
-/// use plasmon::codec::Text;
+/// use plasmon::Text;
 ///
 /// fn shout(text: &Text) -> String {
 ///     text.to_uppercase()

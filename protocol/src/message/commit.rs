@@ -1,5 +1,10 @@
 use super::{choice, message, part};
-use crate::{codec::BoundedList, limits, name::{Name, Namespace}, object::Header};
+use crate::{
+    codec::BoundedList,
+    limits,
+    name::{Name, Namespace},
+    object::Header,
+};
 use alloc::{string::String, vec::Vec};
 use bytes::Bytes;
 

@@ -1,5 +1,8 @@
 use super::{choice, message, part};
-use crate::{codec::BoundedList, name::{Name, Namespace}};
+use crate::{
+    codec::BoundedList,
+    name::{Name, Namespace},
+};
 use alloc::{string::String, vec::Vec};
 
 message! {

@@ -1,5 +1,10 @@
 use super::{message, part};
-use crate::{codec::BoundedList, limits, name::{Name, Namespace}, object::Kind};
+use crate::{
+    codec::BoundedList,
+    limits,
+    name::{Name, Namespace},
+    object::Kind,
+};
 use alloc::{string::String, vec::Vec};
 
 message! {

@@ -18,7 +18,7 @@ pub use failure::{Failed, Failure, Holder, NoRoom};
 pub use handshake::{Attached, Goodbye, Hello, MAGIC, Role, VERSION, Welcome};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};
 pub use listing::{
-    BindingInfo, Describe, Described, ListNames, ListNamespaces, ListedName, NamespaceInfo, NamesPage,
+    BindingInfo, Describe, Described, ListNames, ListNamespaces, ListedName, NamesPage, NamespaceInfo,
     NamespacesListed,
 };
 pub use lookup::{Bound, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait};

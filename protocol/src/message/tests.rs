@@ -106,13 +106,15 @@ fn every_message_has_its_number_and_its_direction() {
 
 #[test]
 fn the_table_of_numbers_is_the_documented_one() {
-    let mut table = String::from("# Messages of protocol 1: number, name, direction, answer if it succeeds\n");
+    let mut table =
+        String::from("# Messages of protocol 1: number, name, direction, answer if it succeeds\n");
     for &(number, name, way) in NUMBERS {
         let (direction, answer) = match way {
             Reply => ("store to client", String::new()),
             Request([]) => ("client to store", "not answered".into()),
             Request(replies) => {
-                let names = NUMBERS.iter().filter(|(number, ..)| replies.contains(number)).map(|&(_, name, _)| name);
+                let names =
+                    NUMBERS.iter().filter(|(number, ..)| replies.contains(number)).map(|&(_, name, _)| name);
                 ("client to store", names.collect::<Vec<_>>().join(" or "))
             }
         };
@@ -134,9 +136,17 @@ fn no_message_is_missing_from_the_table() {
         include_str!("lookup.rs"),
         include_str!("operator.rs"),
     ];
-    assert_eq!(sources.iter().map(|source| source.matches("\nmessage! {").count()).sum::<usize>(), NUMBERS.len());
-    assert_eq!(sources.iter().map(|source| source.matches("\nchoice! {").count()).sum::<usize>(), 6, "see `samples`");
-    let modules = include_str!("mod.rs").lines().filter(|line| line.starts_with("mod ") && *line != "mod tests;");
+    assert_eq!(
+        sources.iter().map(|source| source.matches("\nmessage! {").count()).sum::<usize>(),
+        NUMBERS.len()
+    );
+    assert_eq!(
+        sources.iter().map(|source| source.matches("\nchoice! {").count()).sum::<usize>(),
+        6,
+        "see `samples`"
+    );
+    let modules =
+        include_str!("mod.rs").lines().filter(|line| line.starts_with("mod ") && *line != "mod tests;");
     assert_eq!(modules.count(), sources.len());
 }
 
@@ -155,7 +165,7 @@ fn no_golden_file_is_left_over() {
     let samples = samples();
     for entry in fs::read_dir(golden::folder(VERSION.into())).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
-        let known = ["NUMBERS.txt", "layout.txt"].contains(&file.as_str())
+        let known = ["NUMBERS.txt", "KINDS.txt", "layout.txt"].contains(&file.as_str())
             || file.strip_suffix(".hex").is_some_and(|file| samples.iter().any(|sample| sample.file == file));
         assert!(known, "no message has the golden file {file}: what was released once is still tested");
     }
@@ -165,7 +175,12 @@ fn no_golden_file_is_left_over() {
 fn every_variant_has_a_sample() {
     let samples = samples();
     let sampled = |choice: &str| -> BTreeSet<u8> {
-        samples.iter().flat_map(|sample| &sample.choices).filter(|(of, _)| *of == choice).map(|(_, n)| *n).collect()
+        samples
+            .iter()
+            .flat_map(|sample| &sample.choices)
+            .filter(|(of, _)| *of == choice)
+            .map(|(_, n)| *n)
+            .collect()
     };
     assert_eq!(sampled("Role"), numbers_of::<Role>("Role"));
     assert_eq!(sampled("Expect"), numbers_of::<Expect>("Expect"));
@@ -186,7 +201,11 @@ fn every_strict_prefix_of_a_message_is_refused() {
     for sample in samples() {
         for len_bytes in 0..sample.body().len() {
             let error = (sample.parse)(sample.body().slice(..len_bytes)).unwrap_err();
-            assert!(matches!(error.problem, Problem::Truncated { .. }), "{} at {len_bytes}: {error}", sample.file);
+            assert!(
+                matches!(error.problem, Problem::Truncated { .. }),
+                "{} at {len_bytes}: {error}",
+                sample.file
+            );
         }
     }
 }
@@ -235,7 +254,10 @@ fn unknown_variants_and_flags_are_refused() {
         Found::parse(body.into())
     };
     assert!(location(0b1111).is_ok());
-    assert_eq!(location(0b1_0000).unwrap_err(), DecodeError { field: "flags", problem: Problem::BadValue { found: 16 } });
+    assert_eq!(
+        location(0b1_0000).unwrap_err(),
+        DecodeError { field: "flags", problem: Problem::BadValue { found: 16 } }
+    );
     let unknown = DecodeError { field: "Failure", problem: Problem::BadValue { found: 200 } };
     assert_eq!(Failed::parse(Bytes::from_static(&[200])).unwrap_err(), unknown);
 }
@@ -298,8 +320,10 @@ impl Sample {
         for (line, bytes) in self.frame.chunks(16).enumerate() {
             let place = if line == 0 { "head".to_string() } else { format!("{:04x}", (line - 1) * 16) };
             let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let shown: String =
-                bytes.iter().map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '.' }).collect();
+            let shown: String = bytes
+                .iter()
+                .map(|&byte| if byte.is_ascii_graphic() { char::from(byte) } else { '.' })
+                .collect();
             text.push_str(&format!("{place}  {:<47}  {shown}\n", hex.join(" ")));
         }
         text
@@ -325,7 +349,9 @@ fn samples() -> Vec<Sample> {
             "Welcome.named",
             Welcome {
                 writable: false,
-                region_names: ["/plasmon-index", "/plasmon-arena", "/plasmon-session"].map(String::from).into(),
+                region_names: ["/plasmon-index", "/plasmon-arena", "/plasmon-session"]
+                    .map(String::from)
+                    .into(),
                 ..welcome()
             },
         ),
@@ -343,7 +369,10 @@ fn samples() -> Vec<Sample> {
         change("Commit.RegisterNamespace", Change::RegisterNamespace { namespace: namespace() }),
         Sample::of("Committed", Committed { version: 42, unbound: 2, unbound_bytes: 1 << 33 }),
         Sample::of("Reserve", Reserve { len_bytes: 1 << 32 }),
-        Sample::of("Granted", Granted { lease: 3, slot: 1_023, offset: 1 << 21, len_bytes: (1 << 32) + 4_096 }),
+        Sample::of(
+            "Granted",
+            Granted { lease: 3, slot: 1_023, offset: 1 << 21, len_bytes: (1 << 32) + 4_096 },
+        ),
         Sample::of("ExtendLease", ExtendLease { lease: 3, len_bytes: 1 << 33 }),
         Sample::of("EndLease", EndLease { lease: 3 }),
         Sample::of("LeaseEnded", LeaseEnded {}),
@@ -375,7 +404,10 @@ fn samples() -> Vec<Sample> {
                 limit: 100,
             },
         ),
-        Sample::of("ListNames.all", ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 }),
+        Sample::of(
+            "ListNames.all",
+            ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 },
+        ),
         Sample::of("NamesPage", NamesPage { names: vec![binding_info()], more: true }),
         Sample::of("ListNamespaces", ListNamespaces { after: Some(namespace()) }),
         Sample::of(
@@ -508,7 +540,9 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("StoreFull", Failure::StoreFull { room: room.clone() }),
         (
             "StoreFull.unpopulated",
-            Failure::StoreFull { room: NoRoom { populated_bytes: Some(2 << 20), holders: vec![holder], ..room } },
+            Failure::StoreFull {
+                room: NoRoom { populated_bytes: Some(2 << 20), holders: vec![holder], ..room },
+            },
         ),
         ("IndexFull", Failure::IndexFull { requested: 2, used: 65_535, limit: 65_536 }),
         ("UnknownNamespace", Failure::UnknownNamespace { namespace: namespace() }),
@@ -528,7 +562,8 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("Internal", Failure::Internal { reason }),
     ];
     failures.into_iter().map(|(file, failure)| {
-        Sample::of(&format!("Failed.{file}"), Failed { failure: failure.clone() }).showing("Failure", &failure)
+        Sample::of(&format!("Failed.{file}"), Failed { failure: failure.clone() })
+            .showing("Failure", &failure)
     })
 }
 

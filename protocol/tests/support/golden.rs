@@ -2,9 +2,7 @@
 //! ones and rewrites none, so the ones there are never overwritten.
 
 use std::{
-    env,
-    format,
-    fs,
+    env, format, fs,
     path::{Path, PathBuf},
     string::String,
 };
@@ -24,7 +22,9 @@ pub(crate) fn assert_golden(file: &Path, text: &str) {
     }
     let golden: String = match fs::read_to_string(file) {
         Ok(golden) => golden,
-        Err(error) => panic!("{}: {error}; PLASMON_WRITE_GOLDEN=1 writes missing golden files", file.display()),
+        Err(error) => {
+            panic!("{}: {error}; PLASMON_WRITE_GOLDEN=1 writes missing golden files", file.display())
+        }
     };
     assert!(
         golden == text,
