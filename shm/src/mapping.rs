@@ -241,6 +241,18 @@ impl LeaseMapping {
         unsafe { slice::from_raw_parts_mut(self.mapping.start.as_ptr(), self.mapping.len_bytes) }
     }
 
+    /// The bytes as they are now. Rests on the same as [`bytes_mut`](Self::bytes_mut).
+    ///
+    /// # Panics
+    /// In a forked child of the process that mapped the lease.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        assert!(self.mapping.is_here(), "a lease was read by a forked child");
+        // SAFETY: as in `bytes_mut`, with a shared borrow of `self`, during which nobody writes the bytes.
+        unsafe { slice::from_raw_parts(self.mapping.start.as_ptr(), self.mapping.len_bytes) }
+    }
+
     /// Replaces the writable pages, in place, by read-only ones of the same bytes.
     ///
     /// Pointers into the lease stay good for reading, so views that were exported before live on; a stray write

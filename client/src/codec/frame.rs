@@ -170,6 +170,11 @@ impl BytesFrame {
         u64::from(self.0.data_offset())
     }
 
+    /// Length of the data, as asked for.
+    pub(crate) fn data_len(&self) -> u64 {
+        self.0.data_len()
+    }
+
     /// What stands behind the bytes.
     pub(crate) fn suffix(&self) -> &[u8] {
         self.0.suffix()

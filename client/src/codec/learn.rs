@@ -45,6 +45,7 @@ mod sealed {
 }
 
 /// An encoded object ready to be written: its exact length is known, its values are not copied yet.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Prepared<'a> {
     header: Header,
@@ -136,11 +137,8 @@ impl<'a> Prepared<'a> {
         let mut rest = &mut *out;
         self.write_to(&mut rest)?;
         // The second pass over the same immutable arrays writes what the first one counted.
-        if !rest.is_empty() {
-            let written = rest.len();
-            return Err(wrong_length(out.len() - written));
-        }
-        Ok(())
+        let left = rest.len();
+        if left == 0 { Ok(()) } else { Err(wrong_length(out.len() - left)) }
     }
 
     /// The object's bytes in memory of their own, for values that travel inside a request.

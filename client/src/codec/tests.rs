@@ -10,7 +10,7 @@ use arrow_array::{
         FixedSizeBinaryBuilder, Int32Builder, ListBuilder, ListViewBuilder, MapBuilder, StringBuilder,
         StringDictionaryBuilder, StringViewBuilder, UnionBuilder,
     },
-    types::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type},
+    types::{Float64Type, Int8Type, Int16Type, Int32Type},
     *,
 };
 use arrow_buffer::{Buffer, IntervalDayTime, IntervalMonthDayNano, MutableBuffer, i256};

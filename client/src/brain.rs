@@ -1,0 +1,649 @@
+//! `Brain`: a store as a dictionary.
+
+use crate::{
+    connection::CallError,
+    error::{Error, Result},
+    object::{FromObject, Object},
+    session::{Session, Slot},
+    store::{Store, Trust},
+};
+use plasmon_protocol::{
+    id::{NameId, NamespacePrefix, ObjectId},
+    index::{Entry, Lookup},
+    limits::SNAPSHOT_TRIES_MAX,
+    message::{
+        Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListNames, ListNamespaces,
+        ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
+    },
+    name::{Name, Namespace},
+    object::Kind,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+pub use plasmon_protocol::message::{NamespaceInfo, PinInfo as Pin, Stats};
+
+/// How long a call waits for its answer, unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much longer than a wait its answer may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A store as a dictionary: learns, recalls and forgets named objects in one namespace.
+///
+/// Cheap to clone and safe to share between threads; all `Brain`s of a process on one store share a session. A call
+/// that waits in one thread holds up no other. Nothing has to be closed.
+///
+/// ```
+/// use plasmon::Brain;
+///
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = Brain::builder().path(store.socket()).connect()?;
+/// brain.learn("pi", &3.14)?;
+/// assert_eq!(brain.recall::<f64>("pi")?, 3.14);
+/// assert!(brain.forget("pi")?);
+/// assert!(brain.recall::<f64>("pi").unwrap_err().is_not_found());
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Brain {
+    store: Arc<Store>,
+    trust: Arc<Trust>,
+    namespace: Namespace,
+    prefix: NamespacePrefix,
+}
+
+/// How to connect. Made by [`Brain::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is connected before `connect`"]
+pub struct Builder {
+    path: Option<PathBuf>,
+    namespace: String,
+    timeout: Duration,
+    trust: Trust,
+}
+
+impl Builder {
+    /// The store's socket. Without it: `$PLASMON_SOCKET`, or else `plasmon/store.sock` in `$XDG_RUNTIME_DIR` or in
+    /// `/run/user/UID`, or `/tmp/plasmon-UID/store.sock`, the first where a store answers.
+    pub fn path(mut self, socket: impl AsRef<Path>) -> Self {
+        self.path = Some(socket.as_ref().to_owned());
+        self
+    }
+
+    /// The namespace, `default` if none is named. It is registered if it is new.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How long a call waits for its answer, 30 seconds if nothing is said. The first `Brain` of a process on a store
+    /// decides for all.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Talks to a store that this uid runs as well, not only to this user's own or root's.
+    pub fn trust_store_of(mut self, uid: u32) -> Self {
+        self.trust.uids.push(uid);
+        self
+    }
+
+    /// Connects, unless this process is connected already.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] if the namespace breaks its rule; [`Error::StoreUnavailable`] if no store answers, with all
+    /// places that were tried; [`Error::UntrustedStore`], [`Error::NotAdmitted`], [`Error::VersionMismatch`].
+    pub fn connect(self) -> Result<Brain> {
+        let namespace = Namespace::new(&self.namespace)?;
+        let store = Store::find(self.path.as_deref(), &self.trust, self.timeout)?;
+        let prefix = NamespacePrefix::new(&namespace);
+        let brain = Brain { store, trust: Arc::new(self.trust), namespace, prefix };
+        if *brain.namespace != *Namespace::DEFAULT {
+            brain.register()?;
+        }
+        Ok(brain)
+    }
+}
+
+/// Everything there is to know about a name.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Metadata {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// Version of the binding.
+    pub version: u64,
+    /// The object's id.
+    pub object_id: ObjectId,
+    /// Length of the object, in bytes.
+    pub len_bytes: u64,
+    /// Kind of the value.
+    pub kind: Kind,
+    /// When the binding was made, by the clock of the store's machine.
+    pub created: SystemTime,
+    /// Process that made it, as the store sees it.
+    pub writer_pid: u32,
+    /// Uid of that process, as the store sees it.
+    pub writer_uid: u32,
+    /// Its description, or nothing. Empty in listings.
+    pub description: String,
+    /// The user's own metadata, a JSON object, or null. Null in listings.
+    pub metadata: serde_json::Value,
+}
+
+impl Brain {
+    /// Connects to the store of this user: see [`Builder::path`] for where it looks.
+    ///
+    /// # Errors
+    /// As [`Builder::connect`].
+    pub fn connect() -> Result<Brain> {
+        Brain::builder().connect()
+    }
+
+    /// Begins to say how to connect.
+    pub fn builder() -> Builder {
+        let namespace = Namespace::DEFAULT.to_owned();
+        Builder { path: None, namespace, timeout: PATIENCE, trust: Trust::default() }
+    }
+
+    /// A second view on the same session, in another namespace, which is registered when something is learned in it.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let user = brain.in_namespace("user-42")?;
+    /// user.learn("theme", "dark")?;
+    /// assert!(!brain.exists("theme")?);
+    /// user.remove_namespace()?;
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn in_namespace(&self, namespace: &str) -> Result<Brain> {
+        let namespace = Namespace::new(namespace)?;
+        let prefix = NamespacePrefix::new(&namespace);
+        Ok(Brain { store: Arc::clone(&self.store), trust: Arc::clone(&self.trust), namespace, prefix })
+    }
+
+    /// The namespace of this view.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The store's socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.store.socket()
+    }
+
+    /// This process's uid as the store sees it.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    pub fn uid(&self) -> Result<u32> {
+        Ok(self.session()?.welcome.uid)
+    }
+
+    /// Recalls what is bound to `name`.
+    ///
+    /// Asks the store nothing: one look at the shared index, whatever the size of the object and the number of names.
+    /// No column is copied. What is returned stays valid and unchanged until it is dropped, even if the name is
+    /// rebound or forgotten or the store ends.
+    ///
+    /// # Errors
+    /// [`Error::NameNotFound`]; [`Error::WrongKind`] if the object is not a `T`; [`Error::Codec`] if it is malformed;
+    /// [`Error::StoreUnavailable`]; [`Error::TooMany`] if this process holds as many objects as it may.
+    ///
+    /// # Examples
+    /// ```
+    /// use arrow_array::{Int64Array, RecordBatch};
+    /// use plasmon::Table;
+    /// use std::sync::Arc;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let (writer, reader) = (store.connect()?, store.connect()?);
+    /// let numbers = Int64Array::from_iter_values(0..1_000);
+    /// writer.learn("numbers", &RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap())?;
+    ///
+    /// let table: Table = reader.recall("numbers")?;
+    /// writer.forget("numbers")?;
+    /// assert_eq!(table.num_rows(), 1_000); // still there
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[inline]
+    pub fn recall<T: FromObject>(&self, name: &str) -> Result<T> {
+        match self.look_up(name)? {
+            Some(object) => self.convert(name, object),
+            None => Err(self.not_found(name)),
+        }
+    }
+
+    /// Recalls what is bound to `name`, waiting for it until `timeout` has passed. Waiting holds up no other thread.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`]; else as [`recall`](Self::recall).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let (writer, reader) = (store.connect()?, store.connect()?);
+    /// let waiting = std::thread::spawn(move || reader.recall_within::<i64>("result", Duration::from_secs(30)));
+    /// writer.learn("result", &42)?;
+    /// assert_eq!(waiting.join().unwrap()?, 42);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn recall_within<T: FromObject>(&self, name: &str, timeout: Duration) -> Result<T> {
+        let start = Instant::now();
+        loop {
+            if let Some(object) = self.look_up(name)? {
+                return self.convert(name, object);
+            }
+            let Some(left) = timeout.checked_sub(start.elapsed()) else {
+                return Err(self.wait_timeout(name, timeout));
+            };
+            // What is bound now may be forgotten again before it is looked up: then wait once more.
+            self.wait_for(name, 0, left, timeout)?;
+        }
+    }
+
+    /// Waits until `name` is bound with a version above `after_version` (0 for any), and returns that version.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`] if that does not happen within `timeout`.
+    pub fn wait(&self, name: &str, after_version: u64, timeout: Duration) -> Result<u64> {
+        self.wait_for(name, after_version, timeout, timeout)
+    }
+
+    /// Recalls many names from one moment: no commit is seen half done, and no name is older than another.
+    ///
+    /// # Errors
+    /// As [`recall`](Self::recall), but that a name which is not bound is `None`.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", &1)?;
+    /// let objects = brain.recall_many(&["a", "b"])?;
+    /// assert!(objects[0].is_some() && objects[1].is_none());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn recall_many(&self, names: &[&str]) -> Result<Vec<Option<Object>>> {
+        let session = self.session()?;
+        let ids = names.iter().map(|name| Ok(self.prefix.name_id(Name::check(name)?)));
+        let ids = ids.collect::<Result<Vec<NameId>>>()?;
+        for _ in 0..SNAPSHOT_TRIES_MAX {
+            let found =
+                session.index.snapshot(&ids, || session.store_clock_ns(), |entry| pin(&session, entry))?;
+            if let Some(found) = found {
+                return found.into_iter().map(|one| self.held(&session, one)).collect();
+            }
+        }
+        self.find_many(&session, names)
+    }
+
+    /// Whether something is bound to `name`. One look at the shared index.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::StoreUnavailable`].
+    pub fn exists(&self, name: &str) -> Result<bool> {
+        let session = self.session()?;
+        let id = self.prefix.name_id(Name::check(name)?);
+        // The pin protects nothing that is read, so there is none.
+        match session.index.lookup(&id, || session.store_clock_ns(), |_| Ok::<_, Error>(()))? {
+            Lookup::Held { .. } => Ok(true),
+            Lookup::Absent => Ok(false),
+            Lookup::Unsteady => Ok(self.metadata(name)?.is_some()),
+        }
+    }
+
+    /// Unbinds `name`, and returns whether it was bound. Its memory is free once nobody holds the object.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::StoreUnavailable`], [`Error::OutcomeUnknown`].
+    pub fn forget(&self, name: &str) -> Result<bool> {
+        Ok(self.batch()?.forget(name)?.send()?.unbound > 0)
+    }
+
+    /// Unbinds `name` only if it has exactly this version.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`]; else as [`forget`](Self::forget).
+    pub fn forget_if_version(&self, name: &str, version: u64) -> Result<()> {
+        self.batch()?.expect(name, Expect::Version { version })?.forget(name)?.commit().map(drop)
+    }
+
+    /// Number of names bound in this namespace; 0 if there is no such namespace.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    pub fn len(&self) -> Result<u64> {
+        let mine = |info: &NamespaceInfo| info.namespace == self.namespace;
+        Ok(self.namespaces()?.iter().find(|info| mine(info)).map_or(0, |info| info.names))
+    }
+
+    /// Whether no name is bound in this namespace.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The names bound in this namespace that begin with `prefix` (an empty one for all), in order.
+    ///
+    /// They are fetched a page at a time, so names that come or go meanwhile may or may not be among them.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceNotFound`], [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// for name in ["b", "a2", "a1"] {
+    ///     brain.learn(name, &true)?;
+    /// }
+    /// assert_eq!(brain.names("a")?, ["a1", "a2"]);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        Ok(self.list(prefix)?.into_iter().map(|binding| binding.name).collect())
+    }
+
+    /// As [`names`](Self::names), with what the store knows about each.
+    ///
+    /// # Errors
+    /// As [`names`](Self::names).
+    pub fn list(&self, prefix: &str) -> Result<Vec<Metadata>> {
+        self.list_pages(Some(&self.namespace), prefix)
+    }
+
+    /// As [`list`](Self::list), over all namespaces.
+    ///
+    /// # Errors
+    /// As [`names`](Self::names).
+    pub fn list_all(&self, prefix: &str) -> Result<Vec<Metadata>> {
+        self.list_pages(None, prefix)
+    }
+
+    /// The namespaces, in order, and what each holds.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    pub fn namespaces(&self) -> Result<Vec<NamespaceInfo>> {
+        let mut namespaces: Vec<NamespaceInfo> = Vec::new();
+        loop {
+            let after = namespaces.last().map(|info| info.namespace.clone());
+            let page = self.store.ask(&self.trust, &ListNamespaces { after })?;
+            namespaces.extend(page.namespaces);
+            if !page.more {
+                return Ok(namespaces);
+            }
+        }
+    }
+
+    /// Makes sure that this namespace exists.
+    ///
+    /// # Errors
+    /// [`Error::IdTaken`], [`Error::StoreUnavailable`].
+    pub fn register(&self) -> Result<()> {
+        let change = Change::RegisterNamespace { namespace: self.namespace.clone() };
+        self.batch()?.change(change).commit().map(drop)
+    }
+
+    /// Unbinds all names of this namespace and removes it, at one moment. Returns how many names there were.
+    ///
+    /// # Errors
+    /// [`Error::DefaultNamespace`] for `default`, which can only be cleared; [`Error::NamespaceNotFound`].
+    pub fn remove_namespace(&self) -> Result<u64> {
+        let change = Change::RemoveNamespace { namespace: self.namespace.clone() };
+        Ok(self.batch()?.change(change).send()?.unbound)
+    }
+
+    /// Unbinds all names of this namespace, at one moment. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceNotFound`].
+    pub fn clear(&self) -> Result<u64> {
+        let change = Change::ClearNamespace { namespace: self.namespace.clone() };
+        Ok(self.batch()?.change(change).send()?.unbound)
+    }
+
+    /// Everything there is to know about `name`; `None` if it is not bound. One round trip.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::StoreUnavailable`].
+    pub fn metadata(&self, name: &str) -> Result<Option<Metadata>> {
+        let describe = Describe { namespace: self.namespace.clone(), name: Name::new(name)? };
+        let described = self.store.ask(&self.trust, &describe)?;
+        let metadata = match described.metadata.as_str() {
+            "" => serde_json::Value::Null,
+            text => serde_json::from_str(text).map_err(Error::internal)?,
+        };
+        Ok(described.binding.map(|binding| Metadata {
+            description: described.description,
+            metadata,
+            ..Metadata::from(binding)
+        }))
+    }
+
+    /// The store's figures, after a look at every pin. One round trip.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let stats = store.connect()?.stats()?;
+    /// assert_eq!((stats.capacity_bytes, stats.used_bytes), (8 << 20, 0));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn stats(&self) -> Result<Stats> {
+        self.store.ask(&self.trust, &ReadStats {})
+    }
+
+    /// Which process holds which object, by the object's name.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    pub fn pins(&self) -> Result<Vec<PinInfo>> {
+        let mut pins = Vec::new();
+        loop {
+            let page = self.store.ask(&self.trust, &ListPins { skip: pins.len() as u64 })?;
+            pins.extend(page.pins);
+            if !page.more {
+                return Ok(pins);
+            }
+        }
+    }
+
+    /// Ends a process that holds memory, with SIGKILL, and frees what it held. Returns how many sessions it had.
+    ///
+    /// # Errors
+    /// [`Error::UnknownProcess`] if it is no client of this store; [`Error::NotAdmitted`] for other users than the
+    /// store's own and root.
+    pub fn kick(&self, pid: u32) -> Result<u32> {
+        let session = self.session()?;
+        let kicked = session.call(&Kick { pid }).map_err(|error| session.explain(error))?;
+        Ok(kicked.sessions)
+    }
+
+    /// Leaves the store: this process's session ends as soon as no handle needs it. A later call connects again.
+    pub fn disconnect(&self) {
+        self.store.leave();
+    }
+
+    pub(crate) fn session(&self) -> Result<Arc<Session>> {
+        self.store.session(&self.trust)
+    }
+
+    pub(crate) fn namespace_checked(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    #[inline]
+    fn look_up(&self, name: &str) -> Result<Option<Object>> {
+        let session = self.session()?;
+        let id = self.prefix.name_id(Name::check(name)?);
+        let found = session.index.lookup(&id, || session.store_clock_ns(), |entry| pin(&session, entry))?;
+        match found {
+            Lookup::Unsteady => self.find(name),
+            found => self.held(&session, found),
+        }
+    }
+
+    #[inline]
+    fn held(&self, session: &Arc<Session>, found: Lookup<Slot>) -> Result<Option<Object>> {
+        match found {
+            Lookup::Held { entry, number, pin } => {
+                session.note_access(number);
+                Object::new(session, entry, pin).map(Some)
+            }
+            Lookup::Absent | Lookup::Unsteady => Ok(None),
+        }
+    }
+
+    /// The index did not hold still: the store looks the name up and stores the pin.
+    #[cold]
+    fn find(&self, name: &str) -> Result<Option<Object>> {
+        let name = Name::new(name)?;
+        let mut session = self.session()?;
+        for last in [false, true] {
+            let slot = session.take_slot()?;
+            let find = Find { namespace: self.namespace.clone(), name: name.clone(), slot: slot.number() };
+            match session.call(&find) {
+                Ok(found) => {
+                    return found.location.map(|location| located(&session, location, slot)).transpose();
+                }
+                Err(CallError::Lost { .. }) if !last => {
+                    session.lose();
+                    session = self.session()?;
+                }
+                Err(error) => return Err(session.explain(error)),
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    #[cold]
+    fn find_many(&self, session: &Arc<Session>, names: &[&str]) -> Result<Vec<Option<Object>>> {
+        let slots = names.iter().map(|_| session.take_slot()).collect::<Result<Vec<Slot>>>()?;
+        let asked = names.iter().zip(&slots).map(|(name, slot)| {
+            Ok(NameSlot { namespace: self.namespace.clone(), name: Name::new(name)?, slot: slot.number() })
+        });
+        let names = asked.collect::<Result<Vec<NameSlot>>>()?;
+        let found = session.call(&FindMany { names }).map_err(|error| session.explain(error))?;
+        let located = found.locations.into_iter().zip(slots).map(|(found, slot)| match found {
+            FoundOne::At { location } => located(session, location, slot).map(Some),
+            FoundOne::Absent {} => Ok(None),
+        });
+        located.collect()
+    }
+
+    fn wait_for(&self, name: &str, above_version: u64, left: Duration, asked: Duration) -> Result<u64> {
+        let name_checked = Name::new(name)?;
+        let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let wait = Wait { namespace: self.namespace.clone(), name: name_checked, above_version, wait_ms };
+        let patience = left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
+        let mut session = self.session()?;
+        for last in [false, true] {
+            match session.call_for(&wait, patience) {
+                Ok(bound) => return Ok(bound.version),
+                Err(CallError::Failed(Failure::WaitTimeout {})) => return Err(self.wait_timeout(name, asked)),
+                Err(CallError::Lost { .. }) if !last => {
+                    session.lose();
+                    session = self.session()?;
+                }
+                Err(error) => return Err(session.explain(error)),
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    fn list_pages(&self, namespace: Option<&Namespace>, prefix: &str) -> Result<Vec<Metadata>> {
+        let mut bindings: Vec<Metadata> = Vec::new();
+        let mut after: Option<ListedName> = None;
+        loop {
+            let list =
+                ListNames { namespace: namespace.cloned(), prefix: prefix.to_owned(), after, limit: 0 };
+            let page = self.store.ask(&self.trust, &list)?;
+            after = page
+                .names
+                .last()
+                .map(|last| ListedName { namespace: last.namespace.clone(), name: last.name.clone() });
+            bindings.extend(page.names.into_iter().map(Metadata::from));
+            if !page.more {
+                return Ok(bindings);
+            }
+        }
+    }
+
+    #[inline]
+    fn convert<T: FromObject>(&self, name: &str, object: Object) -> Result<T> {
+        if !T::is_kind(object.kind()) {
+            let (namespace, name) = (self.namespace.to_string(), name.to_owned());
+            return Err(Error::WrongKind { namespace, name, asked: T::ASKED, found: object.kind() });
+        }
+        Ok(T::from_object(object)?)
+    }
+
+    #[cold]
+    fn not_found(&self, name: &str) -> Error {
+        Error::NameNotFound { namespace: self.namespace.to_string(), name: name.to_owned() }
+    }
+
+    fn wait_timeout(&self, name: &str, waited: Duration) -> Error {
+        Error::WaitTimeout { namespace: self.namespace.to_string(), name: name.to_owned(), waited }
+    }
+}
+
+/// Takes a slot and publishes a pin for `entry` in it.
+#[inline]
+fn pin(session: &Arc<Session>, entry: &Entry) -> Result<Slot> {
+    let slot = session.take_slot()?;
+    slot.publish(entry);
+    Ok(slot)
+}
+
+/// An object that the store has looked up, and pinned in `slot` unless its value stands in the entry.
+fn located(session: &Arc<Session>, location: Location, slot: Slot) -> Result<Object> {
+    let Location { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header } = location;
+    let entry = Entry { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header };
+    if header.inline().is_some() {
+        return Object::new(session, entry, None);
+    }
+    slot.published_by_store(offset);
+    Object::new(session, entry, Some(slot))
+}
+
+impl From<plasmon_protocol::message::BindingInfo> for Metadata {
+    fn from(info: plasmon_protocol::message::BindingInfo) -> Self {
+        Metadata {
+            namespace: info.namespace.to_string(),
+            name: info.name.to_string(),
+            version: info.version,
+            object_id: ObjectId::from_bytes(info.object_id),
+            len_bytes: info.len_bytes,
+            kind: info.kind,
+            created: SystemTime::UNIX_EPOCH + Duration::from_nanos(info.created_ns),
+            writer_pid: info.writer_pid,
+            writer_uid: info.writer_uid,
+            description: String::new(),
+            metadata: serde_json::Value::Null,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One connection to the store: a request, then its answer.
+
+use crate::error::{Error, Result};
+use interprocess::{
+    local_socket::{ConnectOptions, GenericFilePath, Stream as AnyStream, ToFsName},
+    os::unix::uds_local_socket::Stream,
+};
+use nix::sys::socket::{MsgFlags, recv, send};
+use plasmon_protocol::{
+    frame::{FrameHeader, HEADER_BYTES},
+    index_of,
+    message::{Attached, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome},
+};
+use plasmon_shm::Kernel;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+    time::Duration,
+};
+
+/// Why a call got no answer.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The store answered that it did not do it.
+    Failed(Failure),
+    /// The connection broke. `sent` says whether the store may have got the request.
+    Lost { source: io::Error, sent: bool },
+    /// No answer came in time; the request may still be carried out.
+    TimedOut,
+    /// The request could not be made, or the answer not be understood.
+    Other(Error),
+}
+
+/// One connection to the store. Whoever gets an error other than [`CallError::Failed`] drops it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Stream,
+    buffer: Vec<u8>,
+    next_request: u64,
+}
+
+/// A store that was reached, and who runs it.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) connection: Connection,
+    pub(crate) store_uid: u32,
+}
+
+impl Connection {
+    /// Connects, and asks the kernel who listens.
+    pub(crate) fn open(socket: &Path) -> io::Result<Reached> {
+        let name = socket.to_fs_name::<GenericFilePath>()?;
+        let AnyStream::UdSocket(stream) = ConnectOptions::new().name(name).connect_sync()?;
+        let store_uid =
+            match plasmon_shm::peer(stream.as_fd(), &Kernel { peer_pidfd: false, ..Kernel::detect() }) {
+                Ok(peer) => peer.uid,
+                Err(error) => return Err(io::Error::other(error)),
+            };
+        let connection = Connection { stream, buffer: Vec::new(), next_request: 1 };
+        Ok(Reached { connection, store_uid })
+    }
+
+    /// Begins a session on this connection, which becomes its lifeline.
+    pub(crate) fn begin_session(&mut self, patience: Duration) -> Result<(Welcome, Vec<OwnedFd>), CallError> {
+        self.ask_with_fds(&Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} }, patience)
+    }
+
+    /// Joins the session with this token.
+    pub(crate) fn join(&mut self, token: [u8; 16], patience: Duration) -> Result<(), CallError> {
+        self.send(&Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token } })?;
+        self.receive::<Attached>(Some(patience)).map(drop)
+    }
+
+    /// Sends a request and waits for its answer, `patience` long or for ever.
+    pub(crate) fn call<R: Request>(
+        &mut self,
+        request: &R,
+        patience: Option<Duration>,
+    ) -> Result<R::Reply, CallError> {
+        self.send(request)?;
+        self.receive(patience)
+    }
+
+    /// As [`call`](Self::call), for an answer that comes with descriptors.
+    pub(crate) fn ask_with_fds<R: Request>(
+        &mut self,
+        request: &R,
+        patience: Duration,
+    ) -> Result<(R::Reply, Vec<OwnedFd>), CallError> {
+        self.send(request)?;
+        self.set_patience(Some(patience))?;
+        let mut buffer = vec![0; 64 << 10];
+        // Descriptors come with the first byte of their message, so one call gets them; the rest may come later.
+        let (mut len, fds) = plasmon_shm::receive(self.stream.as_fd(), &mut buffer).map_err(|error| {
+            if error.is_would_block() { CallError::TimedOut } else { lost(io::Error::other(error)) }
+        })?;
+        if len == 0 {
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        while len < HEADER_BYTES {
+            len += self.read_some(&mut buffer[len..HEADER_BYTES])?;
+        }
+        let header = self.check_header(&buffer)?;
+        let end = HEADER_BYTES + index_of(header.len_bytes.into());
+        if end > buffer.len() {
+            return Err(CallError::Other(Error::internal("the store's first answer is too long")));
+        }
+        while len < end {
+            len += self.read_some(&mut buffer[len..end])?;
+        }
+        let reply = parse(header, buffer[HEADER_BYTES..end].to_vec())?;
+        Ok((reply, fds))
+    }
+
+    /// Sends a message that is not answered.
+    pub(crate) fn send<M: Message>(&mut self, message: &M) -> Result<(), CallError> {
+        self.buffer.clear();
+        message.frame(self.next_request, &mut self.buffer).map_err(|error| CallError::Other(error.into()))?;
+        let mut sent = 0;
+        while sent < self.buffer.len() {
+            match send(self.stream.as_fd().as_raw_fd(), &self.buffer[sent..], MsgFlags::MSG_NOSIGNAL) {
+                Ok(len) => sent += len,
+                Err(nix::Error::EINTR) => {}
+                // A request that did not go out whole is no request: the store does nothing with a part of one.
+                Err(error) => return Err(CallError::Lost { source: error.into(), sent: false }),
+            }
+        }
+        self.buffer.shrink_to(256 << 10);
+        Ok(())
+    }
+
+    fn receive<M: Message>(&mut self, patience: Option<Duration>) -> Result<M, CallError> {
+        self.set_patience(patience)?;
+        let mut header = [0; HEADER_BYTES];
+        self.read_exact(&mut header)?;
+        let header = self.check_header(&header)?;
+        let mut body = vec![0; index_of(header.len_bytes.into())];
+        self.read_exact(&mut body)?;
+        parse(header, body)
+    }
+
+    fn check_header(&mut self, bytes: &[u8]) -> Result<FrameHeader, CallError> {
+        let header = bytes.first_chunk().expect("callers read a whole header");
+        let header = FrameHeader::parse(header).map_err(|error| CallError::Other(error.into()))?;
+        // 0 is a last word that answers no request in particular.
+        if header.request_id != self.next_request && header.request_id != 0 {
+            let what = format!("the store answered request {}, not {}", header.request_id, self.next_request);
+            return Err(CallError::Other(Error::internal(what)));
+        }
+        self.next_request += 1;
+        Ok(header)
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> Result<(), CallError> {
+        let mut len = 0;
+        while len < into.len() {
+            len += self.read_some(&mut into[len..])?;
+        }
+        Ok(())
+    }
+
+    fn read_some(&self, into: &mut [u8]) -> Result<usize, CallError> {
+        loop {
+            match recv(self.stream.as_fd().as_raw_fd(), into, MsgFlags::empty()) {
+                Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(len) => return Ok(len),
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Err(CallError::TimedOut),
+                Err(error) => return Err(lost(error.into())),
+            }
+        }
+    }
+
+    fn set_patience(&self, patience: Option<Duration>) -> Result<(), CallError> {
+        // A timeout of zero would mean none at all.
+        let patience = patience.map(|patience| patience.max(Duration::from_millis(1)));
+        self.stream.inner().set_read_timeout(patience).map_err(lost)
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+fn lost(source: io::Error) -> CallError {
+    CallError::Lost { source, sent: true }
+}
+
+fn parse<M: Message>(header: FrameHeader, body: Vec<u8>) -> Result<M, CallError> {
+    if header.kind == Failed::KIND {
+        let failed = Failed::parse(body.into()).map_err(|error| CallError::Other(error.into()))?;
+        return Err(CallError::Failed(failed.failure));
+    }
+    if header.kind != M::KIND {
+        let what = format!("the store answered with message {} instead of {}", header.kind, M::KIND);
+        return Err(CallError::Other(Error::internal(what)));
+    }
+    M::parse(body.into()).map_err(|error| CallError::Other(error.into()))
+}

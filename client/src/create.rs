@@ -1,0 +1,269 @@
+//! Writing an object in place: bytes of a known length, or a table batch by batch.
+
+use crate::{
+    brain::Brain,
+    codec::BytesFrame,
+    error::{Error, Result},
+    learn::LearnOptions,
+    lease::Lease,
+};
+use arrow_array::RecordBatch;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
+use arrow_schema::Schema;
+use plasmon_protocol::{
+    index_of,
+    object::{Flags, Header, Kind},
+};
+use std::{
+    io::{self, Write},
+    ops::{Deref, DerefMut},
+};
+
+/// Bytes being written in place, in shared memory that no other process sees yet. Made by [`Brain::create`].
+///
+/// Dereferences to the bytes, zero or left over from other objects at first. Dropped without [`seal`](Self::seal),
+/// it leaves nothing behind.
+///
+/// ```
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let mut image = brain.create("image", 1_000_000)?;
+/// image.fill(7);
+/// image.seal()?;
+/// assert!(brain.recall::<plasmon::Blob>("image")?.iter().all(|&byte| byte == 7));
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[must_use = "dropped without `seal`, nothing is learned"]
+#[derive(Debug)]
+pub struct Writable {
+    brain: Brain,
+    name: String,
+    frame: BytesFrame,
+    lease: Lease,
+}
+
+impl Writable {
+    fn data(&self) -> std::ops::Range<usize> {
+        let start = index_of(self.frame.data_offset());
+        start..start + index_of(self.frame.data_len())
+    }
+
+    /// Makes the bytes immutable and binds the name to them. Returns the binding's version.
+    ///
+    /// # Errors
+    /// As [`Brain::learn`].
+    pub fn seal(self) -> Result<u64> {
+        self.seal_with(&LearnOptions::default())
+    }
+
+    /// As [`seal`](Self::seal), with a description, metadata or a condition.
+    ///
+    /// # Errors
+    /// As [`Brain::learn_with`].
+    pub fn seal_with(mut self, options: &LearnOptions) -> Result<u64> {
+        let len = index_of(self.frame.len_bytes());
+        let (prefix, suffix) = (self.frame.prefix(), self.frame.suffix());
+        let bytes = &mut self.lease.bytes_mut()[..len];
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        bytes[len - suffix.len()..].copy_from_slice(suffix);
+        let written = self.lease.written(self.frame.len_bytes(), false);
+        let header = self.frame.header();
+        self.brain.batch()?.bind_written(&self.name, options, header, written)?.commit()
+    }
+}
+
+impl Deref for Writable {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.lease.bytes()[self.data()]
+    }
+}
+
+impl DerefMut for Writable {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let data = self.data();
+        &mut self.lease.bytes_mut()[data]
+    }
+}
+
+/// A table being written in place, batch by batch, for tables whose length is not known or which should not be held
+/// twice. Made by [`Brain::writer`]. Dropped without [`finish`](Self::finish), it leaves nothing behind.
+///
+/// ```
+/// use arrow_array::{Int64Array, RecordBatch};
+/// use std::sync::Arc;
+///
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let batch = |n: i64| {
+///     let numbers = Int64Array::from_iter_values(n..n + 1_000);
+///     RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap()
+/// };
+/// let mut writer = brain.writer("numbers", &batch(0).schema())?;
+/// for n in 0..10 {
+///     writer.write(&batch(n * 1_000))?;
+/// }
+/// writer.finish()?;
+/// assert_eq!(brain.recall::<plasmon::Table>("numbers")?.num_rows(), 10_000);
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[must_use = "dropped without `finish`, nothing is learned"]
+pub struct TableWriter {
+    brain: Brain,
+    name: String,
+    writer: FileWriter<LeaseSink>,
+    rows: u64,
+}
+
+impl TableWriter {
+    /// Appends a batch, which must have the writer's schema.
+    ///
+    /// # Errors
+    /// [`Error::StoreFull`] if the table does not fit; [`Error::Codec`] if the batch has another schema, or if a
+    /// dictionary of an earlier batch was replaced (only one dictionary for each column fits an IPC file).
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let result = self.writer.write(batch);
+        self.rows += batch.num_rows() as u64;
+        self.explain(result)
+    }
+
+    /// Rows written so far.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.writer.get_ref().written as u64
+    }
+
+    /// Makes the table immutable and binds the name to it. Returns the binding's version.
+    ///
+    /// # Errors
+    /// As [`Brain::learn`].
+    pub fn finish(self) -> Result<u64> {
+        self.finish_with(&LearnOptions::default())
+    }
+
+    /// As [`finish`](Self::finish), with a description, metadata or a condition.
+    ///
+    /// # Errors
+    /// As [`Brain::learn_with`].
+    pub fn finish_with(mut self, options: &LearnOptions) -> Result<u64> {
+        let result = self.writer.finish();
+        self.explain(result)?;
+        let LeaseSink { lease, written, .. } = self.writer.into_inner().map_err(codec_error)?;
+        let lease = lease.ok_or_else(|| Error::internal("nothing was written"))?;
+        let header = Header { flags: Flags::OUR_ENCODER, ..Header::new(Kind::TABLE) };
+        let written = lease.written(written as u64, false);
+        self.brain.batch()?.bind_written(&self.name, options, header, written)?.commit()
+    }
+
+    /// The store's own words, where it was the store that refused.
+    fn explain(&mut self, result: Result<(), arrow_schema::ArrowError>) -> Result<()> {
+        match (result, self.writer.get_mut().refusal.take()) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(refusal)) => Err(refusal),
+            (Err(error), None) => Err(codec_error(error)),
+        }
+    }
+}
+
+fn codec_error(error: arrow_schema::ArrowError) -> Error {
+    Error::Codec(crate::codec::CodecError::Arrow { doing: "write the table", source: error })
+}
+
+/// Where a table's bytes go: a lease that grows.
+#[derive(Debug)]
+struct LeaseSink {
+    session: std::sync::Arc<crate::session::Session>,
+    lease: Option<Lease>,
+    written: usize,
+    refusal: Option<Error>,
+}
+
+/// Smallest lease of a growing table, in bytes.
+const FIRST_LEASE_BYTES: u64 = 1 << 20;
+
+impl LeaseSink {
+    fn make_room(&mut self, more: usize) -> Result<()> {
+        let needed = (self.written + more) as u64;
+        let session = &self.session;
+        match &mut self.lease {
+            None => {
+                let wanted = needed.max(FIRST_LEASE_BYTES);
+                // The usual length first; if there is no room for that, what is needed now.
+                let lease = Lease::get(session, wanted).or_else(|_| Lease::get(session, needed));
+                self.lease = Some(lease.map_err(|error| session.explain(error))?);
+            }
+            Some(lease) if lease.len_bytes() < needed => {
+                // Twice as long each time, so that a lease that cannot grow in place is copied seldom.
+                let wanted = needed.max(lease.len_bytes() * 2);
+                let written = self.written as u64;
+                let result = lease.extend(written, wanted).or_else(|_| lease.extend(written, needed));
+                result.map_err(|error| session.explain(error))?;
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Write for LeaseSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(refusal) = self.make_room(bytes.len()) {
+            let error = io::Error::other(refusal.to_string());
+            self.refusal = Some(refusal);
+            return Err(error);
+        }
+        let lease = self.lease.as_mut().expect("there is room now");
+        lease.bytes_mut()[self.written..self.written + bytes.len()].copy_from_slice(bytes);
+        self.written += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Brain {
+    /// Gets `len_bytes` of shared memory to write bytes into, which become the object `name` when they are sealed.
+    /// They are recalled as [`Blob`](crate::Blob).
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::StoreFull`], [`Error::NotWritable`].
+    pub fn create(&self, name: &str, len_bytes: u64) -> Result<Writable> {
+        plasmon_protocol::name::Name::check(name)?;
+        let frame = BytesFrame::new(len_bytes)?;
+        let session = self.session()?;
+        if session.writable.is_none() {
+            return Err(Error::NotWritable { len_bytes });
+        }
+        let lease = Lease::get_whole(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;
+        Ok(Writable { brain: self.clone(), name: name.to_owned(), frame, lease })
+    }
+
+    /// Begins a table of `schema` that is written batch by batch, and becomes the object `name` when it is finished.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::StoreFull`], [`Error::NotWritable`].
+    pub fn writer(&self, name: &str, schema: &Schema) -> Result<TableWriter> {
+        plasmon_protocol::name::Name::check(name)?;
+        let session = self.session()?;
+        if session.writable.is_none() {
+            return Err(Error::NotWritable { len_bytes: FIRST_LEASE_BYTES });
+        }
+        let options = IpcWriteOptions::try_new(64, false, arrow_schema_version()).map_err(codec_error)?;
+        let sink = LeaseSink { session, lease: None, written: 0, refusal: None };
+        let writer = FileWriter::try_new_with_options(sink, schema, options).map_err(codec_error)?;
+        Ok(TableWriter { brain: self.clone(), name: name.to_owned(), writer, rows: 0 })
+    }
+}
+
+fn arrow_schema_version() -> arrow_ipc::MetadataVersion {
+    arrow_ipc::MetadataVersion::V5
+}

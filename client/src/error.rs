@@ -1,0 +1,323 @@
+//! Why a call on the store did not do what was asked.
+
+use crate::codec::{CodecError, Kind};
+use plasmon_protocol::{
+    codec::DecodeError,
+    frame::FrameError,
+    message::{Expect, Failure, NoRoom},
+    name::NameError,
+    pins::RegionError,
+};
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+/// What a call on the store returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call on the store did not do what was asked. After any of these nothing has changed, unless the variant says
+/// otherwise.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the fields' names and the message say it")]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing is bound to the name.
+    #[error(
+        "nothing is bound to {name:?} in namespace {namespace:?}; learn it first, or wait for it with a timeout"
+    )]
+    NameNotFound { namespace: String, name: String },
+    /// There is no such namespace.
+    #[error("there is no namespace {namespace:?}; learning in it makes it")]
+    NamespaceNotFound { namespace: String },
+    /// The namespace `default` always exists.
+    #[error("the namespace \"default\" cannot be removed; clear it instead")]
+    DefaultNamespace,
+    /// A namespace or a name breaks its rule.
+    #[error(transparent)]
+    BadName(#[from] NameError),
+    /// The objects do not fit.
+    #[error("{0}")]
+    StoreFull(Box<Full>),
+    /// As many names are bound as the store can hold.
+    #[error(
+        "no room for {requested} new names: {used} of {limit} are bound; forget some, or start the store with a larger \
+         --max-objects"
+    )]
+    IndexFull { requested: u64, used: u64, limit: u64 },
+    /// A condition (`if_absent`, `if_version`) did not hold.
+    #[error("{}", conditional(.namespace, .name, .expect, *.found))]
+    ConditionFailed { namespace: String, name: String, expect: Expect, found: Option<u64> },
+    /// The name was not bound in time.
+    #[error("{name:?} in namespace {namespace:?} was not bound within {} seconds", .waited.as_secs_f64())]
+    WaitTimeout { namespace: String, name: String, waited: Duration },
+    /// No store answers. Values already recalled stay valid; a later call connects again when a store is back.
+    #[error("no store answers at {}; start one with: plasmon-store --size 1GiB", tried(.sockets))]
+    StoreUnavailable { sockets: Vec<PathBuf>, source: Option<io::Error> },
+    /// The store went away after the change was sent and before it answered: it may or may not have happened.
+    #[error(
+        "the store at {} went away before it answered: the change may or may not have happened; look, or make it again \
+         with if_version", .socket.display()
+    )]
+    OutcomeUnknown { socket: PathBuf, source: io::Error },
+    /// The store did not answer in time; a change that was sent may or may not have happened.
+    #[error("the store at {} did not answer within {} seconds", .socket.display(), .waited.as_secs_f64())]
+    NoAnswer { socket: PathBuf, waited: Duration },
+    /// The store belongs to another user, who could show this process anything.
+    #[error(
+        "the store at {} is run by uid {uid}, not by this user or root; name the uid with trust_store_of if you trust it",
+        .socket.display()
+    )]
+    UntrustedStore { socket: PathBuf, uid: u32 },
+    /// The store does not admit this user.
+    #[error(
+        "the store of uid {store_uid} does not admit uid {uid}; its operator can, with --allow-uid {uid}"
+    )]
+    NotAdmitted { uid: u32, store_uid: u32 },
+    /// Client and store speak different versions of the protocol.
+    #[error("this client speaks protocol {client}, the store speaks {store}; bring both to the same release")]
+    VersionMismatch { client: u32, store: u32 },
+    /// A limit on a number of things is reached.
+    #[error("too many {what}: the limit is {limit}")]
+    TooMany { what: String, limit: u64 },
+    /// Something is longer than allowed.
+    #[error("{what} of {found_bytes} bytes is longer than {limit_bytes} bytes")]
+    TooLarge { what: String, found_bytes: u64, limit_bytes: u64 },
+    /// The object is of another kind than what it was recalled as.
+    #[error("{name:?} in namespace {namespace:?} holds a value of kind {found}, and was recalled as {asked}")]
+    WrongKind { namespace: String, name: String, asked: &'static str, found: Kind },
+    /// A value could not be encoded, or an object could not be decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// This session may learn by message only, and the object is too large for one.
+    #[error(
+        "an object of {len_bytes} bytes is written into shared memory, which the store allows its own user and root only"
+    )]
+    NotWritable { len_bytes: u64 },
+    /// One commit changes a name twice.
+    #[error("{name:?} in namespace {namespace:?} is changed twice in one batch")]
+    NamedTwice { namespace: String, name: String },
+    /// Another namespace or name has the same id.
+    #[error("{wanted:?} has the same id as {holder:?}; choose another name")]
+    IdTaken { wanted: String, holder: String },
+    /// User metadata is not a JSON object.
+    #[error("metadata is a JSON object, and this is {found}")]
+    MetadataNotAnObject { found: &'static str },
+    /// No client of the store is this process.
+    #[error("process {pid} has no session here")]
+    UnknownProcess { pid: u32 },
+    /// Client and store misunderstand each other, or the machine refused something: a defect, worth a report.
+    #[error("{what}")]
+    Internal { what: String },
+}
+
+/// The figures of a full store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Full {
+    /// Bytes that were asked for.
+    pub requested_bytes: u64,
+    /// Capacity of the store.
+    pub capacity_bytes: u64,
+    /// Bytes used, limbo included.
+    pub used_bytes: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Largest single object that would fit.
+    pub largest_free_bytes: u64,
+    /// Bytes without a name that processes still hold.
+    pub limbo_bytes: u64,
+    /// Set if there is room in the arena but not enough memory in the machine to back it: bytes backed so far.
+    pub populated_bytes: Option<u64>,
+    /// The processes that hold most of limbo: pid, command, bytes.
+    pub holders: Vec<(u32, String, u64)>,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Full {
+            requested_bytes,
+            capacity_bytes,
+            used_bytes,
+            free_bytes,
+            largest_free_bytes,
+            limbo_bytes,
+            ..
+        } = self;
+        write!(
+            f,
+            "no room for {requested_bytes} bytes: {used_bytes} of {capacity_bytes} bytes are used, {free_bytes} are free, \
+             the largest free extent is {largest_free_bytes} bytes, and {limbo_bytes} bytes are forgotten but still held"
+        )?;
+        for (pid, command, bytes) in &self.holders {
+            write!(f, "; process {pid} ({command}) holds {bytes} of them")?;
+        }
+        match self.populated_bytes {
+            Some(populated) => write!(
+                f,
+                "; the machine has too little memory to back more than {populated} bytes of the arena: free some, or \
+                 start the store with a smaller --size"
+            ),
+            None if requested_bytes > capacity_bytes => write!(f, "; start the store with a larger --size"),
+            None => write!(f, "; forget something, or start the store with a larger --size"),
+        }
+    }
+}
+
+impl Error {
+    /// Whether a name or a namespace was not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::NameNotFound { .. } | Error::NamespaceNotFound { .. })
+    }
+
+    /// Whether no store can be reached now, and a later call may succeed.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Error::StoreUnavailable { .. } | Error::OutcomeUnknown { .. } | Error::NoAnswer { .. })
+    }
+
+    /// Whether the same call may succeed later without anybody changing how it is made.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::StoreFull(_)
+            | Error::IndexFull { .. }
+            | Error::WaitTimeout { .. }
+            | Error::StoreUnavailable { .. }
+            | Error::OutcomeUnknown { .. }
+            | Error::NoAnswer { .. }
+            | Error::TooMany { .. }
+            | Error::NameNotFound { .. }
+            | Error::NamespaceNotFound { .. }
+            | Error::ConditionFailed { .. } => true,
+            Error::DefaultNamespace
+            | Error::BadName(_)
+            | Error::UntrustedStore { .. }
+            | Error::NotAdmitted { .. }
+            | Error::VersionMismatch { .. }
+            | Error::TooLarge { .. }
+            | Error::WrongKind { .. }
+            | Error::Codec(_)
+            | Error::NotWritable { .. }
+            | Error::NamedTwice { .. }
+            | Error::IdTaken { .. }
+            | Error::MetadataNotAnObject { .. }
+            | Error::UnknownProcess { .. }
+            | Error::Internal { .. } => false,
+        }
+    }
+
+    pub(crate) fn internal(what: impl fmt::Display) -> Error {
+        Error::Internal { what: what.to_string() }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure {
+            Failure::VersionMismatch { client, store } => Error::VersionMismatch { client, store },
+            Failure::NotAdmitted { uid, store_uid } => Error::NotAdmitted { uid, store_uid },
+            Failure::TooMany { what, limit } => Error::TooMany { what, limit },
+            Failure::ConditionFailed { namespace, name, expect, found } => {
+                let (namespace, name) = (namespace.to_string(), name.to_string());
+                Error::ConditionFailed { namespace, name, expect, found }
+            }
+            Failure::StoreFull { room } => Error::StoreFull(Box::new(room.into())),
+            Failure::IndexFull { requested, used, limit } => Error::IndexFull { requested, used, limit },
+            Failure::UnknownNamespace { namespace } => {
+                Error::NamespaceNotFound { namespace: namespace.to_string() }
+            }
+            Failure::DefaultNamespace {} => Error::DefaultNamespace,
+            Failure::IdTaken { wanted, holder } => Error::IdTaken { wanted, holder },
+            Failure::NamedTwice { namespace, name } => {
+                Error::NamedTwice { namespace: namespace.to_string(), name: name.to_string() }
+            }
+            Failure::TooLarge { what, found_bytes, limit_bytes } => {
+                Error::TooLarge { what, found_bytes, limit_bytes }
+            }
+            Failure::UnknownProcess { pid } => Error::UnknownProcess { pid },
+            Failure::NotWritable {} => Error::NotWritable { len_bytes: 0 },
+            Failure::UnknownSession {} | Failure::ShuttingDown {} => {
+                Error::StoreUnavailable { sockets: Vec::new(), source: None }
+            }
+            Failure::Malformed { reason } => {
+                Error::internal(format!("the store did not understand a request: {reason}"))
+            }
+            Failure::UnknownRequest { kind } => {
+                Error::internal(format!("the store does not know request {kind}"))
+            }
+            Failure::BadLease { lease, reason } => Error::internal(format!("lease {lease}: {reason}")),
+            Failure::BadSlot { slot } => Error::internal(format!("pin slot {slot} was not free")),
+            Failure::WaitTimeout {} => Error::internal("a wait ended that was not asked for"),
+            Failure::Internal { reason } => Error::internal(format!("the store failed: {reason}")),
+        }
+    }
+}
+
+impl From<NoRoom> for Full {
+    fn from(room: NoRoom) -> Full {
+        Full {
+            requested_bytes: room.requested_bytes,
+            capacity_bytes: room.capacity_bytes,
+            used_bytes: room.used_bytes,
+            free_bytes: room.free_bytes,
+            largest_free_bytes: room.largest_free_bytes,
+            limbo_bytes: room.limbo_bytes,
+            populated_bytes: room.populated_bytes,
+            holders: room
+                .holders
+                .into_iter()
+                .map(|holder| (holder.pid, holder.command, holder.bytes))
+                .collect(),
+        }
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Error {
+        Error::internal(format!("the store sent what cannot be read: {error}"))
+    }
+}
+
+impl From<FrameError> for Error {
+    fn from(error: FrameError) -> Error {
+        match error {
+            FrameError::TooLong { len_bytes } => Error::TooLarge {
+                what: "a request".to_owned(),
+                found_bytes: len_bytes.into(),
+                limit_bytes: plasmon_protocol::limits::FRAME_BYTES_MAX.into(),
+            },
+            other => Error::internal(other),
+        }
+    }
+}
+
+impl From<RegionError> for Error {
+    fn from(error: RegionError) -> Error {
+        Error::internal(error)
+    }
+}
+
+impl From<plasmon_shm::Error> for Error {
+    fn from(error: plasmon_shm::Error) -> Error {
+        Error::internal(error)
+    }
+}
+
+fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>) -> String {
+    let wanted = match expect {
+        Expect::Absent {} => "to be absent".to_owned(),
+        Expect::Present {} => "to be bound".to_owned(),
+        Expect::Version { version } => format!("to have version {version}"),
+    };
+    let found =
+        found.map_or_else(|| "it is not bound".to_owned(), |version| format!("it has version {version}"));
+    format!("{name:?} in namespace {namespace:?} was expected {wanted}, and {found}")
+}
+
+fn tried(sockets: &[PathBuf]) -> String {
+    match sockets {
+        [] => "the socket it had".to_owned(),
+        sockets => {
+            sockets.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", nor at ")
+        }
+    }
+}

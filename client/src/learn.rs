@@ -1,0 +1,353 @@
+//! Learning: one commit, of one binding or of many.
+
+use crate::{
+    brain::Brain,
+    codec::{Learn, Prepared, Table},
+    connection::CallError,
+    error::{Error, Result},
+    lease::{KeptLease, Lease, Written},
+    session::Session,
+};
+use plasmon_protocol::{
+    limits::{DESCRIPTION_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, METADATA_BYTES_MAX},
+    message::{Bind, Change, Commit, Committed, Condition, Expect, Payload},
+    name::Name,
+    object::Header,
+};
+use std::sync::Arc;
+
+/// What goes with a value when it is learned. The default changes nothing about a plain learn.
+///
+/// ```
+/// use plasmon::LearnOptions;
+///
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// brain.learn_with("rate", &0.5, &LearnOptions::new().description("per hour").if_absent())?;
+/// let again = brain.learn_with("rate", &0.7, &LearnOptions::new().if_absent());
+/// assert!(matches!(again, Err(plasmon::Error::ConditionFailed { .. })));
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct LearnOptions {
+    description: Option<String>,
+    metadata: Option<serde_json::Value>,
+    expect: Option<Expect>,
+}
+
+impl LearnOptions {
+    /// Nothing goes with the value.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A description for people, at most 64 KiB. Without one, a rebound name keeps the one it has; an empty one
+    /// clears it.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.description = Some(text.into());
+        self
+    }
+
+    /// Metadata of the user: a JSON object of at most 64 KiB as text. Without it, a rebound name keeps what it has;
+    /// an empty object clears it.
+    #[must_use]
+    pub fn metadata(mut self, object: serde_json::Value) -> Self {
+        self.metadata = Some(object);
+        self
+    }
+
+    /// Only if nothing is bound to the name.
+    #[must_use]
+    pub fn if_absent(mut self) -> Self {
+        self.expect = Some(Expect::Absent {});
+        self
+    }
+
+    /// Only if the name has exactly this version, as returned by an earlier learn or recall: compare and set.
+    #[must_use]
+    pub fn if_version(mut self, version: u64) -> Self {
+        self.expect = Some(Expect::Version { version });
+        self
+    }
+}
+
+/// Many changes that become visible at one moment, or not at all. Made by [`Brain::batch`].
+///
+/// ```
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let version = brain.batch()?.learn("from", &100)?.learn("to", &200)?.forget("draft")?.commit()?;
+/// let objects = brain.recall_many(&["from", "to"])?;
+/// assert!(objects.iter().flatten().all(|object| object.version() == version));
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[must_use = "nothing happens before `commit`"]
+pub struct Batch {
+    brain: Brain,
+    session: Arc<Session>,
+    conditions: Vec<Condition>,
+    changes: Vec<Change>,
+    end_leases: Vec<u64>,
+    rest: Option<KeptLease>,
+    /// Bytes of payloads that travel in the message.
+    inline_bytes: usize,
+}
+
+/// Room in a frame that is left for names, descriptions and headers.
+const INLINE_BATCH_BYTES_MAX: usize = FRAME_BYTES_MAX as usize / 2;
+
+impl Batch {
+    pub(crate) fn new(brain: &Brain) -> Result<Batch> {
+        Ok(Batch {
+            brain: brain.clone(),
+            session: brain.session()?,
+            conditions: Vec::new(),
+            changes: Vec::new(),
+            end_leases: Vec::new(),
+            rest: None,
+            inline_bytes: 0,
+        })
+    }
+
+    /// Binds `name` to a new object made of `value`. The value is copied now, into the batch or into shared memory.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::Codec`], [`Error::StoreFull`].
+    pub fn learn<V: Learn + ?Sized>(self, name: &str, value: &V) -> Result<Batch> {
+        self.learn_with(name, value, &LearnOptions::default())
+    }
+
+    /// As [`learn`](Self::learn), with what `options` add.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn learn_with<V: Learn + ?Sized>(
+        mut self,
+        name: &str,
+        value: &V,
+        options: &LearnOptions,
+    ) -> Result<Batch> {
+        let prepared = value.prepare()?;
+        let name = self.add_condition(name, options)?;
+        let payload = self.place(&prepared)?;
+        self.bind(name, options, prepared.header(), payload)?;
+        Ok(self)
+    }
+
+    /// Unbinds `name`; nothing happens if it is not bound.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    pub fn forget(mut self, name: &str) -> Result<Batch> {
+        let (namespace, name) = (self.brain.namespace_checked().clone(), Name::new(name)?);
+        self.changes.push(Change::Unbind { namespace, name });
+        Ok(self)
+    }
+
+    /// Makes everything visible, and returns the version that all new bindings have.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`], [`Error::StoreFull`], [`Error::IndexFull`], [`Error::NamedTwice`] and others; then
+    /// nothing has changed. [`Error::OutcomeUnknown`] if the store went away before it answered.
+    pub fn commit(self) -> Result<u64> {
+        Ok(self.send()?.version)
+    }
+
+    pub(crate) fn change(mut self, change: Change) -> Batch {
+        self.changes.push(change);
+        self
+    }
+
+    pub(crate) fn expect(mut self, name: &str, expect: Expect) -> Result<Batch> {
+        let (namespace, name) = (self.brain.namespace_checked().clone(), Name::new(name)?);
+        self.conditions.push(Condition { namespace, name, expect });
+        Ok(self)
+    }
+
+    /// Adds a binding whose object stands in a lease already.
+    pub(crate) fn bind_written(
+        mut self,
+        name: &str,
+        options: &LearnOptions,
+        header: Header,
+        written: Written,
+    ) -> Result<Batch> {
+        let name = self.add_condition(name, options)?;
+        self.end_leases.extend(written.end_lease);
+        self.rest = written.rest;
+        self.bind(name, options, header, written.payload)?;
+        Ok(self)
+    }
+
+    fn add_condition(&mut self, name: &str, options: &LearnOptions) -> Result<Name> {
+        let name = Name::new(name)?;
+        if let Some(expect) = options.expect.clone() {
+            let namespace = self.brain.namespace_checked().clone();
+            self.conditions.push(Condition { namespace, name: name.clone(), expect });
+        }
+        Ok(name)
+    }
+
+    /// Copies the object to where it travels or stays: small ones into the message, others into a lease.
+    fn place(&mut self, prepared: &Prepared<'_>) -> Result<Payload> {
+        let len_bytes = prepared.len_bytes();
+        let len = plasmon_protocol::index_of(len_bytes);
+        if len_bytes <= INLINE_BYTES_MAX.into() && self.inline_bytes + len <= INLINE_BATCH_BYTES_MAX {
+            self.inline_bytes += len;
+            return Ok(Payload::Inline { bytes: prepared.to_vec()?.into() });
+        }
+        if self.session.writable.is_none() {
+            return Err(Error::NotWritable { len_bytes });
+        }
+        let mut lease = Lease::get(&self.session, len_bytes).map_err(|error| self.session.explain(error))?;
+        prepared.write_into(&mut lease.bytes_mut()[..len])?;
+        // The first object's lease may be kept for the next learn.
+        let written = lease.written(len_bytes, self.changes.is_empty());
+        self.end_leases.extend(written.end_lease);
+        self.rest = self.rest.take().or(written.rest);
+        Ok(written.payload)
+    }
+
+    fn bind(&mut self, name: Name, options: &LearnOptions, header: Header, payload: Payload) -> Result<()> {
+        let too_long = |what: &str, text: &str, limit: u32| {
+            let (what, found_bytes, limit_bytes) = (what.to_owned(), text.len() as u64, limit.into());
+            if found_bytes > limit_bytes {
+                Err(Error::TooLarge { what, found_bytes, limit_bytes })
+            } else {
+                Ok(())
+            }
+        };
+        let description = options.description.clone();
+        if let Some(text) = &description {
+            too_long("a description", text, DESCRIPTION_BYTES_MAX)?;
+        }
+        let metadata = options.metadata.as_ref().map(metadata_text).transpose()?;
+        if let Some(text) = &metadata {
+            too_long("metadata", text, METADATA_BYTES_MAX)?;
+        }
+        let namespace = self.brain.namespace_checked().clone();
+        self.changes
+            .push(Change::Bind { bind: Bind { namespace, name, description, metadata, header, payload } });
+        Ok(())
+    }
+
+    pub(crate) fn send(mut self) -> Result<Committed> {
+        let conditions = std::mem::take(&mut self.conditions);
+        let changes = std::mem::take(&mut self.changes);
+        let end_leases = std::mem::take(&mut self.end_leases);
+        let has_leases = !end_leases.is_empty() || self.rest.is_some();
+        let commit = Commit { conditions, changes, end_leases };
+        let result = match self.session.call(&commit) {
+            // The request never left, so it can be made again, in a new session; leases belong to the old one.
+            Err(CallError::Lost { sent: false, .. }) if !has_leases => {
+                self.session.lose();
+                self.session = self.brain.session()?;
+                self.session.call(&commit)
+            }
+            result => result,
+        };
+        match result {
+            Ok(committed) => {
+                if let Some(rest) = self.rest.take() {
+                    rest.lay_down(&self.session);
+                }
+                Ok(committed)
+            }
+            Err(CallError::Failed(failure)) => {
+                if let Some(rest) = self.rest.take() {
+                    rest.give_back(&self.session);
+                }
+                Err(self.session.explain(CallError::Failed(failure)))
+            }
+            Err(CallError::Lost { source, sent: true }) => {
+                self.session.lose();
+                Err(Error::OutcomeUnknown { socket: self.session.socket.clone(), source })
+            }
+            Err(error) => Err(self.session.explain(error)),
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // Not committed: what was written goes back.
+        for lease in self.end_leases.drain(..) {
+            let _ = self.session.call(&plasmon_protocol::message::EndLease { lease });
+        }
+        if let Some(rest) = self.rest.take() {
+            rest.give_back(&self.session);
+        }
+    }
+}
+
+/// The text of a JSON object; empty for an empty one, which clears.
+fn metadata_text(metadata: &serde_json::Value) -> Result<String> {
+    let found = match metadata {
+        serde_json::Value::Object(fields) if fields.is_empty() => return Ok(String::new()),
+        serde_json::Value::Object(_) => return Ok(metadata.to_string()),
+        serde_json::Value::Null => "null",
+        serde_json::Value::Bool(_) => "a truth value",
+        serde_json::Value::Number(_) => "a number",
+        serde_json::Value::String(_) => "a string",
+        serde_json::Value::Array(_) => "an array",
+    };
+    Err(Error::MetadataNotAnObject { found })
+}
+
+impl Brain {
+    /// Binds `name` to a new object made of `value`, and returns the binding's version.
+    ///
+    /// A value of up to 64 KiB encoded travels inside one request; a larger one is copied once, into shared memory.
+    /// Other readers see the old binding or the new one, never a mixture. Blocks for one round trip, or two; longer
+    /// only if memory has to be made first.
+    ///
+    /// # Errors
+    /// [`Error::BadName`]; [`Error::Codec`] if the value cannot be encoded; [`Error::StoreFull`] if there is no room;
+    /// then nothing has changed. [`Error::OutcomeUnknown`] if the store went away before it answered.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let first = brain.learn("greeting", "hello")?;
+    /// let second = brain.learn("greeting", "hello again")?;
+    /// assert!(second > first);
+    /// assert_eq!(brain.recall::<String>("greeting")?, "hello again");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn learn<V: Learn + ?Sized>(&self, name: &str, value: &V) -> Result<u64> {
+        self.learn_with(name, value, &LearnOptions::default())
+    }
+
+    /// As [`learn`](Self::learn), with a description, metadata or a condition.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn); [`Error::ConditionFailed`] if the condition did not hold.
+    pub fn learn_with<V: Learn + ?Sized>(
+        &self,
+        name: &str,
+        value: &V,
+        options: &LearnOptions,
+    ) -> Result<u64> {
+        self.batch()?.learn_with(name, value, options)?.commit()
+    }
+
+    /// Binds `name` to the table in `file`, an Arrow IPC file from anywhere. Its contents are validated once, now.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] if it is not a valid IPC file; else as [`learn`](Self::learn).
+    pub fn learn_ipc(&self, name: &str, file: &[u8], options: &LearnOptions) -> Result<u64> {
+        let table = Table::from_ipc(file.to_vec())?;
+        self.learn_with(name, &table, options)
+    }
+
+    /// Begins a batch: many changes at one moment.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    pub fn batch(&self) -> Result<Batch> {
+        Batch::new(self)
+    }
+}

@@ -1,0 +1,201 @@
+//! Writing an object into leased memory.
+
+use crate::{
+    connection::CallError,
+    error::{Error, Result},
+    session::Session,
+};
+use plasmon_protocol::{
+    limits::INLINE_BYTES_MAX,
+    message::{EndLease, ExtendLease, Granted, Payload, Reserve},
+    pins::Moved,
+};
+use plasmon_shm::LeaseMapping;
+use std::sync::{Arc, PoisonError};
+
+/// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
+const KEPT_BYTES_MAX: u64 = 4 << 20;
+
+/// A lease that was kept after a learn, for the next one: it is laid down, and the store may take it back at any time.
+#[derive(Debug)]
+pub(crate) struct KeptLease {
+    grant: Granted,
+    mapping: LeaseMapping,
+    /// Bytes from its beginning that are written already.
+    written_bytes: u64,
+}
+
+/// A lease being written. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    session: Arc<Session>,
+    grant: Granted,
+    /// `None` once it is unmapped.
+    mapping: Option<LeaseMapping>,
+    /// Where the object begins in the lease: behind the objects that were written before it.
+    start_bytes: u64,
+    ended: bool,
+}
+
+/// What a commit needs to know of a lease that an object was written into.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) payload: Payload,
+    /// The lease, if it ends with the commit.
+    pub(crate) end_lease: Option<u64>,
+    /// What may be kept, if the commit succeeds.
+    pub(crate) rest: Option<KeptLease>,
+}
+
+impl Lease {
+    /// Gets room for `len_bytes`: from the kept lease if that is possible, else from the store. May wait until the
+    /// store has made the pages.
+    pub(crate) fn get(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
+        let kept_max = KEPT_BYTES_MAX.min(session.welcome.capacity_bytes / 64);
+        let keeps = len_bytes > INLINE_BYTES_MAX.into() && len_bytes <= kept_max;
+        if keeps && let Some(lease) = Lease::claim_kept(session, len_bytes) {
+            return Ok(lease);
+        }
+        // Room for the next ones as well, if it is to be kept; if there is no room for that, for this one.
+        if keeps && let Ok(lease) = Lease::reserve(session, kept_max) {
+            return Ok(lease);
+        }
+        Lease::reserve(session, len_bytes)
+    }
+
+    /// Gets a lease of its own for `len_bytes`, for an object that may take long to write.
+    pub(crate) fn get_whole(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
+        Lease::reserve(session, len_bytes)
+    }
+
+    fn reserve(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
+        // The answer may wait for population, which takes as long as it takes.
+        let grant = session.call_for(&Reserve { len_bytes }, None)?;
+        Lease::map(session, grant).map_err(CallError::Other)
+    }
+
+    fn map(session: &Arc<Session>, grant: Granted) -> Result<Lease> {
+        let mut lease =
+            Lease { session: Arc::clone(session), grant, mapping: None, start_bytes: 0, ended: false };
+        let Some(writable) = &session.writable else {
+            return Err(Error::NotWritable { len_bytes: lease.grant.len_bytes });
+        };
+        lease.mapping = Some(writable.map_lease(lease.grant.offset, lease.grant.len_bytes, true)?);
+        Ok(lease)
+    }
+
+    fn claim_kept(session: &Arc<Session>, len_bytes: u64) -> Option<Lease> {
+        let kept = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let KeptLease { grant, mapping, written_bytes } = kept;
+        let state = session.lease_words().lease(grant.slot, grant.lease)?;
+        if state.claim() == Moved::No {
+            return None; // taken back: the mapping goes, and nothing of it was ours any more
+        }
+        let fits = written_bytes + len_bytes <= grant.len_bytes;
+        let lease = Lease {
+            session: Arc::clone(session),
+            grant,
+            mapping: Some(mapping),
+            start_bytes: written_bytes,
+            ended: false,
+        };
+        // One that is too full is given back as it is dropped.
+        fits.then_some(lease)
+    }
+
+    /// Length of what can be written, in bytes.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.grant.len_bytes - self.start_bytes
+    }
+
+    /// The bytes to write: leased to this process alone.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let start = plasmon_protocol::index_of(self.start_bytes);
+        let mapping = self.mapping.as_mut().expect("a lease is mapped until it is written");
+        &mut mapping.bytes_mut()[start..]
+    }
+
+    /// The bytes as they are now.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let start = plasmon_protocol::index_of(self.start_bytes);
+        let mapping = self.mapping.as_ref().expect("a lease is mapped until it is written");
+        &mapping.bytes()[start..]
+    }
+
+    /// Makes the lease at least `len_bytes` long, in place or by moving what is written (`written_bytes`).
+    pub(crate) fn extend(&mut self, written_bytes: u64, len_bytes: u64) -> Result<(), CallError> {
+        let request = ExtendLease { lease: self.grant.lease, len_bytes: self.start_bytes + len_bytes };
+        let grant = self.session.call_for(&request, None)?;
+        if grant.lease == self.grant.lease {
+            // The same lease, longer: mapped anew, since the old mapping ends too early.
+            self.mapping = None;
+            let mut longer = Lease::map(&self.session, grant).map_err(CallError::Other)?;
+            longer.start_bytes = self.start_bytes;
+            self.ended = true; // its successor answers for the lease now
+            *self = longer;
+            return Ok(());
+        }
+        let mut other = Lease::map(&self.session, grant).map_err(CallError::Other)?;
+        let written = plasmon_protocol::index_of(written_bytes);
+        other.bytes_mut()[..written].copy_from_slice(&self.bytes_mut()[..written]);
+        *self = other; // the old one is given back as it is dropped
+        Ok(())
+    }
+
+    /// The first `len_bytes` are written: what the commit that binds them must say. A short lease may be kept, if
+    /// the commit is of one object only.
+    pub(crate) fn written(mut self, len_bytes: u64, keep: bool) -> Written {
+        let offset = self.grant.offset + self.start_bytes;
+        let payload = Payload::Leased { lease: self.grant.lease, offset, len_bytes };
+        let written_bytes = (self.start_bytes + len_bytes).next_multiple_of(64);
+        let kept_max = KEPT_BYTES_MAX.min(self.session.welcome.capacity_bytes / 64);
+        let room_left = written_bytes + u64::from(INLINE_BYTES_MAX) < self.grant.len_bytes;
+        let mapping = self.mapping.take();
+        self.ended = true;
+        match mapping {
+            Some(mapping)
+                if keep && room_left && self.grant.len_bytes <= kept_max.next_multiple_of(4_096) =>
+            {
+                let rest = KeptLease { grant: self.grant.clone(), mapping, written_bytes };
+                Written { payload, end_lease: None, rest: Some(rest) }
+            }
+            // Unmapped before the commit that ends the lease is sent.
+            mapping => {
+                drop(mapping);
+                Written { payload, end_lease: Some(self.grant.lease), rest: None }
+            }
+        }
+    }
+}
+
+impl KeptLease {
+    /// Lays the lease down for the next learn. If another one is kept already, this one is given back.
+    pub(crate) fn lay_down(self, session: &Arc<Session>) {
+        let mut kept = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_none() {
+            if let Some(state) = session.lease_words().lease(self.grant.slot, self.grant.lease) {
+                state.lay_down();
+                *kept = Some(self);
+            }
+            return;
+        }
+        drop(kept);
+        self.give_back(session);
+    }
+
+    /// Gives the lease back.
+    pub(crate) fn give_back(self, session: &Arc<Session>) {
+        let KeptLease { grant, mapping, .. } = self;
+        drop(mapping);
+        let _ = session.call(&EndLease { lease: grant.lease });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.mapping = None; // unmapped first: the pages may be somebody else's as soon as the store knows
+            let _ = self.session.call(&EndLease { lease: self.grant.lease });
+        }
+    }
+}

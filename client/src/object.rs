@@ -1,0 +1,258 @@
+//! What a recall gives: a handle that holds an object in place, and the values that can be made of it.
+
+use crate::{
+    codec::{
+        self, CodecError, Kind, Learn, Table, TensorView, Text, decode_bool, decode_bytes, decode_f64,
+        decode_i64, decode_json, decode_table, decode_tensor, decode_text,
+    },
+    error::{Error, Result},
+    session::{Session, Slot},
+};
+use arrow_array::Array;
+use arrow_buffer::Buffer;
+use plasmon_protocol::{index::Entry, index_of, object::Flags};
+use std::{
+    borrow::Cow,
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// A recalled object, whatever its kind. It stays where it is, unchanged, until this handle and everything made from
+/// it are dropped, even if its name is rebound or forgotten or the store ends.
+///
+/// ```
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let version = brain.learn("answer", &42_i64)?;
+/// let object: plasmon::Object = brain.recall("answer")?;
+/// assert_eq!((object.version(), object.kind()), (version, plasmon::Kind::INT64));
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Object {
+    entry: Entry,
+    /// The bytes of the IPC file, over the pin; empty where the value stands in the entry itself.
+    file: Buffer,
+    trusted: bool,
+}
+
+/// The pin under a buffer: what Arrow drops when the last buffer over the object goes.
+struct Pinned(#[expect(dead_code, reason = "it is held, and gives the slot back when dropped")] Slot);
+
+// Nothing in a slot can be left half done by a panic: all of it is atomics.
+impl std::panic::RefUnwindSafe for Pinned {}
+
+impl Object {
+    /// The object that `entry` names, which `slot` pins. `slot` is `None` where the value stands in the entry.
+    pub(crate) fn new(session: &Session, entry: Entry, slot: Option<Slot>) -> Result<Object> {
+        let trusted = entry.header.flags.has(Flags::OUR_ENCODER) && session.trusts(entry.writer_uid);
+        let file = match slot {
+            None => Buffer::from_vec(Vec::<u8>::new()),
+            Some(slot) => buffer_over(session, &entry, slot)?,
+        };
+        Ok(Object { entry, file, trusted })
+    }
+
+    /// Version of the binding that this object was recalled by.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.entry.version
+    }
+
+    /// What kind of value it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.entry.header.kind
+    }
+
+    /// Length of the object in the store, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.entry.len_bytes
+    }
+
+    /// When it was learned, by the clock of the store's machine.
+    #[must_use]
+    pub fn created(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.entry.created_ns)
+    }
+
+    /// Uid of the process that learned it, as the store sees it.
+    #[must_use]
+    pub fn writer_uid(&self) -> u32 {
+        self.entry.writer_uid
+    }
+
+    /// The object as an Arrow IPC file. Borrowed from shared memory; a value of at most 32 bytes, which stands in the
+    /// index itself, is encoded again.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] if a value in the index cannot be encoded.
+    pub fn as_ipc(&self) -> Result<Cow<'_, [u8]>> {
+        if !self.file.is_empty() {
+            return Ok(Cow::Borrowed(self.file.as_slice()));
+        }
+        Ok(Cow::Owned(self.encode_again()?))
+    }
+
+    /// The IPC file of a value that stands in the index itself: the very bytes that were learned, for our encoder is
+    /// a function of the value.
+    fn encode_again(&self) -> Result<Vec<u8>, CodecError> {
+        let header = &self.entry.header;
+        match header.kind {
+            Kind::NULL => ().prepare()?.to_vec(),
+            Kind::BOOL => decode_bool(&self.file, header)?.prepare()?.to_vec(),
+            Kind::INT64 => decode_i64(&self.file, header)?.prepare()?.to_vec(),
+            Kind::FLOAT64 => decode_f64(&self.file, header)?.prepare()?.to_vec(),
+            Kind::TEXT => decode_text(&self.file, header, false)?.prepare()?.to_vec(),
+            Kind::JSON => decode_json(&self.file, header)?.prepare()?.to_vec(),
+            _ => decode_bytes(&self.file, header)?.as_slice().prepare()?.to_vec(),
+        }
+    }
+
+    /// The object as record batches, without copying a column. Every kind has such a form (docs/layout.md).
+    ///
+    /// # Errors
+    /// [`Error::Codec`] if it is malformed, which can be only if another user or another encoder wrote it.
+    pub fn table(&self) -> Result<Table> {
+        match self.as_ipc()? {
+            Cow::Borrowed(_) => Ok(decode_table(&self.file, self.trusted)?),
+            Cow::Owned(file) => Ok(decode_table(&Buffer::from_vec(file), true)?),
+        }
+    }
+
+    /// How many bytes of `table`'s columns lie outside this object's shared memory: 0 for what
+    /// [`table`](Self::table) returns.
+    #[must_use]
+    pub fn copied_bytes(&self, table: &Table) -> usize {
+        fn outside(data: &arrow_data::ArrayData, file: &std::ops::Range<usize>) -> usize {
+            let lies_outside = |buffer: &&Buffer| {
+                let start = buffer.as_ptr().addr();
+                buffer.len() > 0 && !(file.contains(&start) && start + buffer.len() <= file.end)
+            };
+            let nulls = data.nulls().map(|nulls| nulls.buffer());
+            let own: usize = data.buffers().iter().chain(nulls).filter(lies_outside).map(Buffer::len).sum();
+            own + data.child_data().iter().map(|child| outside(child, file)).sum::<usize>()
+        }
+        let start = self.file.as_ptr().addr();
+        let file = start..start + self.file.len();
+        let columns = table.iter().flat_map(|batch| batch.columns());
+        columns.map(|column| outside(&column.to_data(), &file)).sum()
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, version, len_bytes) = (self.kind(), self.version(), self.len_bytes());
+        write!(f, "Object {{ kind: {kind}, version: {version}, len_bytes: {len_bytes} }}")
+    }
+}
+
+/// One Arrow buffer over the object's bytes, which owns the pin.
+#[expect(unsafe_code, reason = "the one place where shared memory becomes an Arrow buffer")]
+fn buffer_over(session: &Session, entry: &Entry, slot: Slot) -> Result<Buffer> {
+    let Some(pointer) = session.pointer(entry.offset, entry.len_bytes) else {
+        let what =
+            format!("the index names {} bytes at {}, outside the arena", entry.len_bytes, entry.offset);
+        return Err(Error::internal(what));
+    };
+    let owner = Arc::new(Pinned(slot));
+    // SAFETY: `Buffer::from_custom_allocation` asks that `pointer` be valid for reads of `len` bytes until `owner` is
+    // dropped, and that they do not change:
+    // - valid: `Session::pointer` checked that the bytes lie inside the read-only mapping of the arena, whose memfd is
+    //   sealed against shrinking; the slot in `owner` holds the session, and so the mapping;
+    // - unchanged: the slot's pin was published and the index re-read since (`IndexReader::lookup`), or stored by the
+    //   daemon itself before it answered, so the daemon does not reuse the extent before `owner` is dropped
+    //   (plasmon_protocol::pins). Trusted, not proven: a process of the daemon's own uid that holds the writable arena
+    //   keeps its hands off sealed extents (docs/SECURITY.md).
+    Ok(unsafe { Buffer::from_custom_allocation(pointer, index_of(entry.len_bytes), owner) })
+}
+
+/// Bytes recalled without copying: a slice of shared memory.
+///
+/// ```
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// brain.learn("raw", &b"some bytes"[..])?;
+/// let bytes: plasmon::Blob = brain.recall("raw")?;
+/// assert_eq!(&*bytes, b"some bytes");
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob(Buffer);
+
+impl Blob {
+    /// The Arrow buffer under it.
+    #[must_use]
+    pub fn into_buffer(self) -> Buffer {
+        self.0
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+/// What a recalled object can become: the type parameter of [`Brain::recall`](crate::Brain::recall). Sealed.
+///
+/// | type | kinds | copies |
+/// | --- | --- | --- |
+/// | [`Object`] | all | nothing |
+/// | [`Table`] | tables | nothing |
+/// | [`Blob`] | bytes | nothing |
+/// | [`Text`] | text | nothing |
+/// | [`TensorView`] | tensors | nothing |
+/// | `Vec<u8>`, `String` | bytes, text | the value, once |
+/// | `i64`, `f64`, `bool`, `()` | numbers, truth values, null | – |
+/// | `serde_json::Value` | JSON | the value, parsed |
+pub trait FromObject: sealed::Sealed + Sized {
+    #[doc(hidden)]
+    const ASKED: &'static str;
+    #[doc(hidden)]
+    fn is_kind(kind: Kind) -> bool;
+    #[doc(hidden)]
+    fn from_object(object: Object) -> Result<Self, CodecError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! from_object {
+    ($($type:ty, $asked:literal, $kind:pat, |$object:ident| $decode:expr;)*) => {$(
+        impl sealed::Sealed for $type {}
+
+        impl FromObject for $type {
+            const ASKED: &'static str = $asked;
+
+            fn is_kind(kind: Kind) -> bool {
+                matches!(kind, $kind)
+            }
+
+            fn from_object($object: Object) -> Result<Self, CodecError> {
+                $decode
+            }
+        }
+    )*};
+}
+from_object! {
+    Object, "an object", _, |object| Ok(object);
+    Table, "a table", Kind::TABLE, |object| decode_table(&object.file, object.trusted);
+    Blob, "bytes", Kind::BYTES, |object| decode_bytes(&object.file, &object.entry.header).map(Blob);
+    Vec<u8>, "bytes", Kind::BYTES, |object| Ok(decode_bytes(&object.file, &object.entry.header)?.to_vec());
+    Text, "text", Kind::TEXT, |object| decode_text(&object.file, &object.entry.header, object.trusted);
+    String, "text", Kind::TEXT,
+        |object| Ok(decode_text(&object.file, &object.entry.header, object.trusted)?.to_string());
+    TensorView, "a tensor", Kind::TENSOR, |object| decode_tensor(&object.file, &object.entry.header);
+    serde_json::Value, "JSON", Kind::JSON, |object| decode_json(&object.file, &object.entry.header);
+    i64, "an integer", Kind::INT64, |object| decode_i64(&object.file, &object.entry.header);
+    f64, "a float", Kind::FLOAT64, |object| decode_f64(&object.file, &object.entry.header);
+    bool, "a truth value", Kind::BOOL, |object| decode_bool(&object.file, &object.entry.header);
+    (), "null", Kind::NULL, |object| codec::decode_null(&object.entry.header);
+}

@@ -1,0 +1,372 @@
+//! This process's membership of a store: what is mapped, which connections are idle, which pins are held.
+
+use crate::{
+    connection::{CallError, Connection},
+    error::{Error, Result},
+    lease::KeptLease,
+    slots::Slots,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use plasmon_protocol::{
+    index::{Entry, IndexReader},
+    index_of,
+    limits::PIN_SLOTS,
+    message::{AddRegion, Goodbye, Request, Welcome},
+    pins::{SessionRegion, pin_for},
+    sync::{Ordering as WordOrdering, Words},
+};
+use plasmon_shm::{
+    BytesMapping, ClientRegion, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
+};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// How long a look at the lifeline is good for.
+const LOOK_AGAIN_AFTER_NS: u64 = 50_000_000;
+
+/// Idle connections that are kept for the next call.
+const IDLE_CONNECTIONS_MAX: usize = 8;
+
+/// Nobody's own uid: what the kernel shows for uids that have no number in this user namespace.
+const OVERFLOW_UID: u32 = 65_534;
+
+/// The index as the kernel lets a client see it: loads only.
+#[derive(Debug)]
+pub(crate) struct IndexWords(ReadOnlyWords);
+
+impl Words for IndexWords {
+    #[inline]
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn load(&self, index: usize, order: WordOrdering) -> u64 {
+        self.0.load(index, order)
+    }
+}
+
+/// One region of pin slots.
+#[derive(Debug)]
+struct PinRegion {
+    words: WordsMapping,
+    slots: Slots,
+}
+
+/// This process's membership of a store.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) socket: PathBuf,
+    pub(crate) store_uid: u32,
+    /// Whether the store is run by this user or root.
+    pub(crate) store_is_own: bool,
+    pub(crate) welcome: Welcome,
+    pub(crate) index: IndexReader<IndexWords>,
+    /// `None` where this client may not write the arena itself.
+    pub(crate) writable: Option<ClientRegion>,
+    pub(crate) kept_lease: Mutex<Option<KeptLease>>,
+    bytes: BytesMapping,
+    lifeline: Connection,
+    idle: Mutex<Vec<Connection>>,
+    regions: Vec<OnceLock<PinRegion>>,
+    growing: Mutex<()>,
+    /// What to add to this process's CLOCK_BOOTTIME to get the daemon's, wrapping: time namespaces shift it.
+    clock_offset_ns: u64,
+    looked_ns: AtomicU64,
+    gone: AtomicBool,
+    patience: Duration,
+}
+
+impl Session {
+    /// Begins a session on `lifeline`.
+    pub(crate) fn begin(
+        socket: &Path,
+        store_uid: u32,
+        mut lifeline: Connection,
+        patience: Duration,
+    ) -> Result<Session, CallError> {
+        let (welcome, fds) = lifeline.begin_session(patience)?;
+        Session::attach(socket, store_uid, lifeline, welcome, fds, patience).map_err(CallError::Other)
+    }
+
+    fn attach(
+        socket: &Path,
+        store_uid: u32,
+        lifeline: Connection,
+        welcome: Welcome,
+        fds: Vec<OwnedFd>,
+        patience: Duration,
+    ) -> Result<Session> {
+        let named = |number: usize| welcome.region_names.get(number).map(String::as_str);
+        let mut fds = fds.into_iter();
+        let mut region = |number: usize, len_bytes: u64, writable: bool| -> Result<ClientRegion> {
+            match named(number) {
+                Some(name) => Ok(ClientRegion::from_name(name, len_bytes, writable)?),
+                None => {
+                    let fd =
+                        fds.next().ok_or_else(|| Error::internal("the store sent too few descriptors"))?;
+                    Ok(ClientRegion::from_fd(fd, len_bytes)?)
+                }
+            }
+        };
+        let index = region(0, welcome.index_bytes, false)?;
+        let arena = region(1, welcome.arena_bytes, false)?;
+        let pins = region(2, welcome.session_bytes, true)?;
+        let writable = match (welcome.writable, welcome.region_names.is_empty()) {
+            (false, _) => None,
+            (true, true) => Some(region(3, welcome.arena_bytes, true)?),
+            (true, false) => Some(region(1, welcome.arena_bytes, true)?),
+        };
+        let words = pins.map_words()?;
+        SessionRegion::open(words.words())?;
+        let regions_max = index_of(u64::from(welcome.pins_max.div_ceil(PIN_SLOTS))).max(1);
+        let regions: Vec<OnceLock<PinRegion>> = (0..regions_max).map(|_| OnceLock::new()).collect();
+        regions[0].get_or_init(|| PinRegion { words, slots: Slots::new() });
+        Ok(Session {
+            socket: socket.to_owned(),
+            store_uid,
+            store_is_own: crate::store::is_own(store_uid),
+            index: IndexReader::open(IndexWords(index.map_words_read_only()?))?,
+            bytes: arena.map_bytes_read_only()?,
+            writable,
+            kept_lease: Mutex::new(None),
+            lifeline,
+            idle: Mutex::new(Vec::new()),
+            regions,
+            growing: Mutex::new(()),
+            clock_offset_ns: welcome.boottime_ns.wrapping_sub(boottime_ns()),
+            looked_ns: AtomicU64::new(monotonic_coarse_ns()),
+            gone: AtomicBool::new(false),
+            patience,
+            welcome,
+        })
+    }
+
+    /// Whether the store still answers for this session, as far as a look at most 50 ms old can tell. Costs some
+    /// nanoseconds, and a system call each 50 ms.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        let now_ns = monotonic_coarse_ns();
+        let looked_ns = self.looked_ns.load(Ordering::Relaxed);
+        if now_ns.wrapping_sub(looked_ns) >= LOOK_AGAIN_AFTER_NS {
+            self.look(now_ns);
+        }
+        !self.gone.load(Ordering::Relaxed) && !self.index.is_closed()
+    }
+
+    #[cold]
+    fn look(&self, now_ns: u64) {
+        self.looked_ns.store(now_ns, Ordering::Relaxed);
+        let mut fds = [PollFd::new(self.lifeline.as_fd(), PollFlags::POLLIN)];
+        // The lifeline carries nothing: whatever happens on it is its end.
+        if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+            self.lose();
+        }
+    }
+
+    /// Notes that the store is gone.
+    pub(crate) fn lose(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// The daemon's CLOCK_BOOTTIME now, in nanoseconds.
+    pub(crate) fn store_clock_ns(&self) -> u64 {
+        boottime_ns().wrapping_add(self.clock_offset_ns)
+    }
+
+    /// Whether what this uid wrote may be decoded without validating it: it is this user, as the daemon sees him, or
+    /// root.
+    pub(crate) fn trusts(&self, writer_uid: u32) -> bool {
+        (writer_uid == self.welcome.uid || writer_uid == 0) && writer_uid != OVERFLOW_UID
+    }
+
+    // Requests.
+
+    /// Sends a request on a connection of its own and waits for the answer, as long as is usual.
+    pub(crate) fn call<R: Request>(&self, request: &R) -> Result<R::Reply, CallError> {
+        self.call_for(request, Some(self.patience))
+    }
+
+    /// As [`call`](Self::call), with the longest wait given.
+    pub(crate) fn call_for<R: Request>(
+        &self,
+        request: &R,
+        patience: Option<Duration>,
+    ) -> Result<R::Reply, CallError> {
+        let mut connection = self.check_out()?;
+        let result = connection.call(request, patience);
+        if matches!(result, Ok(_) | Err(CallError::Failed(_))) {
+            self.check_in(connection);
+        }
+        result
+    }
+
+    fn check_out(&self) -> Result<Connection, CallError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(connection) = idle {
+            return Ok(connection);
+        }
+        let not_sent = |source| CallError::Lost { source, sent: false };
+        let mut connection = Connection::open(&self.socket).map_err(not_sent)?.connection;
+        match connection.join(self.welcome.token, self.patience) {
+            Ok(()) => Ok(connection),
+            // Whatever happened here, the request itself was not sent.
+            Err(CallError::Lost { source, .. }) => Err(not_sent(source)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_in(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(connection);
+        }
+    }
+
+    // Pins.
+
+    /// Takes a free pin slot, asking for another region if all are in use.
+    pub(crate) fn take_slot(self: &Arc<Self>) -> Result<Slot, Error> {
+        loop {
+            for (number, region) in self.regions.iter().enumerate() {
+                let Some(region) = region.get() else {
+                    self.grow(number)?;
+                    break; // and try from the beginning: others may have given slots back
+                };
+                if let Some(slot) = region.slots.take() {
+                    // Fits: there are at most `pins_max` slots, a u32.
+                    let number = u32::try_from(number).unwrap_or(u32::MAX);
+                    return Ok(Slot { session: Arc::clone(self), number: number * PIN_SLOTS + slot });
+                }
+                if number + 1 == self.regions.len() {
+                    let what =
+                        "pins of one process (--max-pins); drop handles that are no longer needed".to_owned();
+                    return Err(Error::TooMany { what, limit: self.welcome.pins_max.into() });
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&self, number: usize) -> Result<()> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.regions[number].get().is_some() {
+            return Ok(()); // another thread was faster
+        }
+        let mut connection = self.check_out().map_err(|error| self.explain(error))?;
+        let (added, fds) =
+            connection.ask_with_fds(&AddRegion {}, self.patience).map_err(|error| self.explain(error))?;
+        self.check_in(connection);
+        let region = match fds.into_iter().next() {
+            Some(fd) => ClientRegion::from_fd(fd, self.welcome.session_bytes)?,
+            None => ClientRegion::from_name(&added.name, self.welcome.session_bytes, true)?,
+        };
+        let words = region.map_words()?;
+        SessionRegion::open(words.words())?;
+        match self.regions.get(index_of(added.region.into())) {
+            Some(place) => drop(place.set(PinRegion { words, slots: Slots::new() })),
+            None => return Err(Error::internal(format!("the store added region {}", added.region))),
+        }
+        Ok(())
+    }
+
+    fn region(&self, slot: u32) -> (&PinRegion, u32) {
+        let region = self.regions[index_of(u64::from(slot / PIN_SLOTS))].get();
+        (region.expect("a slot was taken from a region that is there"), slot % PIN_SLOTS)
+    }
+
+    /// Notes that the binding in index entry `number` was recalled.
+    #[inline]
+    pub(crate) fn note_access(&self, number: u32) {
+        if let Some(region) = self.regions[0].get() {
+            SessionRegion::assume_checked(region.words.words()).note_access(number);
+        }
+    }
+
+    /// The words of the first session region, where lease states are.
+    pub(crate) fn lease_words(&self) -> SessionRegion<'_> {
+        let region = self.regions[0].get().expect("a session begins with a region");
+        SessionRegion::assume_checked(region.words.words())
+    }
+
+    /// Where the bytes of an object lie in this process, if they lie inside the arena. They may be read only while a
+    /// pin for the object is held.
+    pub(crate) fn pointer(&self, offset: u64, len_bytes: u64) -> Option<NonNull<u8>> {
+        self.bytes.pointer(offset, len_bytes)
+    }
+
+    /// What a failed call means to the caller, for calls that change nothing.
+    pub(crate) fn explain(&self, error: CallError) -> Error {
+        match error {
+            CallError::Failed(failure) => match failure.into() {
+                Error::StoreUnavailable { .. } => {
+                    self.lose();
+                    Error::StoreUnavailable { sockets: vec![self.socket.clone()], source: None }
+                }
+                error => error,
+            },
+            CallError::Lost { source, .. } => {
+                self.lose();
+                Error::StoreUnavailable { sockets: vec![self.socket.clone()], source: Some(source) }
+            }
+            CallError::TimedOut => Error::NoAnswer { socket: self.socket.clone(), waited: self.patience },
+            CallError::Other(error) => error,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // No handle is left. The store would notice the end of the process by itself; saying goodbye frees what this
+        // session holds while the process lives on.
+        if let Ok(mut connection) = self.check_out() {
+            let _ = connection.send(&Goodbye {});
+        }
+    }
+}
+
+/// A pin slot of this process, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    session: Arc<Session>,
+    number: u32,
+}
+
+impl Slot {
+    /// The slot's number, counted through all regions.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Publishes a pin for the object that `entry` names. It protects nothing until the index was looked at again.
+    #[inline]
+    pub(crate) fn publish(&self, entry: &Entry) {
+        let (region, slot) = self.session.region(self.number);
+        let pin = pin_for(entry.offset);
+        region.slots.note(slot, pin);
+        SessionRegion::assume_checked(region.words.words()).publish(slot, pin);
+    }
+
+    /// Notes that the daemon has published a pin here on this client's behalf.
+    pub(crate) fn published_by_store(&self, offset: u64) {
+        let (region, slot) = self.session.region(self.number);
+        region.slots.note(slot, pin_for(offset));
+    }
+}
+
+impl Drop for Slot {
+    #[inline]
+    fn drop(&mut self) {
+        let (region, slot) = self.session.region(self.number);
+        SessionRegion::assume_checked(region.words.words()).withdraw(slot);
+        region.slots.give_back(slot);
+    }
+}

@@ -1,0 +1,153 @@
+//! One store as this process knows it: its socket, and the session that all `Brain`s of the process share.
+
+use crate::{
+    connection::{CallError, Connection, Reached},
+    error::{Error, Result},
+    paths::Surroundings,
+    session::Session,
+};
+use arc_swap::ArcSwapOption;
+use plasmon_protocol::message::Request;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+/// The stores of this process, so that all its `Brain`s on one socket share a session. Nothing here can be
+/// configured; a store leaves when its last `Brain` and its last handle go.
+static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
+
+/// One store as this process knows it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    socket: PathBuf,
+    patience: Duration,
+    current: ArcSwapOption<Session>,
+    connecting: Mutex<()>,
+}
+
+/// Who may run the store that is connected to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust {
+    /// Besides this user and root.
+    pub(crate) uids: Vec<u32>,
+}
+
+impl Store {
+    /// The store at `socket`, or at the first default place where one answers; connected.
+    pub(crate) fn find(socket: Option<&Path>, trust: &Trust, patience: Duration) -> Result<Arc<Store>> {
+        let here = Surroundings::of_this_process();
+        let explicit = socket.is_some() || here.socket.is_some();
+        let candidates = socket.map_or_else(|| here.candidates(), |socket| vec![socket.to_owned()]);
+        let mut last = None;
+        for candidate in &candidates {
+            if !explicit && !here.owns_directory_of(candidate) {
+                continue; // absent, or made by somebody else
+            }
+            let store = Store::at(candidate, patience);
+            match store.session(trust) {
+                Ok(_) => return Ok(store),
+                Err(Error::StoreUnavailable { source, .. }) => last = source.or(last),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::StoreUnavailable { sockets: candidates, source: last })
+    }
+
+    fn at(socket: &Path, patience: Duration) -> Arc<Store> {
+        // One store, however its path is spelled.
+        let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.retain(|store| store.strong_count() > 0);
+        let known = stores.iter().filter_map(Weak::upgrade).find(|store| store.socket == socket);
+        known.unwrap_or_else(|| {
+            let current = ArcSwapOption::empty();
+            let store = Arc::new(Store { socket, patience, current, connecting: Mutex::new(()) });
+            stores.push(Arc::downgrade(&store));
+            store
+        })
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The session that is alive now; a new one if the last was lost.
+    #[inline]
+    pub(crate) fn session(&self, trust: &Trust) -> Result<Arc<Session>> {
+        let current = self.current.load();
+        match &*current {
+            Some(session) if session.is_alive() && trust.covers(session) => Ok(Arc::clone(session)),
+            _ => self.connect(trust),
+        }
+    }
+
+    #[cold]
+    fn connect(&self, trust: &Trust) -> Result<Arc<Session>> {
+        let _connecting = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*self.current.load()
+            && session.is_alive()
+        {
+            // Another thread was faster, or this `Brain` trusts less than the one that connected.
+            trust.check(&self.socket, session.store_uid)?;
+            return Ok(Arc::clone(session));
+        }
+        self.current.store(None);
+        let unavailable =
+            |source| Error::StoreUnavailable { sockets: vec![self.socket.clone()], source: Some(source) };
+        let Reached { connection, store_uid } = Connection::open(&self.socket).map_err(unavailable)?;
+        trust.check(&self.socket, store_uid)?;
+        let begun = Session::begin(&self.socket, store_uid, connection, self.patience);
+        let session = Arc::new(begun.map_err(|error| match error {
+            CallError::Failed(failure) => failure.into(),
+            CallError::Lost { source, .. } => unavailable(source),
+            CallError::TimedOut => unavailable(io::ErrorKind::TimedOut.into()),
+            CallError::Other(error) => error,
+        })?);
+        self.current.store(Some(Arc::clone(&session)));
+        Ok(session)
+    }
+
+    /// Asks something that changes nothing; once more, in a new session, if the connection is lost.
+    pub(crate) fn ask<R: Request>(&self, trust: &Trust, request: &R) -> Result<R::Reply> {
+        let session = self.session(trust)?;
+        match session.call(request) {
+            Ok(reply) => Ok(reply),
+            Err(CallError::Lost { .. }) => {
+                session.lose();
+                let session = self.session(trust)?;
+                session.call(request).map_err(|error| session.explain(error))
+            }
+            Err(error) => Err(session.explain(error)),
+        }
+    }
+
+    /// Lets go of the session: it ends when no handle needs it any more.
+    pub(crate) fn leave(&self) {
+        self.current.store(None);
+    }
+}
+
+impl Trust {
+    /// As [`check`](Self::check), for the hot path: a session is only ever begun with a store that some `Brain` of
+    /// this process trusts, and nearly always none names other uids.
+    #[inline]
+    fn covers(&self, session: &Session) -> bool {
+        session.store_is_own || self.uids.contains(&session.store_uid)
+    }
+
+    fn check(&self, socket: &Path, uid: u32) -> Result<()> {
+        if is_own(uid) || self.uids.contains(&uid) {
+            return Ok(());
+        }
+        Err(Error::UntrustedStore { socket: socket.to_owned(), uid })
+    }
+}
+
+/// Whether a store of `uid` is this user's own, or root's.
+pub(crate) fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::getuid().as_raw()
+}
