@@ -299,10 +299,12 @@ impl Brain {
     /// # Errors
     /// [`Error::BadName`], [`Error::StoreUnavailable`].
     pub fn exists(&self, name: &str) -> Result<bool> {
-        let session = self.session()?;
         let id = self.prefix.name_id(Name::check(name)?);
-        // The pin protects nothing that is read, so there is none.
-        match session.index.lookup(&id, || session.store_clock_ns(), |_| Ok::<_, Error>(()))? {
+        // Nothing of the object is read, so nothing is pinned.
+        let found = self.store.with_session(&self.trust, |session| {
+            session.index.lookup(&id, || session.store_clock_ns(), |_| Ok(()))
+        })?;
+        match found {
             Lookup::Held { .. } => Ok(true),
             Lookup::Absent => Ok(false),
             Lookup::Unsteady => Ok(self.metadata(name)?.is_some()),
@@ -497,12 +499,16 @@ impl Brain {
 
     #[inline]
     fn look_up(&self, name: &str) -> Result<Option<Object>> {
-        let session = self.session()?;
         let id = self.prefix.name_id(Name::check(name)?);
-        let found = session.index.lookup(&id, || session.store_clock_ns(), |entry| pin(&session, entry))?;
-        match found {
-            Lookup::Unsteady => self.find(name),
-            found => self.held(&session, found),
+        let looked = self.store.with_session(&self.trust, |session| {
+            match session.index.lookup(&id, || session.store_clock_ns(), |entry| pin(session, entry))? {
+                Lookup::Unsteady => Ok(None),
+                found => self.held(session, found).map(Some),
+            }
+        })?;
+        match looked {
+            Some(found) => Ok(found),
+            None => self.find(name),
         }
     }
 

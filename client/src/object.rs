@@ -15,7 +15,7 @@ use std::{
     borrow::Cow,
     fmt,
     ops::Deref,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
@@ -33,10 +33,13 @@ use std::{
 #[derive(Clone)]
 pub struct Object {
     entry: Entry,
-    /// The bytes of the IPC file, over the pin; empty where the value stands in the entry itself.
-    file: Buffer,
+    /// The bytes of the IPC file, over the pin; `None` where the value stands in the entry itself.
+    file: Option<Buffer>,
     trusted: bool,
 }
+
+/// Where the values of objects lie that stand in the index: nowhere in the arena.
+static NOWHERE: LazyLock<Buffer> = LazyLock::new(Buffer::default);
 
 /// The pin under a buffer: what Arrow drops when the last buffer over the object goes.
 struct Pinned(#[expect(dead_code, reason = "it is held, and gives the slot back when dropped")] Slot);
@@ -48,10 +51,7 @@ impl Object {
     /// The object that `entry` names, which `slot` pins. `slot` is `None` where the value stands in the entry.
     pub(crate) fn new(session: &Session, entry: Entry, slot: Option<Slot>) -> Result<Object> {
         let trusted = entry.header.flags.has(Flags::OUR_ENCODER) && session.trusts(entry.writer_uid);
-        let file = match slot {
-            None => Buffer::from_vec(Vec::<u8>::new()),
-            Some(slot) => buffer_over(session, &entry, slot)?,
-        };
+        let file = slot.map(|slot| buffer_over(session, &entry, slot)).transpose()?;
         Ok(Object { entry, file, trusted })
     }
 
@@ -91,25 +91,30 @@ impl Object {
     /// # Errors
     /// [`Error::Codec`] if a value in the index cannot be encoded.
     pub fn as_ipc(&self) -> Result<Cow<'_, [u8]>> {
-        if !self.file.is_empty() {
-            return Ok(Cow::Borrowed(self.file.as_slice()));
+        match &self.file {
+            Some(file) => Ok(Cow::Borrowed(file.as_slice())),
+            None => Ok(Cow::Owned(self.encode_again()?)),
         }
-        Ok(Cow::Owned(self.encode_again()?))
     }
 
     /// The IPC file of a value that stands in the index itself: the very bytes that were learned, for our encoder is
     /// a function of the value.
     fn encode_again(&self) -> Result<Vec<u8>, CodecError> {
-        let header = &self.entry.header;
+        let (nowhere, header) = (&*NOWHERE, &self.entry.header);
         match header.kind {
             Kind::NULL => ().prepare()?.to_vec(),
-            Kind::BOOL => decode_bool(&self.file, header)?.prepare()?.to_vec(),
-            Kind::INT64 => decode_i64(&self.file, header)?.prepare()?.to_vec(),
-            Kind::FLOAT64 => decode_f64(&self.file, header)?.prepare()?.to_vec(),
-            Kind::TEXT => decode_text(&self.file, header, false)?.prepare()?.to_vec(),
-            Kind::JSON => decode_json(&self.file, header)?.prepare()?.to_vec(),
-            _ => decode_bytes(&self.file, header)?.as_slice().prepare()?.to_vec(),
+            Kind::BOOL => decode_bool(nowhere, header)?.prepare()?.to_vec(),
+            Kind::INT64 => decode_i64(nowhere, header)?.prepare()?.to_vec(),
+            Kind::FLOAT64 => decode_f64(nowhere, header)?.prepare()?.to_vec(),
+            Kind::TEXT => decode_text(nowhere, header, false)?.prepare()?.to_vec(),
+            Kind::JSON => decode_json(nowhere, header)?.prepare()?.to_vec(),
+            _ => decode_bytes(nowhere, header)?.as_slice().prepare()?.to_vec(),
         }
+    }
+
+    /// The IPC file, for decoders, which do not look at it where the value stands in the header.
+    fn file(&self) -> &Buffer {
+        self.file.as_ref().unwrap_or(&NOWHERE)
     }
 
     /// The object as record batches, without copying a column. Every kind has such a form (docs/layout.md).
@@ -117,9 +122,9 @@ impl Object {
     /// # Errors
     /// [`Error::Codec`] if it is malformed, which can be only if another user or another encoder wrote it.
     pub fn table(&self) -> Result<Table> {
-        match self.as_ipc()? {
-            Cow::Borrowed(_) => Ok(decode_table(&self.file, self.trusted)?),
-            Cow::Owned(file) => Ok(decode_table(&Buffer::from_vec(file), true)?),
+        match &self.file {
+            Some(file) => Ok(decode_table(file, self.trusted)?),
+            None => Ok(decode_table(&Buffer::from_vec(self.encode_again()?), true)?),
         }
     }
 
@@ -130,14 +135,15 @@ impl Object {
         fn outside(data: &arrow_data::ArrayData, file: &std::ops::Range<usize>) -> usize {
             let lies_outside = |buffer: &&Buffer| {
                 let start = buffer.as_ptr().addr();
-                buffer.len() > 0 && !(file.contains(&start) && start + buffer.len() <= file.end)
+                let inside = file.contains(&start) && start + buffer.len() <= file.end;
+                !inside && !buffer.is_empty()
             };
             let nulls = data.nulls().map(|nulls| nulls.buffer());
             let own: usize = data.buffers().iter().chain(nulls).filter(lies_outside).map(Buffer::len).sum();
             own + data.child_data().iter().map(|child| outside(child, file)).sum::<usize>()
         }
-        let start = self.file.as_ptr().addr();
-        let file = start..start + self.file.len();
+        let file =
+            self.file.as_ref().map_or(0..0, |file| file.as_ptr().addr()..file.as_ptr().addr() + file.len());
         let columns = table.iter().flat_map(|batch| batch.columns());
         columns.map(|column| outside(&column.to_data(), &file)).sum()
     }
@@ -243,16 +249,16 @@ macro_rules! from_object {
 }
 from_object! {
     Object, "an object", _, |object| Ok(object);
-    Table, "a table", Kind::TABLE, |object| decode_table(&object.file, object.trusted);
-    Blob, "bytes", Kind::BYTES, |object| decode_bytes(&object.file, &object.entry.header).map(Blob);
-    Vec<u8>, "bytes", Kind::BYTES, |object| Ok(decode_bytes(&object.file, &object.entry.header)?.to_vec());
-    Text, "text", Kind::TEXT, |object| decode_text(&object.file, &object.entry.header, object.trusted);
+    Table, "a table", Kind::TABLE, |object| decode_table(object.file(), object.trusted);
+    Blob, "bytes", Kind::BYTES, |object| decode_bytes(object.file(), &object.entry.header).map(Blob);
+    Vec<u8>, "bytes", Kind::BYTES, |object| Ok(decode_bytes(object.file(), &object.entry.header)?.to_vec());
+    Text, "text", Kind::TEXT, |object| decode_text(object.file(), &object.entry.header, object.trusted);
     String, "text", Kind::TEXT,
-        |object| Ok(decode_text(&object.file, &object.entry.header, object.trusted)?.to_string());
-    TensorView, "a tensor", Kind::TENSOR, |object| decode_tensor(&object.file, &object.entry.header);
-    serde_json::Value, "JSON", Kind::JSON, |object| decode_json(&object.file, &object.entry.header);
-    i64, "an integer", Kind::INT64, |object| decode_i64(&object.file, &object.entry.header);
-    f64, "a float", Kind::FLOAT64, |object| decode_f64(&object.file, &object.entry.header);
-    bool, "a truth value", Kind::BOOL, |object| decode_bool(&object.file, &object.entry.header);
+        |object| Ok(decode_text(object.file(), &object.entry.header, object.trusted)?.to_string());
+    TensorView, "a tensor", Kind::TENSOR, |object| decode_tensor(object.file(), &object.entry.header);
+    serde_json::Value, "JSON", Kind::JSON, |object| decode_json(object.file(), &object.entry.header);
+    i64, "an integer", Kind::INT64, |object| decode_i64(object.file(), &object.entry.header);
+    f64, "a float", Kind::FLOAT64, |object| decode_f64(object.file(), &object.entry.header);
+    bool, "a truth value", Kind::BOOL, |object| decode_bool(object.file(), &object.entry.header);
     (), "null", Kind::NULL, |object| codec::decode_null(&object.entry.header);
 }

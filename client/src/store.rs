@@ -76,12 +76,24 @@ impl Store {
     }
 
     /// The session that is alive now; a new one if the last was lost.
-    #[inline]
     pub(crate) fn session(&self, trust: &Trust) -> Result<Arc<Session>> {
+        self.with_session(trust, |session| Ok(Arc::clone(session)))
+    }
+
+    /// As [`session`](Self::session), lent: the hot path counts no references.
+    #[inline]
+    pub(crate) fn with_session<T>(
+        &self,
+        trust: &Trust,
+        use_it: impl FnOnce(&Arc<Session>) -> Result<T>,
+    ) -> Result<T> {
         let current = self.current.load();
         match &*current {
-            Some(session) if session.is_alive() && trust.covers(session) => Ok(Arc::clone(session)),
-            _ => self.connect(trust),
+            Some(session) if session.is_alive() && trust.covers(session) => use_it(session),
+            _ => {
+                drop(current);
+                use_it(&self.connect(trust)?)
+            }
         }
     }
 

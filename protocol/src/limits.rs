@@ -14,7 +14,7 @@ pub const QUEUED_OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// Requests of one connection that may be unanswered at once.
 pub const IN_FLIGHT_MAX: usize = 64;
 
-/// Entries (conditions and changes together) in one `Commit`. Bounds what decoding a frame may allocate.
+/// Conditions, and changes, in one `Commit`: so many of each. Bounds what decoding a frame may allocate.
 pub const COMMIT_ENTRIES_MAX: u32 = 131_072;
 
 /// Names in one fallback `RecallMany`.

@@ -223,10 +223,9 @@ impl Labels {
         let Ok(entries) = fs::read_dir("/dev/shm") else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if let Some(name) = name.to_str().filter(|name| name.starts_with(&format!("{}-", self.prefix))) {
-                if let Err(error) = plasmon_shm::remove_named(&format!("/{name}")) {
-                    tracing::warn!(%error, "a segment of a killed store stays behind");
-                }
+            let ours = name.to_str().filter(|name| name.starts_with(&format!("{}-", self.prefix)));
+            if let Some(Err(error)) = ours.map(|name| plasmon_shm::remove_named(&format!("/{name}"))) {
+                tracing::warn!(%error, "a segment of a killed store stays behind");
             }
         }
     }
