@@ -193,7 +193,7 @@ impl KeptLease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.ended && self.session.is_here() {
             self.mapping = None; // unmapped first: the pages may be somebody else's as soon as the store knows
             let _ = self.session.call(&EndLease { lease: self.grant.lease });
         }

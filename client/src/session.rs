@@ -16,7 +16,7 @@ use plasmon_protocol::{
     sync::{Ordering as WordOrdering, Words},
 };
 use plasmon_shm::{
-    BytesMapping, ClientRegion, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
+    BytesMapping, ClientRegion, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
 };
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -82,6 +82,8 @@ pub(crate) struct Session {
     clock_offset_ns: u64,
     looked_ns: AtomicU64,
     gone: AtomicBool,
+    /// Set in the process that began the session. A forked child must touch neither its sockets nor its slots.
+    mark: ForkMark,
     patience: Duration,
 }
 
@@ -145,6 +147,7 @@ impl Session {
             clock_offset_ns: welcome.boottime_ns.wrapping_sub(boottime_ns()),
             looked_ns: AtomicU64::new(monotonic_coarse_ns()),
             gone: AtomicBool::new(false),
+            mark: ForkMark::new()?,
             patience,
             welcome,
         })
@@ -152,8 +155,13 @@ impl Session {
 
     /// Whether the store still answers for this session, as far as a look at most 50 ms old can tell. Costs some
     /// nanoseconds, and a system call each 50 ms.
+    ///
+    /// Never alive in a forked child, which begins a session of its own.
     #[inline]
     pub(crate) fn is_alive(&self) -> bool {
+        if !self.mark.is_here() {
+            return false;
+        }
         let now_ns = monotonic_coarse_ns();
         let looked_ns = self.looked_ns.load(Ordering::Relaxed);
         if now_ns.wrapping_sub(looked_ns) >= LOOK_AGAIN_AFTER_NS {
@@ -170,6 +178,11 @@ impl Session {
         if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
             self.lose();
         }
+    }
+
+    /// Whether this process began the session: false in a forked child.
+    pub(crate) fn is_here(&self) -> bool {
+        self.mark.is_here()
     }
 
     /// Notes that the store is gone.
@@ -325,6 +338,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if !self.mark.is_here() {
+            return; // the session is the parent's
+        }
         // No handle is left. The store would notice the end of the process by itself; saying goodbye frees what this
         // session holds while the process lives on.
         if let Ok(mut connection) = self.check_out() {
@@ -365,6 +381,9 @@ impl Slot {
 impl Drop for Slot {
     #[inline]
     fn drop(&mut self) {
+        if !self.session.mark.is_here() {
+            return; // the slot is the parent's, and the object rests on the parent's pin
+        }
         let (region, slot) = self.session.region(self.number);
         SessionRegion::assume_checked(region.words.words()).withdraw(slot);
         region.slots.give_back(slot);

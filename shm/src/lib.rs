@@ -44,6 +44,7 @@ compile_error!("plasmon-shm needs 64-bit Linux: regions are mapped whole, and ri
 mod claim;
 mod client_region;
 mod error;
+mod fork_mark;
 mod kernel;
 mod mapping;
 mod process;
@@ -52,6 +53,7 @@ mod socket;
 
 pub use client_region::ClientRegion;
 pub use error::Error;
+pub use fork_mark::ForkMark;
 pub use kernel::Kernel;
 pub use mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping};
 pub use process::{boottime_ns, monotonic_coarse_ns, set_not_dumpable};

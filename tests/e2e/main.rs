@@ -1,5 +1,6 @@
 //! Behaviour seen from outside: a real daemon, real client processes, real sockets.
 
+mod fork;
 mod hostile;
 mod startup;
 mod stress;
