@@ -19,7 +19,7 @@ fn no_pinned_read_sees_reused_memory_and_no_bound_name_is_missed() {
         .expect("the writer starts");
     let seen = stress::read(daemon.socket(), ROUNDS, READS_MIN);
     assert!(writer.wait().expect("the writer ends").success());
-    println!("{seen:?}");
+    eprintln!("{seen:?}");
     assert_eq!((seen.violations, seen.false_misses), (0, 0), "{seen:?}");
     assert!(seen.reads >= READS_MIN && seen.versions > u64::from(stress::NAMES), "{seen:?}");
     assert!(daemon.is_alive());

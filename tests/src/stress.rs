@@ -62,7 +62,7 @@ pub fn write(socket: &Path, rounds: u64) {
     for round in 1..=rounds {
         for number in 0..NAMES {
             let fill = round * u64::from(NAMES) + u64::from(number);
-            let bytes: Vec<u8> = std::iter::repeat_n(fill.to_ne_bytes(), WORDS).flatten().collect();
+            let bytes: Vec<u8> = std::iter::repeat_n(fill.to_le_bytes(), WORDS).flatten().collect();
             let payload = Payload::Inline { bytes: bytes.into() };
             let bind = |name| Change::Bind {
                 bind: Bind {
@@ -157,7 +157,7 @@ fn object(arena: &BytesMapping, offset: u64, len_bytes: u64) -> Vec<u64> {
             let address = start.as_ptr().wrapping_add(word);
             // SAFETY: `pointer` checked that the object lies inside the mapping, `word` is inside the object, and
             // extents are 64-byte-aligned. The load is volatile: whether somebody writes meanwhile is the question.
-            unsafe { address.read_volatile() }
+            u64::from_le(unsafe { address.read_volatile() })
         })
         .collect()
 }
