@@ -1,11 +1,11 @@
 //! The daemon of Plasmon: owns the arena, the catalog and the shared index, and serves clients over a Unix socket.
 //!
-//! One event loop ([`server`]) is the only thread that touches catalog, space and sessions. Two helpers do what takes
-//! time: [`populate`] claims memory from the machine, [`reclaim`] scans pin tables. All allocator and catalog state
+//! One event loop (`server`) is the only thread that touches catalog, space and sessions. Two helpers do what takes
+//! time: `populate` claims memory from the machine, `reclaim` scans pin tables. All allocator and catalog state
 //! lies in private memory; nothing that a client writes into shared memory can corrupt it.
 //!
-//! Where to look: [`startup`] for how it begins, [`server`] for the loop, `request/` for what each request does,
-//! [`commit`] for the only mutation there is, [`space`] for who has which bytes, [`allocator`] for where they go.
+//! Where to look: `startup` for how it begins, `server` for the loop, `request/` for what each request does,
+//! `commit` for the only mutation there is, `space` for who has which bytes, `allocator` for where they go.
 //!
 //! # Example
 //!
