@@ -10,7 +10,8 @@ use crate::{
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
     index::{Entry, Lookup},
-    limits::SNAPSHOT_TRIES_MAX,
+    index_of,
+    limits::{RECALL_NAMES_MAX, SNAPSHOT_TRIES_MAX},
     message::{
         Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListNames, ListNamespaces,
         ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
@@ -291,7 +292,7 @@ impl Brain {
                 return found.into_iter().map(|one| self.held(&session, one)).collect();
             }
         }
-        self.find_many(&session, names)
+        self.find_many(names)
     }
 
     /// Whether something is bound to `name`. One look at the shared index.
@@ -390,8 +391,9 @@ impl Brain {
         loop {
             let after = namespaces.last().map(|info| info.namespace.clone());
             let page = self.store.ask(&self.trust, &ListNamespaces { after })?;
+            let is_last = !page.more || page.namespaces.is_empty();
             namespaces.extend(page.namespaces);
-            if !page.more {
+            if is_last {
                 return Ok(namespaces);
             }
         }
@@ -466,8 +468,9 @@ impl Brain {
         let mut pins = Vec::new();
         loop {
             let page = self.store.ask(&self.trust, &ListPins { skip: pins.len() as u64 })?;
+            let is_last = !page.more || page.pins.is_empty();
             pins.extend(page.pins);
-            if !page.more {
+            if is_last {
                 return Ok(pins);
             }
         }
@@ -535,38 +538,76 @@ impl Brain {
                 Ok(found) => {
                     return found.location.map(|location| located(&session, location, slot)).transpose();
                 }
-                Err(CallError::Lost { .. }) if !last => {
+                Err(error) => {
+                    if may_still_pin(&error) {
+                        slot.abandon();
+                    }
+                    if last || !matches!(error, CallError::Lost { .. }) {
+                        return Err(session.explain(error));
+                    }
                     session.lose();
                     session = self.session()?;
                 }
-                Err(error) => return Err(session.explain(error)),
             }
         }
         unreachable!("the last try returns")
     }
 
     #[cold]
-    fn find_many(&self, session: &Arc<Session>, names: &[&str]) -> Result<Vec<Option<Object>>> {
-        let slots = names.iter().map(|_| session.take_slot()).collect::<Result<Vec<Slot>>>()?;
-        let asked = names.iter().zip(&slots).map(|(name, slot)| {
-            Ok(NameSlot { namespace: self.namespace.clone(), name: Name::new(name)?, slot: slot.number() })
-        });
-        let names = asked.collect::<Result<Vec<NameSlot>>>()?;
-        let found = session.call(&FindMany { names }).map_err(|error| session.explain(error))?;
-        let located = found.locations.into_iter().zip(slots).map(|(found, slot)| match found {
-            FoundOne::At { location } => located(session, location, slot).map(Some),
-            FoundOne::Absent {} => Ok(None),
-        });
-        located.collect()
+    fn find_many(&self, names: &[&str]) -> Result<Vec<Option<Object>>> {
+        if names.len() > index_of(RECALL_NAMES_MAX.into()) {
+            let what = format!("names recalled at one moment while they change ({})", names.len());
+            return Err(Error::TooMany { what, limit: RECALL_NAMES_MAX.into() });
+        }
+        let mut session = self.session()?;
+        for last in [false, true] {
+            let slots = names.iter().map(|_| session.take_slot()).collect::<Result<Vec<Slot>>>()?;
+            let asked = names.iter().zip(&slots).map(|(name, slot)| {
+                Ok(NameSlot {
+                    namespace: self.namespace.clone(),
+                    name: Name::new(name)?,
+                    slot: slot.number(),
+                })
+            });
+            let asked = asked.collect::<Result<Vec<NameSlot>>>()?;
+            let error = match session.call(&FindMany { names: asked }) {
+                Ok(found) if found.locations.len() == names.len() => {
+                    let located = found.locations.into_iter().zip(slots).map(|(found, slot)| match found {
+                        FoundOne::At { location } => located(&session, location, slot).map(Some),
+                        FoundOne::Absent {} => Ok(None),
+                    });
+                    return located.collect();
+                }
+                Ok(found) => {
+                    let what =
+                        format!("the store answered for {} of {} names", found.locations.len(), names.len());
+                    CallError::Other(Error::internal(what))
+                }
+                Err(error) => error,
+            };
+            if may_still_pin(&error) {
+                slots.into_iter().for_each(Slot::abandon);
+            }
+            if last || !matches!(error, CallError::Lost { .. }) {
+                return Err(session.explain(error));
+            }
+            session.lose();
+            session = self.session()?;
+        }
+        unreachable!("the last try returns")
     }
 
     fn wait_for(&self, name: &str, above_version: u64, left: Duration, asked: Duration) -> Result<u64> {
         let name_checked = Name::new(name)?;
-        let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let wait = Wait { namespace: self.namespace.clone(), name: name_checked, above_version, wait_ms };
-        let patience = left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
+        let mut wait =
+            Wait { namespace: self.namespace.clone(), name: name_checked, above_version, wait_ms: 0 };
+        let start = Instant::now();
         let mut session = self.session()?;
         for last in [false, true] {
+            let left = left.saturating_sub(start.elapsed());
+            wait.wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let patience =
+                left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
             match session.call_for(&wait, patience) {
                 Ok(bound) => return Ok(bound.version),
                 Err(CallError::Failed(Failure::WaitTimeout {})) => return Err(self.wait_timeout(name, asked)),
@@ -592,7 +633,7 @@ impl Brain {
                 .last()
                 .map(|last| ListedName { namespace: last.namespace.clone(), name: last.name.clone() });
             bindings.extend(page.names.into_iter().map(Metadata::from));
-            if !page.more {
+            if !page.more || after.is_none() {
                 return Ok(bindings);
             }
         }
@@ -623,6 +664,14 @@ fn pin(session: &Arc<Session>, entry: &Entry) -> Result<Slot> {
     let slot = session.take_slot()?;
     slot.publish(entry);
     Ok(slot)
+}
+
+/// Whether a store that was asked to pin, and gave no answer to that, may still do it.
+fn may_still_pin(error: &CallError) -> bool {
+    match error {
+        CallError::Failed(_) | CallError::Lost { sent: false, .. } => false,
+        CallError::Lost { sent: true, .. } | CallError::TimedOut | CallError::Other(_) => true,
+    }
 }
 
 /// An object that the store has looked up, and pinned in `slot` unless its value stands in the entry.

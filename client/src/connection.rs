@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
     next_request: u64,
+    /// The store has said its last word on this connection.
+    over: bool,
 }
 
 /// A store that was reached, and who runs it.
@@ -48,16 +50,17 @@ pub(crate) struct Reached {
 }
 
 impl Connection {
-    /// Connects, and asks the kernel who listens.
-    pub(crate) fn open(socket: &Path) -> io::Result<Reached> {
+    /// Connects, and asks the kernel who listens. No request will take longer than `patience` to be sent.
+    pub(crate) fn open(socket: &Path, patience: Duration) -> io::Result<Reached> {
         let name = socket.to_fs_name::<GenericFilePath>()?;
         let AnyStream::UdSocket(stream) = ConnectOptions::new().name(name).connect_sync()?;
+        stream.inner().set_write_timeout(Some(patience.max(SHORTEST)))?;
         let store_uid =
             match plasmon_shm::peer(stream.as_fd(), &Kernel { peer_pidfd: false, ..Kernel::detect() }) {
                 Ok(peer) => peer.uid,
                 Err(error) => return Err(io::Error::other(error)),
             };
-        let connection = Connection { stream, buffer: Vec::new(), next_request: 1 };
+        let connection = Connection { stream, buffer: Vec::new(), next_request: 1, over: false };
         Ok(Reached { connection, store_uid })
     }
 
@@ -122,12 +125,18 @@ impl Connection {
             match send(self.stream.as_fd().as_raw_fd(), &self.buffer[sent..], MsgFlags::MSG_NOSIGNAL) {
                 Ok(len) => sent += len,
                 Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Err(CallError::TimedOut),
                 // A request that did not go out whole is no request: the store does nothing with a part of one.
                 Err(error) => return Err(CallError::Lost { source: error.into(), sent: false }),
             }
         }
         self.buffer.shrink_to(256 << 10);
         Ok(())
+    }
+
+    /// Whether another request can be made on this connection.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.over
     }
 
     fn receive<M: Message>(&mut self, patience: Option<Duration>) -> Result<M, CallError> {
@@ -143,7 +152,8 @@ impl Connection {
     fn check_header(&mut self, bytes: &[u8]) -> Result<FrameHeader, CallError> {
         let header = bytes.first_chunk().expect("callers read a whole header");
         let header = FrameHeader::parse(header).map_err(|error| CallError::Other(error.into()))?;
-        // 0 is a last word that answers no request in particular.
+        // 0 is a last word that answers no request in particular: the store closes the connection behind it.
+        self.over = header.request_id == 0;
         if header.request_id != self.next_request && header.request_id != 0 {
             let what = format!("the store answered request {}, not {}", header.request_id, self.next_request);
             return Err(CallError::Other(Error::internal(what)));
@@ -173,8 +183,7 @@ impl Connection {
     }
 
     fn set_patience(&self, patience: Option<Duration>) -> Result<(), CallError> {
-        // A timeout of zero would mean none at all.
-        let patience = patience.map(|patience| patience.max(Duration::from_millis(1)));
+        let patience = patience.map(|patience| patience.max(SHORTEST));
         self.stream.inner().set_read_timeout(patience).map_err(lost)
     }
 }
@@ -184,6 +193,9 @@ impl AsFd for Connection {
         self.stream.as_fd()
     }
 }
+
+/// Shortest timeout of a socket: one of zero would mean none at all.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 fn lost(source: io::Error) -> CallError {
     CallError::Lost { source, sent: true }

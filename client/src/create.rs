@@ -2,21 +2,28 @@
 
 use crate::{
     brain::Brain,
-    codec::BytesFrame,
+    codec::{BytesFrame, CodecError, Learn, Table},
+    connection::CallError,
     error::{Error, Result},
-    learn::LearnOptions,
+    learn::{Batch, LearnOptions},
     lease::Lease,
+    session::Session,
 };
 use arrow_array::RecordBatch;
-use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow_schema::Schema;
+use arrow_ipc::{
+    MetadataVersion,
+    writer::{FileWriter, IpcWriteOptions},
+};
+use arrow_schema::{Schema, SchemaRef};
 use plasmon_protocol::{
     index_of,
+    message::Failure,
     object::{Flags, Header, Kind},
 };
 use std::{
     io::{self, Write},
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 /// Bytes being written in place, in shared memory that no other process sees yet. Made by [`Brain::create`].
@@ -51,7 +58,8 @@ impl Writable {
     /// Makes the bytes immutable and binds the name to them. Returns the binding's version.
     ///
     /// # Errors
-    /// As [`Brain::learn`].
+    /// As [`Brain::learn`]; [`Error::StoreUnavailable`] if the store went away since [`Brain::create`], and the memory
+    /// with it.
     pub fn seal(self) -> Result<u64> {
         self.seal_with(&LearnOptions::default())
     }
@@ -66,9 +74,8 @@ impl Writable {
         let bytes = &mut self.lease.bytes_mut()[..len];
         bytes[..prefix.len()].copy_from_slice(prefix);
         bytes[len - suffix.len()..].copy_from_slice(suffix);
-        let written = self.lease.written(self.frame.len_bytes(), false);
-        let header = self.frame.header();
-        self.brain.batch()?.bind_written(&self.name, options, header, written)?.commit()
+        let Writable { brain, name, frame, lease } = self;
+        Batch::bind_written(&brain, &name, options, frame.header(), lease, frame.len_bytes())
     }
 }
 
@@ -113,19 +120,41 @@ pub struct TableWriter {
     brain: Brain,
     name: String,
     writer: FileWriter<LeaseSink>,
+    schema: SchemaRef,
+    batches: usize,
     rows: u64,
+    /// A write failed half way, so what is written is no table.
+    failed: bool,
 }
 
 impl TableWriter {
     /// Appends a batch, which must have the writer's schema.
     ///
     /// # Errors
-    /// [`Error::StoreFull`] if the table does not fit; [`Error::Codec`] if the batch has another schema, or if a
-    /// dictionary of an earlier batch was replaced (only one dictionary for each column fits an IPC file).
+    /// [`Error::Codec`] with a [`SchemaMismatch`](crate::CodecError::SchemaMismatch) if the batch has another schema;
+    /// then nothing was written, and the next batch may follow.
+    ///
+    /// [`Error::StoreFull`] if the table does not fit, and [`Error::Codec`] if a dictionary of an earlier batch was
+    /// replaced (only one dictionary for each column fits an IPC file). After these the batch may be written in part,
+    /// so the table cannot be finished: every later call fails with [`Error::WriterFailed`].
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.check_whole()?;
+        // arrow-ipc does not compare: it would write the columns of any batch, and readers would take them for others.
+        if let Err(error) = Table::new(self.schema.clone(), vec![batch.clone()]) {
+            return Err(Error::Codec(match error {
+                CodecError::SchemaMismatch { asked, found, .. } => {
+                    CodecError::SchemaMismatch { batch: self.batches, asked, found }
+                }
+                error => error,
+            }));
+        }
+        self.failed = true; // also if it panics
         let result = self.writer.write(batch);
+        self.explain(result)?;
+        self.failed = false;
+        self.batches += 1;
         self.rows += batch.num_rows() as u64;
-        self.explain(result)
+        Ok(())
     }
 
     /// Rows written so far.
@@ -143,7 +172,8 @@ impl TableWriter {
     /// Makes the table immutable and binds the name to it. Returns the binding's version.
     ///
     /// # Errors
-    /// As [`Brain::learn`].
+    /// As [`Brain::learn`]; [`Error::WriterFailed`] if a batch could not be written;
+    /// [`Error::StoreUnavailable`] if the store went away since [`Brain::writer`], and the memory with it.
     pub fn finish(self) -> Result<u64> {
         self.finish_with(&LearnOptions::default())
     }
@@ -153,13 +183,20 @@ impl TableWriter {
     /// # Errors
     /// As [`Brain::learn_with`].
     pub fn finish_with(mut self, options: &LearnOptions) -> Result<u64> {
+        self.check_whole()?;
         let result = self.writer.finish();
         self.explain(result)?;
         let LeaseSink { lease, written, .. } = self.writer.into_inner().map_err(codec_error)?;
         let lease = lease.ok_or_else(|| Error::internal("nothing was written"))?;
         let header = Header { flags: Flags::OUR_ENCODER, ..Header::new(Kind::TABLE) };
-        let written = lease.written(written as u64, false);
-        self.brain.batch()?.bind_written(&self.name, options, header, written)?.commit()
+        Batch::bind_written(&self.brain, &self.name, options, header, lease, written as u64)
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::WriterFailed { name: self.name.clone() });
+        }
+        Ok(())
     }
 
     /// The store's own words, where it was the store that refused.
@@ -173,13 +210,13 @@ impl TableWriter {
 }
 
 fn codec_error(error: arrow_schema::ArrowError) -> Error {
-    Error::Codec(crate::codec::CodecError::Arrow { doing: "write the table", source: error })
+    Error::Codec(CodecError::Arrow { doing: "write the table", source: error })
 }
 
 /// Where a table's bytes go: a lease that grows.
 #[derive(Debug)]
 struct LeaseSink {
-    session: std::sync::Arc<crate::session::Session>,
+    session: Arc<Session>,
     lease: Option<Lease>,
     written: usize,
     refusal: Option<Error>,
@@ -196,14 +233,20 @@ impl LeaseSink {
             None => {
                 let wanted = needed.max(FIRST_LEASE_BYTES);
                 // The usual length first; if there is no room for that, what is needed now.
-                let lease = Lease::get(session, wanted).or_else(|_| Lease::get(session, needed));
+                let lease = match Lease::get(session, wanted) {
+                    Err(CallError::Failed(Failure::StoreFull { .. })) => Lease::get(session, needed),
+                    result => result,
+                };
                 self.lease = Some(lease.map_err(|error| session.explain(error))?);
             }
             Some(lease) if lease.len_bytes() < needed => {
                 // Twice as long each time, so that a lease that cannot grow in place is copied seldom.
                 let wanted = needed.max(lease.len_bytes() * 2);
                 let written = self.written as u64;
-                let result = lease.extend(written, wanted).or_else(|_| lease.extend(written, needed));
+                let result = match lease.extend(written, wanted) {
+                    Err(CallError::Failed(Failure::StoreFull { .. })) => lease.extend(written, needed),
+                    result => result,
+                };
                 result.map_err(|error| session.explain(error))?;
             }
             Some(_) => {}
@@ -243,27 +286,27 @@ impl Brain {
         if session.writable.is_none() {
             return Err(Error::NotWritable { len_bytes });
         }
-        let lease = Lease::get_whole(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;
+        let lease = Lease::reserve(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;
         Ok(Writable { brain: self.clone(), name: name.to_owned(), frame, lease })
     }
 
     /// Begins a table of `schema` that is written batch by batch, and becomes the object `name` when it is finished.
     ///
     /// # Errors
-    /// [`Error::BadName`], [`Error::StoreFull`], [`Error::NotWritable`].
+    /// [`Error::BadName`], [`Error::StoreFull`], [`Error::NotWritable`]; [`Error::Codec`] if the schema has types that
+    /// cannot be read back.
     pub fn writer(&self, name: &str, schema: &Schema) -> Result<TableWriter> {
         plasmon_protocol::name::Name::check(name)?;
+        let schema = Arc::new(schema.clone());
+        Table::new(schema.clone(), Vec::new())?.prepare()?; // the checks that every learned table passes
         let session = self.session()?;
         if session.writable.is_none() {
             return Err(Error::NotWritable { len_bytes: FIRST_LEASE_BYTES });
         }
-        let options = IpcWriteOptions::try_new(64, false, arrow_schema_version()).map_err(codec_error)?;
+        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).map_err(codec_error)?;
         let sink = LeaseSink { session, lease: None, written: 0, refusal: None };
-        let writer = FileWriter::try_new_with_options(sink, schema, options).map_err(codec_error)?;
-        Ok(TableWriter { brain: self.clone(), name: name.to_owned(), writer, rows: 0 })
+        let writer = FileWriter::try_new_with_options(sink, &schema, options).map_err(codec_error)?;
+        let (brain, name) = (self.clone(), name.to_owned());
+        Ok(TableWriter { brain, name, writer, schema, batches: 0, rows: 0, failed: false })
     }
-}
-
-fn arrow_schema_version() -> arrow_ipc::MetadataVersion {
-    arrow_ipc::MetadataVersion::V5
 }

@@ -86,6 +86,11 @@ pub enum Error {
     /// A value could not be encoded, or an object could not be decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A batch of a [`TableWriter`](crate::TableWriter) was written in part, so the table cannot be finished.
+    #[error(
+        "an earlier batch of {name:?} could not be written, so the table is not whole; begin a new writer"
+    )]
+    WriterFailed { name: String },
     /// This session may learn by message only, and the object is too large for one.
     #[error(
         "an object of {len_bytes} bytes is written into shared memory, which the store allows its own user and root only"
@@ -196,6 +201,7 @@ impl Error {
             | Error::TooLarge { .. }
             | Error::WrongKind { .. }
             | Error::Codec(_)
+            | Error::WriterFailed { .. }
             | Error::NotWritable { .. }
             | Error::NamedTwice { .. }
             | Error::IdTaken { .. }

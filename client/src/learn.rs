@@ -5,12 +5,14 @@ use crate::{
     codec::{Learn, Prepared, Table},
     connection::CallError,
     error::{Error, Result},
-    lease::{KeptLease, Lease, Written},
+    lease::{Closed, KeptLease, Lease},
     session::Session,
 };
 use plasmon_protocol::{
-    limits::{DESCRIPTION_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, METADATA_BYTES_MAX},
-    message::{Bind, Change, Commit, Committed, Condition, Expect, Payload},
+    limits::{
+        COMMIT_ENTRIES_MAX, DESCRIPTION_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX, METADATA_BYTES_MAX,
+    },
+    message::{Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, Payload},
     name::Name,
     object::Header,
 };
@@ -89,10 +91,16 @@ pub struct Batch {
     session: Arc<Session>,
     conditions: Vec<Condition>,
     changes: Vec<Change>,
+    /// What objects are being written into, one behind the other.
+    open: Option<Lease>,
+    /// Leases that were filled before it, unmapped.
     end_leases: Vec<u64>,
+    /// What may be kept of the open lease, once it is closed.
     rest: Option<KeptLease>,
     /// Bytes of payloads that travel in the message.
     inline_bytes: usize,
+    /// Bytes of payloads, wherever they are.
+    placed_bytes: u64,
 }
 
 /// Room in a frame that is left for names, descriptions and headers.
@@ -100,15 +108,39 @@ const INLINE_BATCH_BYTES_MAX: usize = FRAME_BYTES_MAX as usize / 2;
 
 impl Batch {
     pub(crate) fn new(brain: &Brain) -> Result<Batch> {
-        Ok(Batch {
+        Ok(Batch::in_session(brain, brain.session()?))
+    }
+
+    fn in_session(brain: &Brain, session: Arc<Session>) -> Batch {
+        Batch {
             brain: brain.clone(),
-            session: brain.session()?,
+            session,
             conditions: Vec::new(),
             changes: Vec::new(),
+            open: None,
             end_leases: Vec::new(),
             rest: None,
             inline_bytes: 0,
-        })
+            placed_bytes: 0,
+        }
+    }
+
+    /// Binds `name` to the object of `len_bytes` that `lease` begins with, in the session that has the lease: in
+    /// another one its number may stand for somebody else's.
+    pub(crate) fn bind_written(
+        brain: &Brain,
+        name: &str,
+        options: &LearnOptions,
+        header: Header,
+        mut lease: Lease,
+        len_bytes: u64,
+    ) -> Result<u64> {
+        let mut batch = Batch::in_session(brain, Arc::clone(lease.session()));
+        let name = batch.add_condition(name, options)?;
+        let payload = lease.piece(len_bytes);
+        batch.bind(name, options, header, payload)?;
+        batch.close(lease, false);
+        batch.commit()
     }
 
     /// Binds `name` to a new object made of `value`. The value is copied now, into the batch or into shared memory.
@@ -149,8 +181,9 @@ impl Batch {
     /// Makes everything visible, and returns the version that all new bindings have.
     ///
     /// # Errors
-    /// [`Error::ConditionFailed`], [`Error::StoreFull`], [`Error::IndexFull`], [`Error::NamedTwice`] and others; then
-    /// nothing has changed. [`Error::OutcomeUnknown`] if the store went away before it answered.
+    /// [`Error::ConditionFailed`], [`Error::StoreFull`], [`Error::IndexFull`], [`Error::NamedTwice`],
+    /// [`Error::TooMany`] for more than 131,072 changes and others; then nothing has changed.
+    /// [`Error::OutcomeUnknown`] if the store went away before it answered.
     pub fn commit(self) -> Result<u64> {
         Ok(self.send()?.version)
     }
@@ -163,21 +196,6 @@ impl Batch {
     pub(crate) fn expect(mut self, name: &str, expect: Expect) -> Result<Batch> {
         let (namespace, name) = (self.brain.namespace_checked().clone(), Name::new(name)?);
         self.conditions.push(Condition { namespace, name, expect });
-        Ok(self)
-    }
-
-    /// Adds a binding whose object stands in a lease already.
-    pub(crate) fn bind_written(
-        mut self,
-        name: &str,
-        options: &LearnOptions,
-        header: Header,
-        written: Written,
-    ) -> Result<Batch> {
-        let name = self.add_condition(name, options)?;
-        self.end_leases.extend(written.end_lease);
-        self.rest = written.rest;
-        self.bind(name, options, header, written.payload)?;
         Ok(self)
     }
 
@@ -196,18 +214,47 @@ impl Batch {
         let len = plasmon_protocol::index_of(len_bytes);
         if len_bytes <= INLINE_BYTES_MAX.into() && self.inline_bytes + len <= INLINE_BATCH_BYTES_MAX {
             self.inline_bytes += len;
+            self.placed_bytes += len_bytes;
             return Ok(Payload::Inline { bytes: prepared.to_vec()?.into() });
         }
         if self.session.writable.is_none() {
             return Err(Error::NotWritable { len_bytes });
         }
-        let mut lease = Lease::get(&self.session, len_bytes).map_err(|error| self.session.explain(error))?;
+        let mut lease = match self.open.take() {
+            Some(lease) if lease.len_bytes() >= len_bytes => lease,
+            filled => {
+                if let Some(filled) = filled {
+                    self.close(filled, false);
+                }
+                self.lease(len_bytes).map_err(|error| self.session.explain(error))?
+            }
+        };
         prepared.write_into(&mut lease.bytes_mut()[..len])?;
-        // The first object's lease may be kept for the next learn.
-        let written = lease.written(len_bytes, self.changes.is_empty());
-        self.end_leases.extend(written.end_lease);
-        self.rest = self.rest.take().or(written.rest);
-        Ok(written.payload)
+        let payload = lease.piece(len_bytes);
+        self.open = Some(lease);
+        self.placed_bytes += len_bytes;
+        Ok(payload)
+    }
+
+    /// A lease for an object of `len_bytes` and, in a long batch, for more of its kind: an eighth of what the batch
+    /// has so far, so that a batch of any length takes few leases and holds little that it does not need.
+    fn lease(&self, len_bytes: u64) -> Result<Lease, CallError> {
+        let ahead_bytes = (self.placed_bytes / 8).next_multiple_of(len_bytes.next_multiple_of(64));
+        if ahead_bytes <= len_bytes {
+            return Lease::get(&self.session, len_bytes);
+        }
+        match Lease::reserve(&self.session, ahead_bytes) {
+            Err(CallError::Failed(Failure::StoreFull { .. })) => Lease::reserve(&self.session, len_bytes),
+            result => result,
+        }
+    }
+
+    /// Nothing more is written into `lease`, which is unmapped unless it may be kept.
+    fn close(&mut self, lease: Lease, keep: bool) {
+        match lease.close(keep) {
+            Closed::Ends(lease) => self.end_leases.push(lease),
+            Closed::Rest(rest) => self.rest = Some(rest),
+        }
     }
 
     fn bind(&mut self, name: Name, options: &LearnOptions, header: Header, payload: Payload) -> Result<()> {
@@ -234,6 +281,16 @@ impl Batch {
     }
 
     pub(crate) fn send(mut self) -> Result<Committed> {
+        let changes = self.changes.len().max(self.conditions.len()) as u64;
+        if changes > COMMIT_ENTRIES_MAX.into() {
+            let what = format!("changes in one batch ({changes})");
+            return Err(Error::TooMany { what, limit: COMMIT_ENTRIES_MAX.into() });
+        }
+        if let Some(lease) = self.open.take() {
+            // The only lease of a batch may be kept for the next learn.
+            let keep = self.end_leases.is_empty();
+            self.close(lease, keep);
+        }
         let conditions = std::mem::take(&mut self.conditions);
         let changes = std::mem::take(&mut self.changes);
         let end_leases = std::mem::take(&mut self.end_leases);
@@ -265,7 +322,13 @@ impl Batch {
                 self.session.lose();
                 Err(Error::OutcomeUnknown { socket: self.session.socket.clone(), source })
             }
-            Err(error) => Err(self.session.explain(error)),
+            Err(error) => {
+                if !matches!(error, CallError::TimedOut) {
+                    // Given back now, as far as they have not ended: the request never left, or its answer made no sense.
+                    self.end_leases = commit.end_leases;
+                }
+                Err(self.session.explain(error))
+            }
         }
     }
 }
@@ -274,7 +337,7 @@ impl Drop for Batch {
     fn drop(&mut self) {
         // Not committed: what was written goes back.
         for lease in self.end_leases.drain(..) {
-            let _ = self.session.call(&plasmon_protocol::message::EndLease { lease });
+            let _ = self.session.call(&EndLease { lease });
         }
         if let Some(rest) = self.rest.take() {
             rest.give_back(&self.session);

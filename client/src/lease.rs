@@ -32,19 +32,18 @@ pub(crate) struct Lease {
     grant: Granted,
     /// `None` once it is unmapped.
     mapping: Option<LeaseMapping>,
-    /// Where the object begins in the lease: behind the objects that were written before it.
+    /// Where the next object begins in the lease: behind the objects that were written before it.
     start_bytes: u64,
     ended: bool,
 }
 
-/// What a commit needs to know of a lease that an object was written into.
+/// What becomes of a lease that nothing more is written into.
 #[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) payload: Payload,
-    /// The lease, if it ends with the commit.
-    pub(crate) end_lease: Option<u64>,
-    /// What may be kept, if the commit succeeds.
-    pub(crate) rest: Option<KeptLease>,
+pub(crate) enum Closed {
+    /// It is unmapped, and ends with the commit.
+    Ends(u64),
+    /// It may be kept, if the commit succeeds.
+    Rest(KeptLease),
 }
 
 impl Lease {
@@ -63,12 +62,8 @@ impl Lease {
         Lease::reserve(session, len_bytes)
     }
 
-    /// Gets a lease of its own for `len_bytes`, for an object that may take long to write.
-    pub(crate) fn get_whole(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
-        Lease::reserve(session, len_bytes)
-    }
-
-    fn reserve(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
+    /// Gets a lease of its own for `len_bytes`. May wait until the store has made the pages.
+    pub(crate) fn reserve(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
         // The answer may wait for population, which takes as long as it takes.
         let grant = session.call_for(&Reserve { len_bytes }, None)?;
         Lease::map(session, grant).map_err(CallError::Other)
@@ -103,6 +98,11 @@ impl Lease {
         fits.then_some(lease)
     }
 
+    /// The session it belongs to: only a commit of that session may name it.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// Length of what can be written, in bytes.
     pub(crate) fn len_bytes(&self) -> u64 {
         self.grant.len_bytes - self.start_bytes
@@ -123,15 +123,19 @@ impl Lease {
     }
 
     /// Makes the lease at least `len_bytes` long, in place or by moving what is written (`written_bytes`).
+    ///
+    /// After [`CallError::Failed`] the lease is as it was. After any other error it may be unmapped: its owner drops
+    /// it without another look.
     pub(crate) fn extend(&mut self, written_bytes: u64, len_bytes: u64) -> Result<(), CallError> {
         let request = ExtendLease { lease: self.grant.lease, len_bytes: self.start_bytes + len_bytes };
         let grant = self.session.call_for(&request, None)?;
         if grant.lease == self.grant.lease {
-            // The same lease, longer: mapped anew, since the old mapping ends too early.
+            // The same lease, longer: mapped anew, since the old mapping ends too early. Whoever maps it answers for
+            // it, also if that fails.
             self.mapping = None;
+            self.ended = true;
             let mut longer = Lease::map(&self.session, grant).map_err(CallError::Other)?;
             longer.start_bytes = self.start_bytes;
-            self.ended = true; // its successor answers for the lease now
             *self = longer;
             return Ok(());
         }
@@ -142,27 +146,28 @@ impl Lease {
         Ok(())
     }
 
-    /// The first `len_bytes` are written: what the commit that binds them must say. A short lease may be kept, if
-    /// the commit is of one object only.
-    pub(crate) fn written(mut self, len_bytes: u64, keep: bool) -> Written {
+    /// The first `len_bytes` are an object now: what the commit that binds it must say. The next one goes behind it.
+    pub(crate) fn piece(&mut self, len_bytes: u64) -> Payload {
         let offset = self.grant.offset + self.start_bytes;
-        let payload = Payload::Leased { lease: self.grant.lease, offset, len_bytes };
-        let written_bytes = (self.start_bytes + len_bytes).next_multiple_of(64);
+        self.start_bytes = (self.start_bytes + len_bytes).next_multiple_of(64).min(self.grant.len_bytes);
+        Payload::Leased { lease: self.grant.lease, offset, len_bytes }
+    }
+
+    /// Nothing more is written. A short lease with room left may be kept, if the commit names no other.
+    pub(crate) fn close(mut self, keep: bool) -> Closed {
         let kept_max = KEPT_BYTES_MAX.min(self.session.welcome.capacity_bytes / 64);
-        let room_left = written_bytes + u64::from(INLINE_BYTES_MAX) < self.grant.len_bytes;
-        let mapping = self.mapping.take();
+        let room_left = self.len_bytes() > u64::from(INLINE_BYTES_MAX);
+        let short = self.grant.len_bytes <= kept_max.next_multiple_of(4_096);
         self.ended = true;
-        match mapping {
-            Some(mapping)
-                if keep && room_left && self.grant.len_bytes <= kept_max.next_multiple_of(4_096) =>
-            {
-                let rest = KeptLease { grant: self.grant.clone(), mapping, written_bytes };
-                Written { payload, end_lease: None, rest: Some(rest) }
+        match self.mapping.take() {
+            Some(mapping) if keep && room_left && short => {
+                let (grant, written_bytes) = (self.grant.clone(), self.start_bytes);
+                Closed::Rest(KeptLease { grant, mapping, written_bytes })
             }
             // Unmapped before the commit that ends the lease is sent.
             mapping => {
                 drop(mapping);
-                Written { payload, end_lease: Some(self.grant.lease), rest: None }
+                Closed::Ends(self.grant.lease)
             }
         }
     }

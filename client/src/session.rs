@@ -1,7 +1,7 @@
 //! This process's membership of a store: what is mapped, which connections are idle, which pins are held.
 
 use crate::{
-    connection::{CallError, Connection},
+    connection::{CallError, Connection, Reached},
     error::{Error, Result},
     lease::KeptLease,
     slots::Slots,
@@ -11,7 +11,7 @@ use plasmon_protocol::{
     index::{Entry, IndexReader},
     index_of,
     limits::PIN_SLOTS,
-    message::{AddRegion, Goodbye, Request, Welcome},
+    message::{AddRegion, Failure, Goodbye, Request, Welcome},
     pins::{SessionRegion, pin_for},
     sync::{Ordering as WordOrdering, Words},
 };
@@ -19,6 +19,7 @@ use plasmon_shm::{
     BytesMapping, ClientRegion, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
 };
 use std::{
+    io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     ptr::NonNull,
@@ -131,7 +132,8 @@ impl Session {
         SessionRegion::open(words.words())?;
         let regions_max = index_of(u64::from(welcome.pins_max.div_ceil(PIN_SLOTS))).max(1);
         let regions: Vec<OnceLock<PinRegion>> = (0..regions_max).map(|_| OnceLock::new()).collect();
-        regions[0].get_or_init(|| PinRegion { words, slots: Slots::new() });
+        let slots = Slots::new(slots_of_region(0, welcome.pins_max));
+        regions[0].get_or_init(|| PinRegion { words, slots });
         Ok(Session {
             socket: socket.to_owned(),
             store_uid,
@@ -216,23 +218,35 @@ impl Session {
     ) -> Result<R::Reply, CallError> {
         let mut connection = self.check_out()?;
         let result = connection.call(request, patience);
-        if matches!(result, Ok(_) | Err(CallError::Failed(_))) {
+        if connection.is_usable() && matches!(result, Ok(_) | Err(CallError::Failed(_))) {
             self.check_in(connection);
         }
         result
     }
 
     fn check_out(&self) -> Result<Connection, CallError> {
+        let not_sent = |source| CallError::Lost { source, sent: false };
+        if !self.mark.is_here() {
+            return Err(not_sent(io::ErrorKind::NotConnected.into())); // a forked child: the connections are its parent's
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(connection) = idle {
             return Ok(connection);
         }
-        let not_sent = |source| CallError::Lost { source, sent: false };
-        let mut connection = Connection::open(&self.socket).map_err(not_sent)?.connection;
+        let Reached { mut connection, store_uid } =
+            Connection::open(&self.socket, self.patience).map_err(not_sent)?;
+        if store_uid != self.store_uid {
+            // Somebody else listens there now. It gets neither the token nor the request.
+            return Err(not_sent(io::ErrorKind::PermissionDenied.into()));
+        }
         match connection.join(self.welcome.token, self.patience) {
             Ok(()) => Ok(connection),
             // Whatever happened here, the request itself was not sent.
             Err(CallError::Lost { source, .. }) => Err(not_sent(source)),
+            // Another store listens there now, or this one is about to end.
+            Err(CallError::Failed(Failure::UnknownSession {} | Failure::ShuttingDown {})) => {
+                Err(not_sent(io::ErrorKind::ConnectionReset.into()))
+            }
             Err(error) => Err(error),
         }
     }
@@ -257,7 +271,8 @@ impl Session {
                 if let Some(slot) = region.slots.take() {
                     // Fits: there are at most `pins_max` slots, a u32.
                     let number = u32::try_from(number).unwrap_or(u32::MAX);
-                    return Ok(Slot { session: Arc::clone(self), number: number * PIN_SLOTS + slot });
+                    let number = number * PIN_SLOTS + slot;
+                    return Ok(Slot { session: Arc::clone(self), number, is_abandoned: false });
                 }
                 if number + 1 == self.regions.len() {
                     let what =
@@ -285,7 +300,10 @@ impl Session {
         let words = region.map_words()?;
         SessionRegion::open(words.words())?;
         match self.regions.get(index_of(added.region.into())) {
-            Some(place) => drop(place.set(PinRegion { words, slots: Slots::new() })),
+            Some(place) => {
+                let slots = Slots::new(slots_of_region(added.region, self.welcome.pins_max));
+                drop(place.set(PinRegion { words, slots }));
+            }
             None => return Err(Error::internal(format!("the store added region {}", added.region))),
         }
         Ok(())
@@ -336,11 +354,18 @@ impl Session {
     }
 }
 
+/// Slots of region number `region` that may be used, so that all regions together have `pins_max`.
+fn slots_of_region(region: u32, pins_max: u32) -> u32 {
+    pins_max.saturating_sub(region.saturating_mul(PIN_SLOTS)).min(PIN_SLOTS)
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         if !self.mark.is_here() {
             return; // the session is the parent's
         }
+        // Unmapped before the store lends the pages to others.
+        *self.kept_lease.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         // No handle is left. The store would notice the end of the process by itself; saying goodbye frees what this
         // session holds while the process lives on.
         if let Ok(mut connection) = self.check_out() {
@@ -354,6 +379,7 @@ impl Drop for Session {
 pub(crate) struct Slot {
     session: Arc<Session>,
     number: u32,
+    is_abandoned: bool,
 }
 
 impl Slot {
@@ -376,13 +402,22 @@ impl Slot {
         let (region, slot) = self.session.region(self.number);
         region.slots.note(slot, pin_for(offset));
     }
+
+    /// Never gives the slot back, for the store was asked to pin in it and has not answered.
+    ///
+    /// It may still do so: if the slot were in use for another object by then, its pin would be overwritten, and that
+    /// object reused under its reader. Left alone, the worst is that an object stays until this session ends.
+    pub(crate) fn abandon(mut self) {
+        self.is_abandoned = true;
+    }
 }
 
 impl Drop for Slot {
     #[inline]
     fn drop(&mut self) {
-        if !self.session.mark.is_here() {
-            return; // the slot is the parent's, and the object rests on the parent's pin
+        // In a forked child the slot is the parent's, and the object rests on the parent's pin.
+        if self.is_abandoned || !self.session.mark.is_here() {
+            return;
         }
         let (region, slot) = self.session.region(self.number);
         SessionRegion::assume_checked(region.words.words()).withdraw(slot);

@@ -25,8 +25,13 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new() -> Self {
-        let taken = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+    /// All slots below `count` are free; those from there on can never be taken.
+    pub(crate) fn new(count: u32) -> Self {
+        let beyond = |word: usize| match index_of(count.into()).saturating_sub(word * 64) {
+            free @ 0..64 => u64::MAX << free,
+            _ => 0,
+        };
+        let taken = (0..WORDS).map(|word| AtomicU64::new(beyond(word))).collect();
         let shadow = (0..WORDS).map(|_| OnceLock::new()).collect();
         Slots { taken, shadow, hint: AtomicUsize::new(0) }
     }
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn every_slot_can_be_taken_once_and_the_lowest_comes_first() {
-        let slots = Slots::new();
+        let slots = Slots::new(PIN_SLOTS);
         let taken: HashSet<u32> = std::iter::from_fn(|| slots.take()).collect();
         assert_eq!(taken.len(), 65_536);
         assert_eq!(slots.take(), None);
@@ -93,8 +98,17 @@ mod tests {
     }
 
     #[test]
+    fn no_more_slots_are_taken_than_may_be() {
+        for count in [0, 1, 63, 64, 65, 100, 65_535] {
+            let slots = Slots::new(count);
+            let taken: HashSet<u32> = std::iter::from_fn(|| slots.take()).collect();
+            assert_eq!(taken, (0..count).collect(), "{count}");
+        }
+    }
+
+    #[test]
     fn threads_never_share_a_slot() {
-        let slots = Slots::new();
+        let slots = Slots::new(PIN_SLOTS);
         let owners: Vec<AtomicU64> = (0..65_536).map(|_| AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -7,7 +7,7 @@ use crate::{
     session::Session,
 };
 use arc_swap::ArcSwapOption;
-use plasmon_protocol::message::Request;
+use plasmon_protocol::message::{Failure, Request};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -44,7 +44,11 @@ impl Store {
         let mut last = None;
         for candidate in &candidates {
             if !explicit && !here.owns_directory_of(candidate) {
-                continue; // absent, or made by somebody else
+                if candidate.parent().is_some_and(Path::exists) {
+                    let why = format!("the directory of {} is another user's", candidate.display());
+                    last = Some(io::Error::new(io::ErrorKind::PermissionDenied, why));
+                }
+                continue;
             }
             let store = Store::at(candidate, patience);
             match store.session(trust) {
@@ -110,10 +114,12 @@ impl Store {
         self.current.store(None);
         let unavailable =
             |source| Error::StoreUnavailable { sockets: vec![self.socket.clone()], source: Some(source) };
-        let Reached { connection, store_uid } = Connection::open(&self.socket).map_err(unavailable)?;
+        let Reached { connection, store_uid } =
+            Connection::open(&self.socket, self.patience).map_err(unavailable)?;
         trust.check(&self.socket, store_uid)?;
         let begun = Session::begin(&self.socket, store_uid, connection, self.patience);
         let session = Arc::new(begun.map_err(|error| match error {
+            CallError::Failed(Failure::ShuttingDown {}) => unavailable(io::ErrorKind::ConnectionReset.into()),
             CallError::Failed(failure) => failure.into(),
             CallError::Lost { source, .. } => unavailable(source),
             CallError::TimedOut => unavailable(io::ErrorKind::TimedOut.into()),

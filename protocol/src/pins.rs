@@ -326,6 +326,11 @@ impl LeaseState<'_> {
         self.leave_idle(TAKEN)
     }
 
+    /// Daemon: the lease has ended, whatever its state was; no claim succeeds any more.
+    pub fn revoke(&self) {
+        self.word.store(self.word_for(TAKEN), Ordering::Release);
+    }
+
     /// Daemon: whether the lease is idle, and so counts as free.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -93,9 +93,11 @@ struct Checks {
     emptied: HashSet<Namespace>,
     bound_in: HashSet<Namespace>,
     prefixes: HashMap<NamespacePrefix, Namespace>,
-    pieces: Vec<Extent>,
     new_names: u64,
-    freed_names: u64,
+    /// Names that are unbound one by one.
+    unbound_names: u64,
+    /// Names that go with all others of their namespace.
+    emptied_names: u64,
 }
 
 /// Entries worked off between two looks at the clock.
@@ -159,14 +161,14 @@ impl CommitJob {
 
     /// Gives back the room of a commit that will not happen.
     pub(crate) fn abandon(&mut self, space: &mut Space) {
-        for (change, extent) in self.commit.changes.iter().zip(&mut self.extents) {
-            let inline =
-                matches!(change, Change::Bind { bind: Bind { payload: Payload::Inline { .. }, .. } });
-            match extent.take() {
-                Some(extent) if inline => space.release(extent),
-                _ => {} // a piece of a lease stays in its lease
-            }
+        for extent in self.extents.iter_mut().filter_map(Option::take) {
+            space.unclaim(extent);
         }
+    }
+
+    /// Whether some of its changes are visible, and others are not.
+    pub(crate) fn is_half_visible(&self) -> bool {
+        self.version != 0
     }
 
     /// The ids of the names that the commit binds.
@@ -243,7 +245,7 @@ impl CommitJob {
     }
 
     /// Checks one change against the catalog, and against the changes before it.
-    fn check(&mut self, bench: &Workbench<'_>, at: usize) -> Result<(), Failure> {
+    fn check(&mut self, bench: &mut Workbench<'_>, at: usize) -> Result<(), Failure> {
         let checks = &mut self.checks;
         match &self.commit.changes[at] {
             Change::Bind { bind } => {
@@ -260,10 +262,9 @@ impl CommitJob {
                 }
                 if let Payload::Leased { lease, offset, len_bytes } = *payload {
                     let piece =
-                        bench.space.check_piece(self.writer.session, LeaseId(lease), offset, len_bytes);
+                        bench.space.claim_piece(self.writer.session, LeaseId(lease), offset, len_bytes);
                     let piece =
                         piece.map_err(|error| Failure::BadLease { lease, reason: error.to_string() })?;
-                    checks.pieces.push(piece);
                     self.extents[at] = Some(piece);
                 }
             }
@@ -271,7 +272,7 @@ impl CommitJob {
                 checks.touch(namespace, name)?;
                 checks.bound_in.insert(namespace.clone());
                 if bench.catalog.find_in(namespace, name).is_some() {
-                    checks.freed_names += 1;
+                    checks.unbound_names += 1;
                 }
             }
             Change::RemoveNamespace { namespace } if **namespace == *Namespace::DEFAULT => {
@@ -281,7 +282,7 @@ impl CommitJob {
                 let unknown = || Failure::UnknownNamespace { namespace: namespace.clone() };
                 let id = bench.catalog.namespace(namespace).ok_or_else(unknown)?;
                 if checks.emptied.insert(namespace.clone()) {
-                    checks.freed_names += bench.catalog.names_in(id);
+                    checks.emptied_names += bench.catalog.names_in(id);
                 }
             }
             Change::RegisterNamespace { namespace } => checks.register(bench.catalog, namespace)?,
@@ -301,12 +302,8 @@ impl CommitJob {
             let name = name.expect("a namespace is only in `bound_in` for a change of one of its names");
             return Err(Failure::NamedTwice { namespace: namespace.clone(), name });
         }
-        checks.pieces.sort_unstable();
-        if let Some([_, second]) = checks.pieces.array_windows().find(|[one, next]| one.end() > next.offset) {
-            let reason = format!("two pieces of this commit overlap at offset {}", second.offset);
-            return Err(Failure::BadLease { lease: 0, reason });
-        }
-        if checks.new_names > bench.catalog.room() + checks.freed_names {
+        let room = bench.catalog.room() + checks.unbound_names + checks.emptied_names;
+        if checks.new_names > room {
             let (used, limit) = bench.catalog.objects();
             return Err(Failure::IndexFull { requested: checks.new_names, used, limit });
         }
@@ -314,7 +311,7 @@ impl CommitJob {
         self.version = *bench.last_version;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.created_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if self.checks.touched.len() as u64 + self.checks.freed_names > 1 {
+        if self.checks.touched.len() as u64 + self.checks.emptied_names > 1 {
             bench.catalog.open_epoch();
             self.epoch_is_open = true;
         }
@@ -355,9 +352,9 @@ impl CommitJob {
         };
         let namespace = bench.catalog.register(&bind.namespace).expect("its prefix was checked");
         let extent = self.extents[at].take().expect("every object was placed");
-        let (len_bytes, lease) = match bind.payload {
-            Payload::Inline { ref bytes } => (bytes.len() as u64, None),
-            Payload::Leased { lease, len_bytes, .. } => (len_bytes, Some(LeaseId(lease))),
+        let len_bytes = match bind.payload {
+            Payload::Inline { ref bytes } => bytes.len() as u64,
+            Payload::Leased { len_bytes, .. } => len_bytes,
         };
         let new = NewBinding {
             version: self.version,
@@ -373,7 +370,7 @@ impl CommitJob {
         };
         // The object is known before it is visible: whoever finds it may pin and release it at once.
         let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
-        bench.space.add_object(lease, object);
+        bench.space.add_object(object);
         let bound = bench.catalog.bind(namespace, &bind.name, new);
         bench.space.name_object(extent.offset, bound.number);
         if let Some(offset) = bound.replaced {

@@ -8,6 +8,7 @@ use nix::sys::{
 };
 use plasmon_protocol::{
     frame::{FrameError, FrameHeader, HEADER_BYTES},
+    id::NameId,
     index_of,
     message::{Failed, Failure, Message},
 };
@@ -76,6 +77,10 @@ pub(crate) struct Connection {
     pub(crate) interest: EpollFlags,
     /// To be closed once its output is sent.
     pub(crate) closing: bool,
+    /// It has frames that wait for the next turn; nothing more is read from it until then.
+    pub(crate) backlogged: bool,
+    /// The names that its requests wait for.
+    pub(crate) waits: Vec<NameId>,
 }
 
 /// Who is at the other end, as the kernel says.
@@ -99,6 +104,8 @@ impl Connection {
             frame_time,
             interest: EpollFlags::EPOLLIN,
             closing: false,
+            backlogged: false,
+            waits: Vec::new(),
         }
     }
 
@@ -112,6 +119,12 @@ impl Connection {
     /// When this connection must have made progress.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Nothing more is wanted of the peer: the connection ends once it has taken what is queued, or in a while.
+    pub(crate) fn close_soon(&mut self) {
+        self.closing = true;
+        self.deadline = Some(Instant::now() + self.frame_time);
     }
 
     /// The handshake is over: a quiet connection may stay quiet.
@@ -165,6 +178,9 @@ impl Connection {
         }
         self.expect_rest(false);
         let mut frame = self.input.split_to(frame_bytes);
+        if self.input.is_empty() {
+            self.input = BytesMut::new(); // the memory goes with the frame
+        }
         let body = frame.split_off(HEADER_BYTES).freeze();
         Ok(Some(Frame { header, body }))
     }
@@ -224,7 +240,14 @@ impl Connection {
             match send(self.stream.as_fd().as_raw_fd(), &self.output[self.sent..], flags) {
                 Ok(len) => self.sent += len,
                 Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => return Ok(()),
+                Err(nix::Error::EAGAIN) => {
+                    // What is sent goes, or a reader that always leaves a byte would make this grow for ever.
+                    if self.sent > self.output.len() / 2 {
+                        self.output.drain(..self.sent);
+                        self.sent = 0;
+                    }
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -257,7 +280,7 @@ impl Connection {
     fn expect_rest(&mut self, rest: bool) {
         match (rest, self.deadline) {
             (true, None) => self.deadline = Some(Instant::now() + self.frame_time),
-            (false, Some(_)) if self.role != Role::New => self.deadline = None,
+            (false, Some(_)) if self.role != Role::New && !self.closing => self.deadline = None,
             _ => {}
         }
     }

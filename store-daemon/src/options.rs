@@ -69,19 +69,20 @@ pub struct Options {
     pub max_pins: u32,
 
     /// Most sessions (client processes) in all
-    #[arg(long, value_name = "N", default_value_t = 1_024)]
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = at_least_one())]
     pub max_sessions: usize,
 
     /// Most sessions of one uid
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one())]
     pub max_sessions_per_uid: usize,
 
     /// Most connections in all
-    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = at_least_one())]
     pub max_connections: usize,
 
     /// Most unanswered requests of one connection
-    #[arg(long, value_name = "N", default_value_t = plasmon_protocol::limits::IN_FLIGHT_MAX)]
+    #[arg(long, value_name = "N", default_value_t = plasmon_protocol::limits::IN_FLIGHT_MAX,
+        value_parser = at_least_one())]
     pub max_in_flight: usize,
 
     /// Most bytes of replies that a connection may leave unread
@@ -111,6 +112,10 @@ pub struct Options {
     /// Pretend that the kernel lacks these calls, so that their fallbacks can be tested
     #[arg(long, value_name = "CALLS", hide = true, default_value = "")]
     pub pretend_missing: String,
+}
+
+fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 impl Options {

@@ -40,12 +40,19 @@ pub(crate) struct Session {
     /// `None` once the lifeline is closed while the process lives: the session is orphaned.
     pub(crate) lifeline: Option<ConnectionId>,
     pub(crate) connections: HashSet<ConnectionId>,
+    /// The client has said goodbye when so many scans had begun: a later one that finds no pins ends the session.
+    pub(crate) leaves_after_scan: Option<u64>,
 }
 
 impl Session {
     /// Whether the process lives on without its lifeline.
     pub(crate) fn is_orphaned(&self) -> bool {
-        self.lifeline.is_none()
+        self.lifeline.is_none() && !self.is_leaving()
+    }
+
+    /// Whether the client has said goodbye, and may hold pins still.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaves_after_scan.is_some()
     }
 
     /// Where pin slot `slot` is, counted through all regions.
@@ -60,10 +67,14 @@ impl Session {
         if self.pidfd.as_ref().is_some_and(is_readable) {
             return true;
         }
-        match std::fs::read_to_string(format!("/proc/{}/maps", self.pid)) {
-            Ok(maps) if self.pid != 0 => !maps.contains(mark),
-            // Not ours to look into: the pidfd decides.
-            _ => false,
+        if self.pid == 0 {
+            return self.pidfd.is_none(); // in a place that /proc does not show: the end of the lifeline decides
+        }
+        match std::fs::read(format!("/proc/{}/maps", self.pid)) {
+            Ok(maps) => !maps.windows(mark.len()).any(|window| window == mark.as_bytes()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            // Not ours to look into: the pidfd decides, and where there is none the end of the lifeline.
+            Err(_) => self.pidfd.is_none(),
         }
     }
 }
@@ -125,6 +136,11 @@ impl Sessions {
 
     pub(crate) fn of_uid(&self, uid: u32) -> usize {
         self.by_id.values().filter(|session| session.uid == uid).count()
+    }
+
+    /// Whether a session has said goodbye and may hold pins still.
+    pub(crate) fn any_leaving(&self) -> bool {
+        self.by_id.values().any(Session::is_leaving)
     }
 
     /// Sessions whose process lives on without its lifeline.

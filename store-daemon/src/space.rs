@@ -49,7 +49,7 @@ pub(crate) struct Lease {
     pub(crate) session: SessionId,
     pub(crate) slot: u32,
     pub(crate) extent: Extent,
-    /// Committed objects that still take room in it, by offset.
+    /// What commits have claimed and still need, by offset: objects, and pieces that are about to become some.
     pieces: BTreeMap<u64, Extent>,
     region: Arc<WordsMapping>,
 }
@@ -72,7 +72,7 @@ impl Lease {
     }
 
     fn rest_bytes(&self) -> u64 {
-        self.extent.len_bytes - self.pieces.values().map(|piece| piece.len_bytes).sum::<u64>()
+        self.rest().iter().map(|extent| extent.len_bytes).sum()
     }
 
     fn overlaps_a_piece(&self, extent: Extent) -> bool {
@@ -141,10 +141,7 @@ impl Space {
     /// Room for an object that travelled in a message. Idle leases are taken back where nothing else is left.
     pub(crate) fn allocate(&mut self, len_bytes: u64) -> Option<Extent> {
         let mark = self.populated.mark();
-        match self.allocator.allocate(len_bytes, mark) {
-            Some(extent) => Some(extent),
-            None => self.take_idle_leases().then(|| self.allocator.allocate(len_bytes, mark))?,
-        }
+        self.with_idle_leases(len_bytes, |allocator| allocator.allocate(len_bytes, mark))
     }
 
     /// Gives back an extent that became no object.
@@ -164,10 +161,8 @@ impl Space {
         len_bytes: u64,
     ) -> Option<LeaseId> {
         let mark = self.populated.mark();
-        let extent = match self.allocator.allocate_pages(len_bytes, mark) {
-            Some(extent) => extent,
-            None => self.take_idle_leases().then(|| self.allocator.allocate_pages(len_bytes, mark))??,
-        };
+        let extent =
+            self.with_idle_leases(len_bytes, |allocator| allocator.allocate_pages(len_bytes, mark))?;
         let id = LeaseId(self.next_lease);
         self.next_lease += 1;
         let lease = Lease { id, session, slot, extent, pieces: BTreeMap::new(), region: Arc::clone(region) };
@@ -192,10 +187,10 @@ impl Space {
         Some(lease.extent)
     }
 
-    /// Whether `len_bytes` at `offset` of a lease may become an object, as far as objects go that it has become
-    /// already. Returns the object's extent.
-    pub(crate) fn check_piece(
-        &self,
+    /// Claims `len_bytes` at `offset` of a lease for an object, and returns the object's extent. From here on the
+    /// piece outlives its lease; what becomes no object is given back by [`unclaim`](Self::unclaim).
+    pub(crate) fn claim_piece(
+        &mut self,
         session: SessionId,
         id: LeaseId,
         offset: u64,
@@ -215,14 +210,23 @@ impl Space {
         if lease.overlaps_a_piece(extent) {
             return Err(PieceError::Overlapping);
         }
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.pieces.insert(extent.offset, extent);
+        }
         Ok(extent)
     }
 
-    /// Turns a checked piece of a lease, or an extent from [`allocate`](Self::allocate), into an object.
-    pub(crate) fn add_object(&mut self, lease: Option<LeaseId>, object: Object) {
-        if let Some(lease) = lease.and_then(|id| self.leases.get_mut(&id)) {
-            lease.pieces.insert(object.extent.offset, object.extent);
+    /// Gives back a piece of a lease: to the lease while it lasts, for the writer may still map these pages; else it
+    /// is free.
+    pub(crate) fn unclaim(&mut self, piece: Extent) {
+        match self.lease_around(piece.offset) {
+            Some(lease) => drop(lease.pieces.remove(&piece.offset)),
+            None => self.release(piece),
         }
+    }
+
+    /// Turns a claimed piece of a lease, or an extent from [`allocate`](Self::allocate), into an object.
+    pub(crate) fn add_object(&mut self, object: Object) {
         self.objects.insert(object.extent.offset, object);
     }
 
@@ -251,7 +255,7 @@ impl Space {
         self.retired.drain(..).chain(self.limbo.iter().copied()).collect()
     }
 
-    /// Whether a scan could free anything.
+    /// Whether the next scan could free anything.
     pub(crate) fn has_candidates(&self) -> bool {
         !self.retired.is_empty() || !self.limbo.is_empty()
     }
@@ -273,11 +277,7 @@ impl Space {
             if self.limbo.remove(offset) {
                 self.limbo_bytes -= object.extent.len_bytes;
             }
-            match self.lease_around(*offset) {
-                // The writer may still map these pages: they come back when the lease ends.
-                Some(lease) => drop(lease.pieces.remove(offset)),
-                None => self.release(object.extent),
-            }
+            self.unclaim(object.extent);
         }
     }
 
@@ -290,9 +290,28 @@ impl Space {
         }
     }
 
-    /// Ends a lease: what no object takes up of it is free.
+    /// Takes back what a lease was extended by: from `len_bytes` on. What was claimed there stays claimed.
+    pub(crate) fn shrink_lease(&mut self, id: LeaseId, len_bytes: u64) {
+        let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.extent.len_bytes > len_bytes) else {
+            return;
+        };
+        let end = lease.extent.offset + len_bytes;
+        let tail = lease.rest().into_iter().filter(|rest| rest.end() > end).map(|rest| {
+            let offset = rest.offset.max(end);
+            Extent { offset, len_bytes: rest.end() - offset }
+        });
+        let tail: Vec<Extent> = tail.collect();
+        lease.extent.len_bytes = len_bytes;
+        lease.pieces.retain(|&offset, _| offset < end);
+        tail.into_iter().for_each(|extent| self.release(extent));
+    }
+
+    /// Ends a lease: what no commit has claimed of it is free.
     pub(crate) fn end_lease(&mut self, id: LeaseId) {
         if let Some(lease) = self.leases.remove(&id) {
+            if let Some(state) = lease.state() {
+                state.revoke();
+            }
             self.leases_by_offset.remove(&lease.extent.offset);
             lease.rest().into_iter().for_each(|extent| self.release(extent));
         }
@@ -340,17 +359,26 @@ impl Space {
         }
     }
 
-    /// Ends every lease that its client has laid down. Returns whether there was one.
-    pub(crate) fn take_idle_leases(&mut self) -> bool {
-        let idle: Vec<LeaseId> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| lease.state().is_some_and(|state| state.take() == Moved::Yes))
-            .map(|(&id, _)| id)
-            .collect();
-        let any = !idle.is_empty();
-        idle.into_iter().for_each(|id| self.end_lease(id));
-        any
+    /// Tries to place `len_bytes`; while that fails, takes back one lease after the other that its client has laid
+    /// down.
+    fn with_idle_leases(
+        &mut self,
+        len_bytes: u64,
+        mut place: impl FnMut(&mut Allocator) -> Option<Extent>,
+    ) -> Option<Extent> {
+        if len_bytes > self.capacity_bytes {
+            return None; // nothing that is taken back could make room
+        }
+        loop {
+            if let Some(extent) = place(&mut self.allocator) {
+                return Some(extent);
+            }
+            let taken = self.leases.iter().find(|(_, lease)| {
+                lease.state().is_some_and(|state| state.is_idle() && state.take() == Moved::Yes)
+            });
+            let id = taken.map(|(&id, _)| id)?;
+            self.end_lease(id);
+        }
     }
 
     /// The parts of the arena that none of `kept` needs, whole pages only; for giving memory back at the end.

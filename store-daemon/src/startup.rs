@@ -85,7 +85,6 @@ pub struct Ready {
     server: Server,
     socket: SocketPath,
     notifier: Notifier,
-    helpers: Vec<thread::JoinHandle<()>>,
 }
 
 /// Makes a running [`Ready`] stop, from any thread.
@@ -115,12 +114,6 @@ impl Ready {
     /// Serves until stopped, by a [`Stopper`] or by a signal where signals are handled; then removes the socket.
     pub fn serve(self) {
         self.server.run();
-        // They end with the server, and may hold the last hands on a region that must not outlive it.
-        for helper in self.helpers {
-            if helper.join().is_err() {
-                tracing::error!("a helper thread panicked");
-            }
-        }
         drop(self.socket);
     }
 }
@@ -149,17 +142,17 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     if asked_bytes < SIZE_BYTES_MIN {
         return Err(StartError::TooSmall { asked_bytes });
     }
+    let signals = match host {
+        Host::Process => Some(take_signals()?),
+        Host::Thread => None,
+    };
+    let socket = SocketPath::claim(options.socket.as_deref())?;
     if options.reserve != Reserve::Lazy {
         let Headroom { bytes: fits_bytes, bound_by } = memory::headroom();
         if asked_bytes > fits_bytes {
             return Err(StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by });
         }
     }
-    let signals = match host {
-        Host::Process => Some(take_signals()?),
-        Host::Thread => None,
-    };
-    let socket = SocketPath::claim(options.socket.as_deref())?;
     let backend = match options.arena {
         Arena::Memfd => Backend::Memfd,
         Arena::Named => Backend::Named,
@@ -225,6 +218,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let parts = Parts {
         kernel,
         own_uid: nix::unistd::getuid().as_raw(),
+        overflow_uid: overflow_uid(),
         store_uuid,
         capacity_bytes: asked_bytes,
         arena,
@@ -241,11 +235,12 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         signals,
         wake: Arc::clone(&notifier.wake),
         events,
+        helpers: vec![populate, scan],
         options,
     };
     let server = Server::new(parts)
         .map_err(|source| StartError::System { what: "cannot make what the loop waits on", source })?;
-    Ok(Ready { server, socket, notifier, helpers: vec![populate, scan] })
+    Ok(Ready { server, socket, notifier })
 }
 
 /// What this kernel offers and what size would fit, for people.
@@ -280,6 +275,12 @@ fn take_signals() -> Result<SignalFd, StartError> {
     set.add(Signal::SIGINT);
     set.thread_block().map_err(failed)?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+/// The uid that the kernel shows for those that have no number in this user namespace.
+fn overflow_uid() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    text.trim().parse().unwrap_or(65_534)
 }
 
 /// As many descriptors as the hard limit allows: each client takes a few.

@@ -414,3 +414,124 @@ fn the_index_and_sealed_memory_are_read_only_for_clients() {
     }
     assert_serves(&mut daemon);
 }
+
+/// A lease may end at any moment; a piece that a commit has claimed outlives it.
+#[test]
+fn a_lease_that_ends_under_a_commit_gives_its_pieces_to_nobody_else() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut mine = RawSession::begin(daemon.socket());
+    let mut second = Raw::connect(daemon.socket());
+    second.join(mine.welcome.token).expect("the session lives");
+    let mut theirs = RawSession::begin(daemon.socket());
+    for batch in 0..20 {
+        let names = (0..2_000).map(|n| inline(&format!("filler {batch} {n}"), 1)).collect();
+        mine.requests.call(&commit(names)).expect("there is room");
+    }
+    for round in 0..20 {
+        let lease = mine.requests.call(&Reserve { len_bytes: 4_096 }).expect("there is room");
+        // The piece is claimed first, and what follows takes the daemon a while.
+        let mut changes = vec![bind(
+            "piece",
+            Payload::Leased { lease: lease.lease, offset: lease.offset, len_bytes: 4_096 },
+        )];
+        changes.extend((0..2_000).map(|n| Change::Unbind {
+            namespace: Namespace::default(),
+            name: name(&format!("filler {round} {n}")),
+        }));
+        mine.requests.send(1, &commit(changes));
+        second.send(2, &EndLease { lease: lease.lease });
+        second.receive_frame().expect("an answer, either way");
+        let other = theirs.requests.call(&Reserve { len_bytes: 4_096 }).expect("there is room");
+        let (header, _) = mine.requests.receive_frame().expect("the commit is answered");
+        let find = Find { namespace: Namespace::default(), name: name("piece"), slot: 0 };
+        if header.kind == 9 {
+            let found = theirs.requests.call(&find).expect("the slot is free").location.expect("it is bound");
+            assert_ne!(found.offset, other.offset, "two owners of one page, round {round}");
+            let fd = theirs.fds[2].try_clone().expect("a descriptor");
+            let region =
+                plasmon_shm::ClientRegion::from_fd(fd, theirs.welcome.session_bytes).expect("our region");
+            let words = region.map_words().expect("it can be mapped");
+            plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(0);
+        }
+        theirs.requests.call(&EndLease { lease: other.lease }).expect("it is theirs");
+    }
+    assert_serves(&mut daemon);
+}
+
+/// Room that a running scan is about to free counts as room.
+#[test]
+fn what_was_just_forgotten_can_be_reserved_at_once() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    for round in 0..200 {
+        let lease = session.requests.call(&Reserve { len_bytes: 3 << 20 }).expect("all but a rest is free");
+        let (offset, len_bytes) = (lease.offset, lease.len_bytes);
+        let learn = Commit {
+            conditions: vec![],
+            changes: vec![bind("large", Payload::Leased { lease: lease.lease, offset, len_bytes })],
+            end_leases: vec![lease.lease],
+        };
+        session.requests.call(&learn).expect("it is written");
+        let forget = Change::Unbind { namespace: Namespace::default(), name: name("large") };
+        session
+            .requests
+            .call(&commit(vec![forget]))
+            .unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+    }
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn many_requests_in_one_write_are_all_answered() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let mut frames = Vec::new();
+    for id in 0..1_000 {
+        use plasmon_protocol::message::Message;
+        let find = ListNames { namespace: None, prefix: "none".to_owned(), after: None, limit: 1 };
+        find.frame(id, &mut frames).expect("it fits");
+    }
+    session.requests.send_bytes(&frames);
+    for id in 0..1_000 {
+        let (header, _) = session.requests.receive_frame().expect("every request is answered");
+        assert_eq!(header.request_id, id, "in order");
+    }
+    assert_serves(&mut daemon);
+}
+
+/// Invariant 5: pins of a living process are never dropped, whatever it sent.
+#[test]
+fn goodbye_does_not_drop_pins() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut holding = RawSession::begin(daemon.socket());
+    let mut operator = RawSession::begin(daemon.socket());
+    holding.requests.call(&commit(vec![inline("held", 1_000)])).expect("there is room");
+    let find = Find { namespace: Namespace::default(), name: name("held"), slot: 0 };
+    holding.requests.call(&find).expect("it is bound");
+    holding.requests.send(1, &Goodbye {});
+    assert!(holding.lifeline.is_closed_by_peer());
+    let forget = Change::Unbind { namespace: Namespace::default(), name: name("held") };
+    operator.requests.call(&commit(vec![forget])).expect("it is bound");
+    assert_eq!(stats(&mut operator).limbo_bytes, 1_024);
+    let fd = holding.fds[2].try_clone().expect("a descriptor");
+    let region = plasmon_shm::ClientRegion::from_fd(fd, holding.welcome.session_bytes).expect("our region");
+    let words = region.map_words().expect("it can be mapped");
+    plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(0);
+    plasmon_tests::eventually("the last pin is gone, and the session with it", || {
+        let after = stats(&mut operator);
+        (after.limbo_bytes, after.sessions) == (0, 1)
+    });
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn a_hello_of_another_version_is_refused_by_version_whatever_else_it_says() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut raw = Raw::connect(daemon.socket());
+    let body = [&MAGIC[..], &7_u32.to_le_bytes(), b"fields of a later version"].concat();
+    let len_bytes = u32::try_from(body.len()).expect("short");
+    raw.send_bytes(&FrameHeader { len_bytes, kind: 2, request_id: 1 }.to_bytes());
+    raw.send_bytes(&body);
+    assert_eq!(raw.receive::<Stats>(), Err(Failure::VersionMismatch { client: 7, store: VERSION }));
+    assert_serves(&mut daemon);
+}

@@ -90,3 +90,12 @@ message! {
 impl crate::codec::BoundedList for String {
     const ITEMS_MAX: u32 = 64;
 }
+
+/// The version that the first message of a connection claims, if it is a [`Hello`] of any version: magic and version
+/// keep their place in all of them.
+#[must_use]
+pub fn hello_version(kind: u16, body: &[u8]) -> Option<u32> {
+    let rest = body.strip_prefix(&MAGIC)?;
+    let version = rest.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes))?;
+    (kind == <Hello as super::Message>::KIND).then_some(version)
+}

@@ -34,7 +34,7 @@ impl Server {
         if let Some(failure) = refusal {
             tracing::debug!(?failure, "handshake refused");
             if let Some(connection) = self.connections.get_mut(&id) {
-                connection.closing = true;
+                connection.close_soon();
             }
             self.counters.refused += 1;
             self.fail(reply_to, failure);
@@ -87,6 +87,7 @@ impl Server {
             pidfd,
             lifeline: Some(id),
             connections: HashSet::new(),
+            leaves_after_scan: None,
         });
         self.watch_process(session);
         tracing::debug!(session = session.0, pid = peer.pid, uid = peer.uid, "session began");
@@ -112,7 +113,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let session_id = self.sessions.by_token(token).ok_or(Failure::UnknownSession {})?;
         let session = self.sessions.get_mut(session_id).ok_or(Failure::UnknownSession {})?;
-        if session.is_orphaned() || session.uid != connection.peer.uid {
+        if session.is_orphaned() || session.is_leaving() || session.uid != connection.peer.uid {
             return Err(Failure::UnknownSession {});
         }
         session.connections.insert(id);

@@ -15,9 +15,9 @@ use std::sync::Arc;
 impl Server {
     pub(crate) fn reserve(&mut self, reply_to: ReplyTo, session: SessionId, reserve: Reserve, scanned: bool) {
         match self.lease(session, reserve.len_bytes) {
-            Ok(Some(lease)) => self.grant_lease(reply_to, session, lease),
-            Ok(None) if !scanned && self.space.has_candidates() => {
-                self.park_for_scan(Parked { reply_to, request: AnyRequest::Reserve(reserve) });
+            Ok(Some(lease)) => self.grant_lease(reply_to, session, lease, None),
+            Ok(None) if !scanned && self.scan_may_help() => {
+                self.park_for_scan(Parked { reply_to, session, request: AnyRequest::Reserve(reserve) });
             }
             Ok(None) => {
                 let failure = self.store_full(reserve.len_bytes, false);
@@ -35,17 +35,18 @@ impl Server {
         scanned: bool,
     ) {
         let ExtendLease { lease, len_bytes } = extend;
-        if self.space.lease_of(session, LeaseId(lease)).is_none() {
+        let Some(before) = self.space.lease_of(session, LeaseId(lease)).map(|found| found.extent.len_bytes)
+        else {
             return self.fail(reply_to, unknown(lease));
-        }
+        };
         let in_place = self.space.extend_lease(LeaseId(lease), len_bytes).is_some();
         if in_place {
-            return self.grant_lease(reply_to, session, LeaseId(lease));
+            return self.grant_lease(reply_to, session, LeaseId(lease), Some(before));
         }
         match self.lease(session, len_bytes) {
-            Ok(Some(other)) => self.grant_lease(reply_to, session, other),
-            Ok(None) if !scanned && self.space.has_candidates() => {
-                self.park_for_scan(Parked { reply_to, request: AnyRequest::ExtendLease(extend) });
+            Ok(Some(other)) => self.grant_lease(reply_to, session, other, None),
+            Ok(None) if !scanned && self.scan_may_help() => {
+                self.park_for_scan(Parked { reply_to, session, request: AnyRequest::ExtendLease(extend) });
             }
             Ok(None) => {
                 let failure = self.store_full(len_bytes, false);

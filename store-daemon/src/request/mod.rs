@@ -6,19 +6,20 @@ mod listing;
 mod lookup;
 mod operator;
 
-use crate::{
-    connection::Role,
-    server::{Parked, Server},
-};
+use crate::server::{Parked, Server};
 use plasmon_protocol::message::{AnyRequest, Failure, Holder, NoRoom};
 
 impl Server {
     /// Handles a request of a session. `scanned` says that it was parked for a scan, which is done.
     pub(crate) fn on_request(&mut self, parked: Parked, scanned: bool) {
-        let Parked { reply_to, request } = parked;
-        // The connection may have closed while the request was parked.
-        let role = self.connections.get(&reply_to.connection).map(|connection| connection.role);
-        let Some(Role::Requests(session)) = role else { return };
+        let Parked { reply_to, session, request } = parked;
+        if !self.connections.contains_key(&reply_to.connection) {
+            // It has closed while the request was parked. What the client has let go of is free all the same.
+            if let AnyRequest::Commit(commit) = request {
+                self.end_leases(session, &commit.end_leases);
+            }
+            return;
+        }
         tracing::trace!(session = session.0, request = request.name(), "request");
         match request {
             AnyRequest::Commit(commit) => self.begin_commit(reply_to, session, commit, scanned),
@@ -28,10 +29,10 @@ impl Server {
             AnyRequest::AddRegion(_) => self.add_region(reply_to, session),
             AnyRequest::Find(find) => self.find(reply_to, session, &find),
             AnyRequest::Wait(wait) => self.wait(reply_to, &wait),
-            AnyRequest::Goodbye(_) => self.end_session(session),
+            AnyRequest::Goodbye(_) => self.say_goodbye(session),
             AnyRequest::Kick(kick) => self.kick(reply_to, session, &kick),
             // What reads more than one name waits for a commit that is half visible.
-            request if self.is_mid_commit() => self.defer(Parked { reply_to, request }),
+            request if self.is_mid_commit() => self.defer(Parked { reply_to, session, request }),
             AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
@@ -39,7 +40,7 @@ impl Server {
             AnyRequest::ReadStats(_) if scanned => self.stats(reply_to),
             AnyRequest::ListPins(list) if scanned => self.list_pins(reply_to, &list),
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {
-                self.park_for_scan(Parked { reply_to, request });
+                self.park_for_scan(Parked { reply_to, session, request });
             }
             AnyRequest::Hello(_) => {
                 let reason = "Hello is the first message on a connection, and only that".to_owned();

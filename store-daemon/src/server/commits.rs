@@ -2,7 +2,7 @@
 
 use super::{Grant, Parked, SLICE, Server, Waiter};
 use crate::commit::{CommitJob, NoPlace, NotPlaced, ReplyTo, Slice, Workbench, Writer};
-use crate::connection::Broken;
+use crate::connection::{Broken, Connection, ConnectionId};
 use crate::session::SessionId;
 use crate::space::LeaseId;
 use plasmon_protocol::id::NameId;
@@ -28,8 +28,9 @@ impl Server {
             Err(not_placed) => {
                 let NotPlaced { commit, problem } = *not_placed;
                 match problem {
-                    NoPlace::NoRoom { .. } if !scanned && self.space.has_candidates() => {
-                        self.park_for_scan(Parked { reply_to, request: AnyRequest::Commit(commit) });
+                    NoPlace::NoRoom { .. } if !scanned && self.scan_may_help() => {
+                        let request = AnyRequest::Commit(commit);
+                        self.park_for_scan(Parked { reply_to, session: session_id, request });
                     }
                     problem => {
                         self.end_leases(session_id, &commit.end_leases);
@@ -44,7 +45,7 @@ impl Server {
         }
     }
 
-    pub(super) fn end_leases(&mut self, session: SessionId, leases: &[u64]) {
+    pub(crate) fn end_leases(&mut self, session: SessionId, leases: &[u64]) {
         for &lease in leases {
             if self.space.lease_of(session, LeaseId(lease)).is_some() {
                 self.space.end_lease(LeaseId(lease));
@@ -76,9 +77,6 @@ impl Server {
 
     pub(super) fn finish_commit(&mut self, job: &CommitJob, result: Result<Committed, Failure>) {
         self.end_leases(job.writer.session, &job.commit.end_leases);
-        for lease in std::mem::take(&mut self.orphaned_leases) {
-            self.space.end_lease(lease);
-        }
         match result {
             Ok(committed) => {
                 self.counters.commits += 1;
@@ -97,12 +95,12 @@ impl Server {
         }
     }
 
-    /// Whether a commit is half worked off, so that what reads the whole catalog must wait for it.
+    /// Whether a commit is half visible, so that what reads more than one name must wait for it.
     pub(crate) fn is_mid_commit(&self) -> bool {
-        !self.commits.is_empty()
+        self.commits.front().is_some_and(|job| job.is_half_visible())
     }
 
-    /// Answers `parked` once the commit that is being worked off is done.
+    /// Answers `parked` once the commit that is half visible is done.
     pub(crate) fn defer(&mut self, parked: Parked) {
         self.deferred.push(parked);
     }
@@ -114,7 +112,10 @@ impl Server {
         above_version: u64,
         deadline: Option<Instant>,
     ) {
+        let Some(connection) = self.connections.get_mut(&reply_to.connection) else { return };
+        connection.waits.push(id);
         self.waits.entry(id).or_default().push(Waiter { reply_to, above_version, deadline });
+        self.note_deadline(deadline);
     }
 
     pub(super) fn answer_waits(&mut self, id: &NameId, version: u64) {
@@ -125,7 +126,15 @@ impl Server {
             self.waits.insert(*id, still);
         }
         for waiter in met {
+            self.forget_wait(waiter.reply_to.connection, id);
             self.reply(waiter.reply_to, &Bound { version });
+        }
+    }
+
+    fn forget_wait(&mut self, connection: ConnectionId, id: &NameId) {
+        let Some(connection) = self.connections.get_mut(&connection) else { return };
+        if let Some(at) = connection.waits.iter().position(|name| name == id) {
+            connection.waits.swap_remove(at);
         }
     }
 
@@ -136,13 +145,15 @@ impl Server {
     /// What has run out of time: waits, frames, handshakes.
     pub(super) fn expire(&mut self, now: Instant) {
         let mut late = Vec::new();
-        for waiters in self.waits.values_mut() {
-            late.extend(waiters.extract_if(.., |waiter| waiter.deadline.is_some_and(|at| at <= now)));
+        for (&id, waiters) in &mut self.waits {
+            let expired = waiters.extract_if(.., |waiter| waiter.deadline.is_some_and(|at| at <= now));
+            late.extend(expired.map(|waiter| (id, waiter)));
         }
         if !late.is_empty() {
             self.waits.retain(|_, waiters| !waiters.is_empty());
         }
-        for waiter in late {
+        for (id, waiter) in late {
+            self.forget_wait(waiter.reply_to.connection, &id);
             self.fail(waiter.reply_to, Failure::WaitTimeout {});
         }
         for (&id, connection) in &self.connections {
@@ -150,5 +161,8 @@ impl Server {
                 self.broken.push((id, Broken::TooSlow));
             }
         }
+        let frames = self.connections.values().filter_map(Connection::deadline).filter(|&at| at > now);
+        let waits = self.waits.values().flatten().filter_map(|waiter| waiter.deadline);
+        self.earliest_deadline = frames.chain(waits).min();
     }
 }

@@ -6,7 +6,7 @@ use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use plasmon_protocol::message::{AnyRequest, Failed, Failure, Message};
+use plasmon_protocol::message::{self, AnyRequest, Failed, Failure, Message};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,7 @@ impl Server {
         }
         let event = EpollEvent::new(connection.interest, id.0);
         self.epoll.add(connection.as_fd(), event).map_err(|error| error.to_string())?;
+        self.note_deadline(connection.deadline());
         self.connections.insert(id, connection);
         Ok(())
     }
@@ -81,7 +82,7 @@ impl Server {
 
     /// Whether this uid is the store's own or root: such a client may write the arena and see to the store.
     pub(crate) fn is_own(&self, uid: u32) -> bool {
-        uid == self.own_uid || uid == 0
+        uid == 0 || (uid == self.own_uid && uid != self.overflow_uid)
     }
 
     pub(super) fn on_connection(&mut self, id: ConnectionId, flags: EpollFlags) {
@@ -103,18 +104,39 @@ impl Server {
         }
     }
 
-    /// Handles the frames that have come, as many as the connection may have unanswered.
-    pub(super) fn take_frames(&mut self, id: ConnectionId) {
-        for _ in 0..FRAMES_PER_TURN {
+    /// Handles what was left over from an earlier turn.
+    pub(super) fn take_backlog(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.backlogged = false;
+            self.take_frames(id);
+            self.set_interest(id);
+        }
+    }
+
+    /// Handles the frames that have come: as many as the connection may have unanswered, and no more in one turn than
+    /// leave the others their share.
+    fn take_frames(&mut self, id: ConnectionId) {
+        for handled in 0.. {
             let Some(connection) = self.connections.get_mut(&id) else { return };
-            if connection.in_flight >= self.options.max_in_flight || connection.closing {
+            if connection.in_flight >= self.options.max_in_flight
+                || connection.closing
+                || connection.backlogged
+            {
+                return;
+            }
+            if handled == FRAMES_PER_TURN && connection.has_input() {
+                connection.backlogged = true;
+                self.ready.push(id);
                 return;
             }
             if matches!(connection.role, Role::Lifeline(_)) && connection.has_input() {
                 return self.refuse(id, "a lifeline carries nothing after the handshake");
             }
             match connection.next_frame() {
-                Ok(None) => return,
+                Ok(None) => {
+                    let deadline = connection.deadline();
+                    return self.note_deadline(deadline);
+                }
                 Ok(Some(frame)) => self.on_frame(id, frame),
                 Err(why) => {
                     self.refuse(id, &why.to_string());
@@ -130,12 +152,23 @@ impl Server {
         self.counters.requests += 1;
         let role = connection.role;
         let reply_to = ReplyTo { connection: id, request_id: header.request_id };
+        if let (Role::New, Some(version)) = (role, message::hello_version(header.kind, &body))
+            && version != message::VERSION
+        {
+            // Whatever else stands in it: another version may say more.
+            connection.close_soon();
+            self.counters.refused += 1;
+            return self
+                .fail(reply_to, Failure::VersionMismatch { client: version, store: message::VERSION });
+        }
         match (role, AnyRequest::parse(header.kind, body)) {
             (Role::New, Some(Ok(AnyRequest::Hello(hello)))) => self.on_hello(reply_to, &hello),
             (Role::New, Some(Err(error))) => self.refuse(id, &error.to_string()),
             (Role::New, _) => self.refuse(id, "the first message on a connection must be Hello"),
             (Role::Lifeline(_), _) => self.refuse(id, "a lifeline carries nothing after the handshake"), // not reached
-            (Role::Requests(_), Some(Ok(request))) => self.on_request(Parked { reply_to, request }, false),
+            (Role::Requests(session), Some(Ok(request))) => {
+                self.on_request(Parked { reply_to, session, request }, false);
+            }
             (Role::Requests(_), Some(Err(error))) => {
                 self.counters.refused += 1;
                 self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
@@ -152,8 +185,10 @@ impl Server {
         self.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         tracing::debug!(pid = connection.peer.pid, uid = connection.peer.uid, reason, "malformed input");
-        connection.closing = true;
+        connection.close_soon();
         connection.in_flight += 1;
+        let deadline = connection.deadline();
+        self.note_deadline(deadline);
         let failure = Failure::Malformed { reason: reason.to_owned() };
         self.fail(ReplyTo { connection: id, request_id: 0 }, failure);
     }
@@ -167,7 +202,9 @@ impl Server {
         }
         let mut interest = EpollFlags::empty();
         interest.set(EpollFlags::EPOLLOUT, connection.has_output());
-        let takes_more = connection.in_flight < self.options.max_in_flight && !connection.closing;
+        let takes_more = connection.in_flight < self.options.max_in_flight
+            && !connection.closing
+            && !connection.backlogged;
         interest.set(EpollFlags::EPOLLIN, takes_more);
         if interest != connection.interest {
             connection.interest = interest;
@@ -182,15 +219,22 @@ impl Server {
         let Some(connection) = self.connections.remove(&id) else { return };
         let _ = self.epoll.delete(connection.as_fd());
         tracing::debug!(pid = connection.peer.pid, %why, "connection closed");
-        for waiters in self.waits.values_mut() {
-            waiters.retain(|waiter| waiter.reply_to.connection != id);
+        for name in &connection.waits {
+            if let Some(waiters) = self.waits.get_mut(name) {
+                waiters.retain(|waiter| waiter.reply_to.connection != id);
+                if waiters.is_empty() {
+                    self.waits.remove(name);
+                }
+            }
         }
-        self.waits.retain(|_, waiters| !waiters.is_empty());
         let Some(session_id) = connection.session() else { return };
         let Some(session) = self.sessions.get_mut(session_id) else { return };
         session.connections.remove(&id);
         if session.lifeline == Some(id) {
             session.lifeline = None;
+            if session.is_leaving() {
+                return; // it said so; its pins, if it has any, are looked at
+            }
             if session.process_is_gone(&self.labels.session_mark(session_id)) {
                 self.end_session(session_id);
             } else {
@@ -199,23 +243,39 @@ impl Server {
         }
     }
 
+    /// Answers a request, if its connection is still there.
     pub(crate) fn reply<M: Message>(&mut self, to: ReplyTo, message: &M) {
-        let Some(connection) = self.connections.get_mut(&to.connection) else { return };
+        self.try_reply(to, message);
+    }
+
+    /// Answers a request. Returns whether there was still a connection to answer on.
+    pub(super) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M) -> bool {
+        let Some(connection) = self.connections.get_mut(&to.connection) else { return false };
+        let was_full = connection.in_flight >= self.options.max_in_flight;
         connection.in_flight = connection.in_flight.saturating_sub(1);
         match connection.send(to.request_id, message, self.options.max_queued_output) {
             Ok(()) => {
-                let resumes = !connection.interest.contains(EpollFlags::EPOLLIN) && connection.has_input();
-                self.set_interest(to.connection);
-                if resumes {
-                    self.take_frames(to.connection);
+                if was_full && connection.has_input() && !connection.backlogged {
+                    connection.backlogged = true;
+                    self.ready.push(to.connection);
                 }
+                self.set_interest(to.connection);
+                true
             }
-            Err(why) => self.broken.push((to.connection, why)),
+            Err(why) => {
+                self.broken.push((to.connection, why));
+                false
+            }
         }
     }
 
     pub(crate) fn fail(&mut self, to: ReplyTo, failure: Failure) {
         self.reply(to, &Failed { failure });
+    }
+
+    /// Something must have happened by `at`.
+    pub(super) fn note_deadline(&mut self, at: Option<Instant>) {
+        self.earliest_deadline = self.earliest_deadline.into_iter().chain(at).min();
     }
 
     pub(crate) fn break_connection(&mut self, id: ConnectionId, why: Broken) {

@@ -6,7 +6,7 @@ use crate::populate::Progress;
 use crate::reclaim::{Report, ScanDone, ScanJob};
 use crate::session::SessionId;
 use crate::space::LeaseId;
-use plasmon_protocol::message::{Failure, Granted};
+use plasmon_protocol::message::{AnyRequest, Failure, Granted};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
@@ -44,9 +44,12 @@ impl Server {
             return;
         }
         match grant {
-            Grant::Lease { reply_to, session, lease } => {
+            Grant::Lease { reply_to, session, lease, grown_from } => {
                 let len_bytes = self.space.lease_of(session, lease).map_or(0, |lease| lease.extent.len_bytes);
-                self.space.end_lease(lease);
+                match grown_from {
+                    Some(before_bytes) => self.space.shrink_lease(lease, before_bytes),
+                    None => self.space.end_lease(lease),
+                }
                 let failure = self.store_full(len_bytes, true);
                 self.fail(reply_to, failure);
             }
@@ -64,24 +67,36 @@ impl Server {
         match grant {
             Grant::Commit(job) => self.commits.push_back(job),
             // The session may have ended while the pages were made.
-            Grant::Lease { reply_to, session, lease } => match self.space.lease_of(session, lease) {
-                Some(found) => {
-                    let (slot, extent) = (found.slot, found.extent);
-                    let (offset, len_bytes) = (extent.offset, extent.len_bytes);
-                    self.reply(reply_to, &Granted { lease: lease.0, slot, offset, len_bytes });
+            Grant::Lease { reply_to, session, lease, grown_from } => {
+                match self.space.lease_of(session, lease) {
+                    Some(found) => {
+                        let (slot, extent) = (found.slot, found.extent);
+                        let (offset, len_bytes) = (extent.offset, extent.len_bytes);
+                        let told =
+                            self.try_reply(reply_to, &Granted { lease: lease.0, slot, offset, len_bytes });
+                        if !told && grown_from.is_none() {
+                            self.space.end_lease(lease); // nobody knows of it
+                        }
+                    }
+                    None => self.fail(reply_to, Failure::UnknownSession {}),
                 }
-                None => self.fail(reply_to, Failure::UnknownSession {}),
-            },
+            }
         }
     }
 
     /// Answers with a lease once its pages are there.
-    pub(crate) fn grant_lease(&mut self, reply_to: ReplyTo, session: SessionId, lease: LeaseId) {
+    pub(crate) fn grant_lease(
+        &mut self,
+        reply_to: ReplyTo,
+        session: SessionId,
+        lease: LeaseId,
+        grown_from: Option<u64>,
+    ) {
         let missing = match self.space.lease_of(session, lease) {
             Some(found) => self.space.populated.missing(found.extent),
             None => VecDeque::new(),
         };
-        self.when_populated(Grant::Lease { reply_to, session, lease }, missing);
+        self.when_populated(Grant::Lease { reply_to, session, lease, grown_from }, missing);
     }
 
     /// Parks a request until a scan that begins from now on is done.
@@ -89,9 +104,15 @@ impl Server {
         if self.scans.busy {
             self.scans.next.push(parked);
         } else {
+            let report = report_for(&parked);
             self.scans.current.push(parked);
-            self.start_scan(Report::Everything);
+            self.start_scan(report);
         }
+    }
+
+    /// Whether a scan could make room: one that is to come, or the one that runs.
+    pub(crate) fn scan_may_help(&self) -> bool {
+        self.scans.busy || self.space.has_candidates()
     }
 
     pub(super) fn start_scan(&mut self, report: Report) {
@@ -101,6 +122,7 @@ impl Server {
         let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
         let job = ScanJob { candidates: self.space.candidates(), sessions, report };
         self.scans.busy = self.scans.jobs.send(job).is_ok();
+        self.scans.started += 1;
         self.scans.last = Instant::now();
     }
 
@@ -110,20 +132,28 @@ impl Server {
         for &offset in done.pinned.keys() {
             self.space.hold(offset);
         }
-        if done.report == Report::Everything {
-            self.note_holders(done);
+        for &(id, pins) in &done.pins {
+            let leaves_after = self.sessions.get(id).and_then(|session| session.leaves_after_scan);
+            if pins == 0 && leaves_after.is_some_and(|scans| scans < self.scans.started) {
+                self.end_session(id);
+            }
         }
+        if done.report == Report::Everything {
+            self.note_holders(&done);
+        }
+        self.scans.done = done;
         let answered = std::mem::replace(&mut self.scans.current, std::mem::take(&mut self.scans.next));
         if !self.scans.current.is_empty() {
-            self.start_scan(Report::Everything);
+            let everything = self.scans.current.iter().any(|parked| report_for(parked) == Report::Everything);
+            self.start_scan(if everything { Report::Everything } else { Report::Candidates });
         }
         for parked in answered {
             self.on_request(parked, true);
         }
     }
 
-    /// Keeps what a full scan found, and since when each session was seen to hold each object.
-    pub(super) fn note_holders(&mut self, done: ScanDone) {
+    /// Keeps since when each session was seen to hold each object.
+    fn note_holders(&mut self, done: &ScanDone) {
         let now = Instant::now();
         let before = std::mem::take(&mut self.scans.seen_since);
         for (&offset, holders) in &done.pinned {
@@ -135,7 +165,6 @@ impl Server {
                 self.scans.seen_since.insert((session, offset), since);
             }
         }
-        self.scans.done = done;
     }
 
     /// How many bytes each session holds of objects without a name.
@@ -150,5 +179,13 @@ impl Server {
             }
         }
         bytes
+    }
+}
+
+/// What a parked request needs to be answered.
+fn report_for(parked: &Parked) -> Report {
+    match parked.request {
+        AnyRequest::ReadStats(_) | AnyRequest::ListPins(_) => Report::Everything,
+        _ => Report::Candidates,
     }
 }

@@ -12,11 +12,11 @@ impl Server {
         let Some(pidfd) = self.sessions.get(id).and_then(|session| session.pidfd.as_ref()) else { return };
         let event = EpollEvent::new(EpollFlags::EPOLLIN, tokens::PROCESS | id.0);
         if let Err(error) = self.epoll.add(pidfd.as_fd(), event) {
-            tracing::warn!(%error, session = id.0, "cannot watch a client's process; its lifeline decides");
+            tracing::warn!(%error, session = id.0, "cannot watch a client's process; it is looked at now and then");
         }
     }
 
-    /// The process is gone, or has said goodbye: everything it held is free.
+    /// The process is gone, or holds nothing any more and has said goodbye: everything it held is free.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         tracing::debug!(session = id.0, pid = session.pid, "session ended");
@@ -31,6 +31,19 @@ impl Server {
         if self.space.has_candidates() {
             self.start_scan(Report::Candidates);
         }
+    }
+
+    /// The client needs nothing any more, it says. Pins of a living process are never dropped, whatever it sent: the
+    /// session ends when a scan that begins from now on finds none, or with the process.
+    pub(crate) fn say_goodbye(&mut self, id: SessionId) {
+        let scans = self.scans.started;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.leaves_after_scan = Some(scans);
+        for connection in session.connections.iter().copied().chain(session.lifeline) {
+            self.broken.push((connection, Broken::Closed));
+        }
+        self.end_leases_of(id);
+        self.start_scan(Report::Candidates);
     }
 
     /// The lifeline is closed and the process lives: its pins stay.
@@ -49,11 +62,6 @@ impl Server {
 
     pub(super) fn end_leases_of(&mut self, id: SessionId) {
         let leases = self.space.leases_of(id);
-        // A commit that has begun may be about to turn pieces of them into objects.
-        if self.commits.front().is_some_and(|job| job.writer.session == id) {
-            self.orphaned_leases.extend(leases);
-        } else {
-            leases.into_iter().for_each(|lease| self.space.end_lease(lease));
-        }
+        leases.into_iter().for_each(|lease| self.space.end_lease(lease));
     }
 }

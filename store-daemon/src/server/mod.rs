@@ -34,6 +34,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -46,6 +47,9 @@ const LIMBO_EVERY: Duration = Duration::from_millis(100);
 /// How often all pins are looked at while there are sessions, so that `pins` can say since when they are held, and
 /// how often the processes behind closed lifelines are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+
+/// Most pins that are looked at every second.
+const HOUSEKEEPING_PINS_MAX: u64 = 65_536;
 
 /// How long accepting rests after descriptors ran out.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -82,6 +86,7 @@ impl Notifier {
 /// A request that waits for a helper, or for a commit to finish.
 pub(crate) struct Parked {
     pub(crate) reply_to: ReplyTo,
+    pub(crate) session: SessionId,
     pub(crate) request: AnyRequest,
 }
 
@@ -94,7 +99,13 @@ struct Waiter {
 
 /// What waits for pages.
 enum Grant {
-    Lease { reply_to: ReplyTo, session: SessionId, lease: LeaseId },
+    /// `grown_from` is the length before, in bytes, of a lease that was extended.
+    Lease {
+        reply_to: ReplyTo,
+        session: SessionId,
+        lease: LeaseId,
+        grown_from: Option<u64>,
+    },
     Commit(Box<CommitJob>),
 }
 
@@ -107,8 +118,11 @@ pub(crate) struct Scans {
     /// Answered when the scan after that is done.
     next: Vec<Parked>,
     last: Instant,
-    /// What the last full scan found, and since when each session was seen to hold each object.
+    /// Scans begun.
+    started: u64,
+    /// What the last scan found.
     pub(crate) done: ScanDone,
+    /// Since when full scans have seen each session hold each object.
     pub(crate) seen_since: HashMap<(SessionId, u64), Instant>,
 }
 
@@ -120,9 +134,15 @@ impl Scans {
             current: Vec::new(),
             next: Vec::new(),
             last: Instant::now(),
+            started: 0,
             done: ScanDone::default(),
             seen_since: HashMap::new(),
         }
+    }
+
+    /// Pins held by all sessions, as of the last scan.
+    fn pin_count(&self) -> u64 {
+        self.done.pins.iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -139,6 +159,8 @@ pub(crate) struct Server {
     pub(crate) options: Options,
     pub(crate) kernel: Kernel,
     pub(crate) own_uid: u32,
+    /// What the kernel shows for uids that have no number here: nobody's own.
+    pub(crate) overflow_uid: u32,
     pub(crate) store_uuid: [u8; 16],
     pub(crate) started: Instant,
     pub(crate) capacity_bytes: u64,
@@ -165,11 +187,13 @@ pub(crate) struct Server {
     grants: HashMap<u64, Grant>,
     next_ticket: u64,
     commits: VecDeque<Box<CommitJob>>,
-    /// The session of the commit at the head ended while it was worked off.
-    orphaned_leases: Vec<LeaseId>,
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
     broken: Vec<(ConnectionId, Broken)>,
+    /// Connections with frames that wait for the next turn.
+    ready: Vec<ConnectionId>,
+    /// No wait, frame or handshake runs out of time before this moment.
+    earliest_deadline: Option<Instant>,
 
     listener: Option<Listener>,
     listening: bool,
@@ -180,6 +204,7 @@ pub(crate) struct Server {
     signals: Option<SignalFd>,
     wake: Arc<EventFd>,
     events: Receiver<Event>,
+    helpers: Vec<JoinHandle<()>>,
     stopping: bool,
 }
 
@@ -188,6 +213,8 @@ pub(crate) struct Parts {
     pub(crate) options: Options,
     pub(crate) kernel: Kernel,
     pub(crate) own_uid: u32,
+    /// What the kernel shows for uids that have no number here: nobody's own.
+    pub(crate) overflow_uid: u32,
     pub(crate) store_uuid: [u8; 16],
     pub(crate) capacity_bytes: u64,
     pub(crate) arena: Arc<Region>,
@@ -204,6 +231,7 @@ pub(crate) struct Parts {
     pub(crate) signals: Option<SignalFd>,
     pub(crate) wake: Arc<EventFd>,
     pub(crate) events: Receiver<Event>,
+    pub(crate) helpers: Vec<JoinHandle<()>>,
 }
 
 /// What the event loop's tokens mean. Connections count from [`tokens::FIRST_CONNECTION`].
@@ -230,6 +258,7 @@ impl Server {
             options: parts.options,
             kernel: parts.kernel,
             own_uid: parts.own_uid,
+            overflow_uid: parts.overflow_uid,
             store_uuid: parts.store_uuid,
             started: now,
             capacity_bytes: parts.capacity_bytes,
@@ -250,10 +279,11 @@ impl Server {
             grants: HashMap::new(),
             next_ticket: 0,
             commits: VecDeque::new(),
-            orphaned_leases: Vec::new(),
             deferred: Vec::new(),
             waits: HashMap::new(),
             broken: Vec::new(),
+            ready: Vec::new(),
+            earliest_deadline: None,
             listener: Some(parts.listener),
             listening: true,
             accept_at: None,
@@ -263,6 +293,7 @@ impl Server {
             signals: parts.signals,
             wake: parts.wake,
             events: parts.events,
+            helpers: parts.helpers,
             stopping: false,
         })
     }
@@ -305,9 +336,14 @@ impl Server {
 
     /// What is due at the end of every turn.
     fn end_turn(&mut self) {
+        for id in std::mem::take(&mut self.ready) {
+            self.take_backlog(id);
+        }
         self.work_off_commits();
         let now = Instant::now();
-        self.expire(now);
+        if self.earliest_deadline.is_some_and(|at| at <= now) {
+            self.expire(now);
+        }
         while let Some((id, why)) = self.broken.pop() {
             self.close_connection(id, &why);
         }
@@ -326,11 +362,13 @@ impl Server {
                     self.end_session(id);
                 }
             }
-            if self.sessions.len() > 0 {
+            // Since when a pin is held is known only where somebody looks. Many pins are looked at when asked for.
+            if self.sessions.len() > 0 && self.scans.pin_count() <= HOUSEKEEPING_PINS_MAX {
                 self.start_scan(Report::Everything);
             }
         }
-        let limbo_is_due = self.space.has_limbo() && now.duration_since(self.scans.last) >= LIMBO_EVERY;
+        let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
+        let limbo_is_due = waits_for_scan && now.duration_since(self.scans.last) >= LIMBO_EVERY;
         if self.space.has_retired() || limbo_is_due {
             self.start_scan(Report::Candidates);
         }
@@ -338,14 +376,14 @@ impl Server {
 
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
-        if !self.commits.is_empty() || !self.broken.is_empty() {
+        if !self.commits.is_empty() || !self.broken.is_empty() || !self.ready.is_empty() {
             return EpollTimeout::ZERO;
         }
-        let deadlines = self.connections.values().filter_map(Connection::deadline);
-        let waits = self.waits.values().flatten().filter_map(|waiter| waiter.deadline);
-        let limbo = (self.space.has_limbo() && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
+        let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
+        let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
         let housekeeping = (self.sessions.len() > 0).then_some(self.next_housekeeping);
-        let next = deadlines.chain(waits).chain(limbo).chain(housekeeping).chain(self.accept_at).min();
+        let next =
+            self.earliest_deadline.into_iter().chain(limbo).chain(housekeeping).chain(self.accept_at).min();
         match next {
             None => EpollTimeout::NONE,
             Some(at) => {
@@ -359,6 +397,13 @@ impl Server {
     fn close(mut self) {
         self.listener = None;
         self.catalog.close();
+        // The helpers end with their channels; population must not take back what is given back below.
+        drop((self.demands, self.scans.jobs));
+        for helper in self.helpers {
+            if helper.join().is_err() {
+                tracing::error!("a helper thread panicked");
+            }
+        }
         // The last scan is made here: there is no loop any more that it could hold up.
         let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
         let candidates = self.space.candidates();
