@@ -103,11 +103,13 @@ impl SocketPath {
         if asked.is_none()
             && let Some(directory) = path.parent()
         {
-            make_private(directory).map_err(io_error)?;
+            make_private(directory)?;
         }
         let lock_path = PathBuf::from(format!("{}.lock", path.display()));
         let lock = loop {
-            let options = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).clone();
+            let mut options = fs::OpenOptions::new();
+            options.create(true).truncate(false).write(true).mode(0o600);
+            options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
             let file = options.open(&lock_path).map_err(io_error)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
@@ -245,9 +247,19 @@ fn default_directory() -> Result<PathBuf, SocketError> {
     }
 }
 
-fn make_private(directory: &Path) -> io::Result<()> {
+/// Makes the default directory, for this user alone, and looks at what is there then: anybody can make one in /tmp.
+fn make_private(directory: &Path) -> Result<(), SocketError> {
+    let io_error = |source| SocketError::Io { path: directory.to_owned(), source };
     match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(error)),
+        _ => {}
     }
+    let there = fs::symlink_metadata(directory).map_err(io_error)?;
+    if !there.is_dir() || there.uid() != nix::unistd::getuid().as_raw() {
+        return Err(SocketError::ForeignDirectory { path: directory.to_owned(), owner: there.uid() });
+    }
+    if there.mode() & 0o077 != 0 {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(io_error)?;
+    }
+    Ok(())
 }
