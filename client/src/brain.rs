@@ -16,7 +16,7 @@ use plasmon_protocol::{
         Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListNames, ListNamespaces,
         ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
     },
-    name::{Name, Namespace},
+    name::{NAME_BYTES_MAX, Name, Namespace},
     object::Kind,
 };
 use std::{
@@ -70,12 +70,28 @@ pub struct Builder {
 impl Builder {
     /// The store's socket. Without it: `$PLASMON_SOCKET`, or else `plasmon/store.sock` in `$XDG_RUNTIME_DIR` or in
     /// `/run/user/UID`, or `/tmp/plasmon-UID/store.sock`, the first where a store answers.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = plasmon::Brain::builder().path(store.socket()).connect()?;
+    /// assert_eq!(brain.path(), store.socket());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn path(mut self, socket: impl AsRef<Path>) -> Self {
         self.path = Some(socket.as_ref().to_owned());
         self
     }
 
     /// The namespace, `default` if none is named. It is registered if it is new.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = plasmon::Brain::builder().path(store.socket()).namespace("user-42").connect()?;
+    /// assert_eq!(brain.namespace(), "user-42");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -83,12 +99,30 @@ impl Builder {
 
     /// How long a call waits for its answer, 30 seconds if nothing is said. The first `Brain` of a process on a store
     /// decides for all.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// use std::time::Duration;
+    ///
+    /// let patient = plasmon::Brain::builder().timeout(Duration::from_secs(300));
+    /// patient.path(store.socket()).connect()?;
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Talks to a store that this uid runs as well, not only to this user's own or root's.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = plasmon::Brain::builder().path(store.socket()).trust_store_of(1_000).connect()?;
+    /// # drop(brain);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn trust_store_of(mut self, uid: u32) -> Self {
         self.trust.uids.push(uid);
         self
@@ -99,6 +133,15 @@ impl Builder {
     /// # Errors
     /// [`Error::BadName`] if the namespace breaks its rule; [`Error::StoreUnavailable`] if no store answers, with all
     /// places that were tried; [`Error::UntrustedStore`], [`Error::NotAdmitted`], [`Error::VersionMismatch`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// plasmon::Brain::builder().path(store.socket()).connect()?;
+    /// let nobody = plasmon::Brain::builder().path("/nowhere/store.sock").connect();
+    /// assert!(matches!(nobody, Err(plasmon::Error::StoreUnavailable { .. })));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn connect(self) -> Result<Brain> {
         let namespace = Namespace::new(&self.namespace)?;
         let store = Store::find(self.path.as_deref(), &self.trust, self.timeout)?;
@@ -112,6 +155,18 @@ impl Builder {
 }
 
 /// Everything there is to know about a name.
+///
+/// # Examples
+/// ```
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let options = plasmon::LearnOptions::new().description("per hour");
+/// let version = brain.learn_with("rate", &0.5, &options)?;
+/// let metadata = brain.metadata("rate")?.expect("it was just learned");
+/// assert_eq!((metadata.version, metadata.kind), (version, plasmon::Kind::FLOAT64));
+/// assert_eq!((metadata.writer_pid, metadata.description.as_str()), (std::process::id(), "per hour"));
+/// # Ok::<(), plasmon::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Metadata {
@@ -176,6 +231,13 @@ impl Brain {
     }
 
     /// The namespace of this view.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// assert_eq!(store.connect()?.namespace(), "default");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -191,6 +253,15 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("mine", "hello")?;
+    /// assert_eq!(brain.recall::<plasmon::Object>("mine")?.writer_uid(), brain.uid()?);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn uid(&self) -> Result<u32> {
         Ok(self.session()?.welcome.uid)
     }
@@ -263,6 +334,20 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::WaitTimeout`] if that does not happen within `timeout`.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// use std::time::Duration;
+    ///
+    /// let brain = store.connect()?;
+    /// let first = brain.learn("result", &1)?;
+    /// let (writer, waiter) = (brain.clone(), brain);
+    /// let waiting = std::thread::spawn(move || waiter.wait("result", first, Duration::from_secs(30)));
+    /// let second = writer.learn("result", &2)?;
+    /// assert_eq!(waiting.join().unwrap()?, second);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn wait(&self, name: &str, after_version: u64, timeout: Duration) -> Result<u64> {
         self.wait_for(name, after_version, timeout, timeout)
     }
@@ -299,6 +384,15 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::BadName`], [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("here", &true)?;
+    /// assert!(brain.exists("here")? && !brain.exists("there")?);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn exists(&self, name: &str) -> Result<bool> {
         let id = self.prefix.name_id(Name::check(name)?);
         // Nothing of the object is read, so nothing is pinned.
@@ -316,6 +410,16 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::BadName`], [`Error::StoreUnavailable`], [`Error::OutcomeUnknown`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("draft", "text")?;
+    /// assert!(brain.forget("draft")?);
+    /// assert!(!brain.forget("draft")?); // not bound any more
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn forget(&self, name: &str) -> Result<bool> {
         Ok(self.batch()?.forget(name)?.send()?.unbound > 0)
     }
@@ -324,6 +428,16 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::ConditionFailed`]; else as [`forget`](Self::forget).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let seen = brain.learn("job", "waiting")?;
+    /// brain.learn("job", "taken by somebody else")?;
+    /// assert!(matches!(brain.forget_if_version("job", seen), Err(plasmon::Error::ConditionFailed { .. })));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn forget_if_version(&self, name: &str, version: u64) -> Result<()> {
         self.batch()?.expect(name, Expect::Version { version })?.forget(name)?.commit().map(drop)
     }
@@ -332,6 +446,15 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", &1)?;
+    /// assert_eq!((brain.len()?, brain.in_namespace("other")?.len()?), (1, 0));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn len(&self) -> Result<u64> {
         let mine = |info: &NamespaceInfo| info.namespace == self.namespace;
         Ok(self.namespaces()?.iter().find(|info| mine(info)).map_or(0, |info| info.names))
@@ -341,6 +464,13 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// assert!(store.connect()?.is_empty()?);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn is_empty(&self) -> Result<bool> {
         Ok(self.len()? == 0)
     }
@@ -370,6 +500,15 @@ impl Brain {
     ///
     /// # Errors
     /// As [`names`](Self::names).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", "five!")?;
+    /// assert_eq!(brain.list("")?[0].kind, plasmon::Kind::TEXT);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn list(&self, prefix: &str) -> Result<Vec<Metadata>> {
         self.list_pages(Some(&self.namespace), prefix)
     }
@@ -378,6 +517,17 @@ impl Brain {
     ///
     /// # Errors
     /// As [`names`](Self::names).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", &1)?;
+    /// brain.in_namespace("other")?.learn("b", &2)?;
+    /// let all: Vec<String> = brain.list_all("")?.into_iter().map(|it| format!("{}/{}", it.namespace, it.name)).collect();
+    /// assert_eq!(all, ["default/a", "other/b"]);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn list_all(&self, prefix: &str) -> Result<Vec<Metadata>> {
         self.list_pages(None, prefix)
     }
@@ -386,6 +536,16 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.in_namespace("other")?.learn("b", &2)?;
+    /// let names: Vec<u64> = brain.namespaces()?.iter().map(|info| info.names).collect();
+    /// assert_eq!(names, [0, 1]); // default, other
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn namespaces(&self) -> Result<Vec<NamespaceInfo>> {
         let mut namespaces: Vec<NamespaceInfo> = Vec::new();
         loop {
@@ -403,6 +563,16 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::IdTaken`], [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let other = store.connect()?.in_namespace("other")?;
+    /// assert!(other.names("").unwrap_err().is_not_found()); // there is no such namespace yet
+    /// other.register()?;
+    /// assert!(other.names("")?.is_empty());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn register(&self) -> Result<()> {
         let change = Change::RegisterNamespace { namespace: self.namespace.clone() };
         self.batch()?.change(change).commit().map(drop)
@@ -412,6 +582,16 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::DefaultNamespace`] for `default`, which can only be cleared; [`Error::NamespaceNotFound`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let other = store.connect()?.in_namespace("other")?;
+    /// other.learn("a", &1)?;
+    /// assert_eq!(other.remove_namespace()?, 1);
+    /// assert_eq!(other.namespaces()?.len(), 1); // default
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn remove_namespace(&self) -> Result<u64> {
         let change = Change::RemoveNamespace { namespace: self.namespace.clone() };
         Ok(self.batch()?.change(change).send()?.unbound)
@@ -421,6 +601,15 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::NamespaceNotFound`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", &1)?;
+    /// assert_eq!((brain.clear()?, brain.len()?), (1, 0));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn clear(&self) -> Result<u64> {
         let change = Change::ClearNamespace { namespace: self.namespace.clone() };
         Ok(self.batch()?.change(change).send()?.unbound)
@@ -430,6 +619,16 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::BadName`], [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", "text")?;
+    /// assert_eq!(brain.metadata("a")?.map(|it| it.kind), Some(plasmon::Kind::TEXT));
+    /// assert_eq!(brain.metadata("b")?, None);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn metadata(&self, name: &str) -> Result<Option<Metadata>> {
         let describe = Describe { namespace: self.namespace.clone(), name: Name::new(name)? };
         let described = self.store.ask(&self.trust, &describe)?;
@@ -464,6 +663,18 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("held", &[7_u8; 1_000])?;
+    /// let bytes: plasmon::Blob = brain.recall("held")?;
+    /// let pins = brain.pins()?;
+    /// assert_eq!((pins[0].name.as_str(), pins[0].pid), ("default/held", std::process::id()));
+    /// # drop(bytes);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn pins(&self) -> Result<Vec<PinInfo>> {
         let mut pins = Vec::new();
         loop {
@@ -481,6 +692,14 @@ impl Brain {
     /// # Errors
     /// [`Error::UnknownProcess`] if it is no client of this store; [`Error::NotAdmitted`] for other users than the
     /// store's own and root.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let nobody = store.connect()?.kick(u32::MAX);
+    /// assert!(matches!(nobody, Err(plasmon::Error::UnknownProcess { .. })));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn kick(&self, pid: u32) -> Result<u32> {
         let session = self.session()?;
         let kicked = session.call(&Kick { pid }).map_err(|error| session.explain(error))?;
@@ -488,6 +707,18 @@ impl Brain {
     }
 
     /// Leaves the store: this process's session ends as soon as no handle needs it. A later call connects again.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("kept", &[7_u8; 1_000])?;
+    /// let bytes: plasmon::Blob = brain.recall("kept")?;
+    /// brain.disconnect();
+    /// assert_eq!(bytes[999], 7); // what is held stays
+    /// assert!(brain.exists("kept")?); // and this connects again
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn disconnect(&self) {
         self.store.leave();
     }
@@ -605,7 +836,8 @@ impl Brain {
         let mut session = self.session()?;
         for last in [false, true] {
             let left = left.saturating_sub(start.elapsed());
-            wait.wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            // Rounded up: a wait never ends early.
+            wait.wait_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             let patience =
                 left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
             match session.call_for(&wait, patience) {
@@ -623,6 +855,9 @@ impl Brain {
 
     fn list_pages(&self, namespace: Option<&Namespace>, prefix: &str) -> Result<Vec<Metadata>> {
         let mut bindings: Vec<Metadata> = Vec::new();
+        if prefix.len() > NAME_BYTES_MAX {
+            return Ok(bindings); // no name is that long
+        }
         let mut after: Option<ListedName> = None;
         loop {
             let list =
@@ -700,5 +935,133 @@ impl From<plasmon_protocol::message::BindingInfo> for Metadata {
             description: String::new(),
             metadata: serde_json::Value::Null,
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::{Blob, testing::Store};
+    use plasmon_store::testing::Running;
+
+    /// Handles outlive the store, and a later call finds its successor.
+    #[test]
+    fn a_store_that_ends_is_noticed_and_its_successor_is_found() {
+        let mut first = Running::start(8 << 20).unwrap();
+        let socket = first.socket().to_owned();
+        let brain = Brain::builder().path(&socket).connect().unwrap();
+        brain.learn("old", &[7_u8; 100_000]).unwrap();
+        let held: Blob = brain.recall("old").unwrap();
+        first.stop();
+        for error in [
+            brain.recall::<Blob>("old").unwrap_err(),
+            brain.recall_many(&["old"]).unwrap_err(),
+            brain.stats().unwrap_err(),
+            brain.learn("new", &[8_u8; 100_000]).unwrap_err(),
+            brain.wait("new", 0, Duration::from_secs(5)).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+        }
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let mut second =
+            Running::start_with(8 << 20, |options| options.socket = Some(socket.clone())).unwrap();
+        assert!(!brain.exists("old").unwrap());
+        brain.learn("new", &[8_u8; 100_000]).unwrap();
+        assert_eq!(brain.recall::<Blob>("new").unwrap()[99_999], 8);
+        assert!(held.iter().all(|&byte| byte == 7));
+        second.stop();
+        let _ = std::fs::remove_dir_all(socket.parent().unwrap());
+    }
+
+    /// Reads that had no answer are made again: here the idle connections are dead, and nobody has looked yet.
+    #[test]
+    fn a_restart_between_two_calls_goes_unnoticed_by_reads_and_small_learns() {
+        let mut first = Running::start(8 << 20).unwrap();
+        let socket = first.socket().to_owned();
+        let brain = Brain::builder().path(&socket).connect().unwrap();
+        let other = brain.in_namespace("other").unwrap();
+        brain.stats().unwrap();
+        first.stop();
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let mut second =
+            Running::start_with(8 << 20, |options| options.socket = Some(socket.clone())).unwrap();
+        assert_eq!(brain.metadata("a").unwrap(), None);
+        brain.learn("a", &1).unwrap();
+        other.learn("a", &2).unwrap();
+        assert_eq!((brain.recall::<i64>("a").unwrap(), other.recall::<i64>("a").unwrap()), (1, 2));
+        second.stop();
+        let _ = std::fs::remove_dir_all(socket.parent().unwrap());
+    }
+
+    #[test]
+    fn a_prefix_longer_than_any_name_finds_nothing() {
+        let store = Store::start(1 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let long = "x".repeat(1_024);
+        brain.learn(&long, &1).unwrap();
+        assert_eq!(brain.names(&long).unwrap(), [long.as_str()]);
+        assert!(brain.names(&"x".repeat(1_025)).unwrap().is_empty());
+        assert!(brain.names(&"x".repeat(1 << 20)).unwrap().is_empty());
+        assert!(matches!(brain.learn(&"x".repeat(1_025), &1), Err(Error::BadName(_))));
+    }
+
+    #[test]
+    fn a_wait_ends_in_time_and_holds_up_nobody() {
+        let store = Store::start(8 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let start = Instant::now();
+        let waited = brain.recall_within::<i64>("never", Duration::from_millis(100));
+        assert!(matches!(waited, Err(Error::WaitTimeout { .. })), "{waited:?}");
+        let waited = brain.recall_within::<i64>("never", Duration::ZERO);
+        assert!(matches!(waited, Err(Error::WaitTimeout { .. })), "{waited:?}");
+        assert!(start.elapsed() >= Duration::from_millis(100));
+        let version = brain.learn("a", &1).unwrap();
+        assert_eq!(brain.wait("a", 0, Duration::MAX).unwrap(), version);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| brain.wait("a", version, Duration::from_secs(30)));
+            while brain.stats().unwrap().waits == 0 {
+                std::thread::yield_now();
+            }
+            let next = brain.learn("a", &2).unwrap();
+            assert_eq!(waiting.join().unwrap().unwrap(), next);
+        });
+    }
+
+    /// Invariants 2 and 3 from many threads of one session, whose slots, connections and leases they share.
+    #[test]
+    fn threads_that_share_a_session_never_see_torn_or_changing_objects() {
+        let store = Store::start(32 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let first = vec![0_u8; 100_000];
+        brain.batch().unwrap().learn("a", &first).unwrap().learn("b", &first).unwrap().commit().unwrap();
+        let whole = |object: &Blob| object.iter().all(|byte| *byte == object[0]);
+        std::thread::scope(|scope| {
+            for thread in 0..2_u8 {
+                let brain = brain.clone();
+                scope.spawn(move || {
+                    for round in 0..300_u16 {
+                        let value = vec![thread.wrapping_add(round.to_le_bytes()[0]); 100_000];
+                        let batch = brain.batch().unwrap().learn("a", &value).unwrap();
+                        batch.learn("b", &value).unwrap().commit().unwrap();
+                    }
+                });
+            }
+            for _ in 0..2 {
+                let brain = brain.clone();
+                scope.spawn(move || {
+                    for _ in 0..300 {
+                        let held: Blob = brain.recall("a").unwrap();
+                        let before = held[0];
+                        assert!(whole(&held));
+                        let both = brain.recall_many(&["a", "b"]).unwrap();
+                        let versions: Vec<u64> = both.iter().flatten().map(Object::version).collect();
+                        assert!(versions.len() == 2 && versions[0] == versions[1], "{versions:?}");
+                        assert!(whole(&held) && held[0] == before);
+                    }
+                });
+            }
+        });
+        let stats = brain.stats().unwrap();
+        assert_eq!((stats.pins, stats.limbo_bytes), (0, 0));
     }
 }

@@ -212,3 +212,83 @@ fn parse<M: Message>(header: FrameHeader, body: Vec<u8>) -> Result<M, CallError>
     }
     M::parse(body.into()).map_err(|error| CallError::Other(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plasmon_protocol::message::{EndLease, Goodbye, LeaseEnded, ListNames};
+    use std::{
+        io::Write,
+        os::unix::net::UnixListener,
+        path::PathBuf,
+        time::{Duration, Instant},
+    };
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    /// A store that says what it is told to say, whatever it is asked.
+    fn listener(test: &str) -> (UnixListener, PathBuf) {
+        let socket = std::env::temp_dir().join(format!("plasmon-{}-{test}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&socket);
+        (UnixListener::bind(&socket).unwrap(), socket)
+    }
+
+    fn answered_with(test: &str, answer: &[u8]) -> (Connection, Result<LeaseEnded, CallError>) {
+        let (listener, socket) = listener(test);
+        let mut connection = Connection::open(&socket, PATIENCE).unwrap().connection;
+        let mut store = listener.accept().unwrap().0;
+        store.write_all(answer).unwrap();
+        let result = connection.call(&EndLease { lease: 1 }, Some(PATIENCE));
+        std::fs::remove_file(socket).unwrap();
+        (connection, result)
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_or_says_nothing_is_waited_for_no_longer_than_asked() {
+        let (_listener, socket) = listener("silent");
+        let mut connection = Connection::open(&socket, PATIENCE).unwrap().connection;
+        let start = Instant::now();
+        assert!(matches!(connection.call(&EndLease { lease: 1 }, Some(PATIENCE)), Err(CallError::TimedOut)));
+        let long = ListNames { namespace: None, prefix: "x".repeat(60_000), after: None, limit: 0 };
+        let stuck = std::iter::repeat_with(|| connection.send(&long)).take(10_000).find_map(Result::err);
+        assert!(matches!(stuck, Some(CallError::TimedOut)), "{stuck:?}");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::fs::remove_file(socket).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_hangs_up_is_an_error_and_no_signal() {
+        let (listener, socket) = listener("hangs-up");
+        let mut connection = Connection::open(&socket, PATIENCE).unwrap().connection;
+        drop(listener.accept().unwrap());
+        assert!(matches!(connection.send(&Goodbye {}), Err(CallError::Lost { sent: false, .. })));
+        std::fs::remove_file(socket).unwrap();
+    }
+
+    #[test]
+    fn a_connection_is_not_used_again_after_the_last_word() {
+        let mut answer = Vec::new();
+        let failure = Failure::Malformed { reason: "no".to_owned() };
+        Failed { failure }.frame(0, &mut answer).unwrap();
+        let (connection, result) = answered_with("last-word", &answer);
+        assert!(matches!(result, Err(CallError::Failed(Failure::Malformed { .. }))), "{result:?}");
+        assert!(!connection.is_usable());
+    }
+
+    #[test]
+    fn answers_that_make_no_sense_are_errors() {
+        let mut of_another = Vec::new();
+        LeaseEnded {}.frame(77, &mut of_another).unwrap();
+        let mut of_another_kind = Vec::new();
+        Goodbye {}.frame(1, &mut of_another_kind).unwrap();
+        for (number, answer) in [&of_another[..], &of_another_kind, &[0xff; 64]].into_iter().enumerate() {
+            let (_, result) = answered_with(&format!("nonsense-{number}"), answer);
+            assert!(matches!(result, Err(CallError::Other(_))), "{number}: {result:?}");
+        }
+        let mut cut = Vec::new();
+        LeaseEnded {}.frame(1, &mut cut).unwrap();
+        cut.pop();
+        let (_, result) = answered_with("cut", &cut);
+        assert!(matches!(result, Err(CallError::TimedOut)), "{result:?}");
+    }
+}

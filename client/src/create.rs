@@ -286,7 +286,8 @@ impl Brain {
         if session.writable.is_none() {
             return Err(Error::NotWritable { len_bytes });
         }
-        let lease = Lease::reserve(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;
+        let lease =
+            Lease::reserve_sparse(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;
         Ok(Writable { brain: self.clone(), name: name.to_owned(), frame, lease })
     }
 
@@ -308,5 +309,82 @@ impl Brain {
         let writer = FileWriter::try_new_with_options(sink, &schema, options).map_err(codec_error)?;
         let (brain, name) = (self.clone(), name.to_owned());
         Ok(TableWriter { brain, name, writer, schema, batches: 0, rows: 0, failed: false })
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::{object::Blob, testing::Store};
+    use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray};
+    use plasmon_store::testing::Running;
+
+    fn batch(column: ArrayRef) -> RecordBatch {
+        RecordBatch::try_from_iter([("c", column)]).unwrap()
+    }
+
+    /// What is recalled without validation must have been written as what its schema says.
+    #[test]
+    fn a_batch_of_another_schema_is_refused_and_the_next_one_may_follow() {
+        let store = Store::start(8 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let text = batch(Arc::new(StringArray::from(vec!["a"])));
+        let no_text = batch(Arc::new(BinaryArray::from(vec![&b"\xff\xfe"[..]])));
+        let mut writer = brain.writer("t", &text.schema()).unwrap();
+        writer.write(&text).unwrap();
+        let refused = writer.write(&no_text);
+        assert!(
+            matches!(refused, Err(Error::Codec(CodecError::SchemaMismatch { batch: 1, .. }))),
+            "{refused:?}"
+        );
+        writer.write(&text).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(*brain.recall::<Table>("t").unwrap(), [text.clone(), text]);
+    }
+
+    /// Invariant 3: a name is bound to a whole object or not at all.
+    #[test]
+    fn a_table_that_did_not_fit_cannot_be_finished_and_leaves_nothing_behind() {
+        let store = Store::start(8 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        brain.learn("filler", &vec![0_u8; 5 << 20]).unwrap();
+        let numbers = batch(Arc::new(Int64Array::from_iter_values(0..50_000)));
+        let mut writer = brain.writer("t", &numbers.schema()).unwrap();
+        let full = std::iter::repeat_with(|| writer.write(&numbers)).find_map(Result::err).unwrap();
+        assert!(matches!(full, Error::StoreFull(_)), "{full}");
+        brain.forget("filler").unwrap(); // there would be room now
+        assert!(matches!(writer.write(&numbers), Err(Error::WriterFailed { .. })));
+        assert!(matches!(writer.finish(), Err(Error::WriterFailed { .. })));
+        assert!(!brain.exists("t").unwrap());
+        let stats = brain.stats().unwrap();
+        assert_eq!((stats.leases, stats.used_bytes), (0, 0));
+    }
+
+    /// Leases of two stores can have the same number: the memory of one must not be sealed in the other.
+    #[test]
+    fn what_was_written_for_one_store_is_not_sealed_in_its_successor() {
+        let mut first = Running::start(16 << 20).unwrap();
+        let socket = first.socket().to_owned();
+        let brain = Brain::builder().path(&socket).connect().unwrap();
+        let mut written = brain.create("image", 100_000).unwrap();
+        written.fill(7);
+        first.stop();
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let mut second =
+            Running::start_with(16 << 20, |options| options.socket = Some(socket.clone())).unwrap();
+        let mut other = loop {
+            match brain.create("other", 100_000) {
+                Ok(other) => break other,
+                Err(error) => assert!(error.is_unavailable(), "{error}"), // until the lifeline is looked at again
+            }
+        };
+        other.fill(9);
+        let sealed = written.seal();
+        assert!(matches!(sealed, Err(Error::StoreUnavailable { .. })), "{sealed:?}");
+        assert!(!brain.exists("image").unwrap());
+        other.seal().unwrap();
+        assert!(brain.recall::<Blob>("other").unwrap().iter().all(|&byte| byte == 9));
+        second.stop();
+        let _ = std::fs::remove_dir_all(socket.parent().unwrap());
     }
 }

@@ -114,6 +114,15 @@ pub enum Error {
 }
 
 /// The figures of a full store.
+///
+/// # Examples
+/// ```
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let full = store.connect()?.learn("huge", &vec![0_u8; 9 << 20]).unwrap_err();
+/// let plasmon::Error::StoreFull(full) = full else { unreachable!() };
+/// assert!(full.requested_bytes > full.capacity_bytes);
+/// # Ok::<(), plasmon::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Full {
@@ -148,7 +157,7 @@ impl fmt::Display for Full {
         } = self;
         write!(
             f,
-            "no room for {requested_bytes} bytes: {used_bytes} of {capacity_bytes} bytes are used, {free_bytes} are free, \
+            "no room for {requested_bytes} bytes: {used_bytes} of {capacity_bytes} bytes are used, {free_bytes} bytes are free, \
              the largest free extent is {largest_free_bytes} bytes, and {limbo_bytes} bytes are forgotten but still held"
         )?;
         for (pid, command, bytes) in &self.holders {
@@ -168,18 +177,44 @@ impl fmt::Display for Full {
 
 impl Error {
     /// Whether a name or a namespace was not there.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// assert!(store.connect()?.recall::<i64>("nothing").unwrap_err().is_not_found());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::NameNotFound { .. } | Error::NamespaceNotFound { .. })
     }
 
     /// Whether no store can be reached now, and a later call may succeed.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// drop(store);
+    /// assert!(brain.stats().unwrap_err().is_unavailable());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::StoreUnavailable { .. } | Error::OutcomeUnknown { .. } | Error::NoAnswer { .. })
     }
 
     /// Whether the same call may succeed later without anybody changing how it is made.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let full = brain.learn("huge", &vec![0_u8; 9 << 20]).unwrap_err();
+    /// assert!(full.is_transient()); // others may forget something
+    /// assert!(!brain.learn("", &1).unwrap_err().is_transient());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

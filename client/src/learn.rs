@@ -54,6 +54,16 @@ impl LearnOptions {
 
     /// Metadata of the user: a JSON object of at most 64 KiB as text. Without it, a rebound name keeps what it has;
     /// an empty object clears it.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let unit = serde_json::json!({ "unit": "EUR" });
+    /// brain.learn_with("price", &19.5, &plasmon::LearnOptions::new().metadata(unit.clone()))?;
+    /// assert_eq!(brain.metadata("price")?.map(|it| it.metadata), Some(unit));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     #[must_use]
     pub fn metadata(mut self, object: serde_json::Value) -> Self {
         self.metadata = Some(object);
@@ -68,6 +78,18 @@ impl LearnOptions {
     }
 
     /// Only if the name has exactly this version, as returned by an earlier learn or recall: compare and set.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// use plasmon::{LearnOptions, Object};
+    ///
+    /// let brain = store.connect()?;
+    /// brain.learn("counter", &1)?;
+    /// let (seen, value) = (brain.recall::<Object>("counter")?.version(), brain.recall::<i64>("counter")?);
+    /// brain.learn_with("counter", &(value + 1), &LearnOptions::new().if_version(seen))?;
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     #[must_use]
     pub fn if_version(mut self, version: u64) -> Self {
         self.expect = Some(Expect::Version { version });
@@ -401,6 +423,21 @@ impl Brain {
     ///
     /// # Errors
     /// [`Error::Codec`] if it is not a valid IPC file; else as [`learn`](Self::learn).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// use arrow_array::record_batch;
+    ///
+    /// let batch = record_batch!(("a", Int32, [1, 2, 3])).unwrap();
+    /// let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    /// writer.write(&batch).unwrap();
+    /// let brain = store.connect()?;
+    /// brain.learn_ipc("table", &writer.into_inner().unwrap(), &plasmon::LearnOptions::new())?;
+    /// assert_eq!(brain.recall::<plasmon::Table>("table")?[0], batch);
+    /// assert!(matches!(brain.learn_ipc("no", b"no file", &Default::default()), Err(plasmon::Error::Codec(_))));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn learn_ipc(&self, name: &str, file: &[u8], options: &LearnOptions) -> Result<u64> {
         let table = Table::from_ipc(file.to_vec())?;
         self.learn_with(name, &table, options)
@@ -412,5 +449,77 @@ impl Brain {
     /// [`Error::StoreUnavailable`].
     pub fn batch(&self) -> Result<Batch> {
         Batch::new(self)
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::{object::Blob, testing::Store};
+
+    /// Invariant 6: all of the capacity is usable, also by one batch.
+    #[test]
+    fn a_batch_of_many_objects_takes_few_leases_and_little_more_memory_than_they_have() {
+        const LEN: usize = 70 << 10;
+        let store = Store::start(256 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let value = |number: u8| vec![number; LEN + usize::from(number)];
+        let mut batch = brain.batch().unwrap();
+        for number in 0..1_100_usize {
+            let value = value(u8::try_from(number % 251).unwrap());
+            batch = batch.learn(&number.to_string(), &value).unwrap();
+        }
+        let stats = brain.stats().unwrap();
+        let needed = 1_100 * LEN as u64;
+        assert!(stats.leases < 60, "{} leases", stats.leases);
+        assert!(stats.leased_bytes < needed + needed / 4, "{} of {needed}", stats.leased_bytes);
+        let version = batch.commit().unwrap();
+        for number in 0..1_100_usize {
+            let object = brain.recall::<Blob>(&number.to_string()).unwrap();
+            assert!(*object == value(u8::try_from(number % 251).unwrap()), "object {number}");
+        }
+        assert_eq!(brain.metadata("1099").unwrap().unwrap().version, version);
+        assert_eq!(brain.stats().unwrap().leases, 0);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_sent_gives_its_memory_back() {
+        let store = Store::start(64 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let long = LearnOptions::new().description("x".repeat(64 << 10));
+        let mut batch = brain.batch().unwrap().learn("big", &vec![0_u8; 8 << 20]).unwrap();
+        for number in 0..300 {
+            batch = batch.learn_with(&number.to_string(), &1, &long).unwrap();
+        }
+        assert!(matches!(batch.commit(), Err(Error::TooLarge { .. })));
+        let stats = brain.stats().unwrap();
+        assert_eq!((stats.leases, stats.used_bytes, stats.objects), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_batch_of_too_many_changes_says_so() {
+        let store = Store::start(8 << 20).unwrap();
+        let mut batch = store.connect().unwrap().batch().unwrap();
+        for number in 0..=COMMIT_ENTRIES_MAX {
+            batch = batch.forget(&number.to_string()).unwrap();
+        }
+        let refused = batch.commit();
+        assert!(matches!(refused, Err(Error::TooMany { limit: 131_072, .. })), "{refused:?}");
+    }
+
+    /// A kept lease gives the next learn its room without a request, until it is full or taken back.
+    #[test]
+    fn learns_of_every_length_one_after_the_other_come_back_whole() {
+        let store = Store::start(64 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        for round in 0..200_usize {
+            let len = (round * 7_919) % 400_000 + round;
+            let value: Vec<u8> =
+                (0..len).map(|index| u8::try_from((index ^ round) & 0xff).unwrap()).collect();
+            let name = (round % 50).to_string();
+            brain.learn(&name, &value).unwrap();
+            assert!(*brain.recall::<Blob>(&name).unwrap() == *value, "round {round}");
+        }
+        assert!(brain.stats().unwrap().leases <= 1);
     }
 }

@@ -37,6 +37,13 @@ pub(crate) struct Lease {
     ended: bool,
 }
 
+/// How much of a lease its owner is going to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    All,
+    Some,
+}
+
 /// What becomes of a lease that nothing more is written into.
 #[derive(Debug)]
 pub(crate) enum Closed {
@@ -62,30 +69,49 @@ impl Lease {
         Lease::reserve(session, len_bytes)
     }
 
-    /// Gets a lease of its own for `len_bytes`. May wait until the store has made the pages.
+    /// Gets a lease of its own for `len_bytes`, all of which will be written. May wait until the store has made the
+    /// pages.
     pub(crate) fn reserve(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
-        // The answer may wait for population, which takes as long as it takes.
-        let grant = session.call_for(&Reserve { len_bytes }, None)?;
-        Lease::map(session, grant).map_err(CallError::Other)
+        Lease::reserve_for(session, len_bytes, Writes::All)
     }
 
-    fn map(session: &Arc<Session>, grant: Granted) -> Result<Lease> {
+    /// As [`reserve`](Self::reserve), where some of it may never be written: that takes no memory in a store which
+    /// leaves memory to the writers.
+    pub(crate) fn reserve_sparse(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
+        Lease::reserve_for(session, len_bytes, Writes::Some)
+    }
+
+    fn reserve_for(session: &Arc<Session>, len_bytes: u64, writes: Writes) -> Result<Lease, CallError> {
+        // The answer may wait for population, which takes as long as it takes.
+        let grant = session.call_for(&Reserve { len_bytes }, None)?;
+        Lease::map(session, grant, writes).map_err(CallError::Other)
+    }
+
+    fn map(session: &Arc<Session>, grant: Granted, writes: Writes) -> Result<Lease> {
         let mut lease =
             Lease { session: Arc::clone(session), grant, mapping: None, start_bytes: 0, ended: false };
         let Some(writable) = &session.writable else {
             return Err(Error::NotWritable { len_bytes: lease.grant.len_bytes });
         };
-        lease.mapping = Some(writable.map_lease(lease.grant.offset, lease.grant.len_bytes, true)?);
+        KeptLease::drop_if_taken(session);
+        let (offset, len_bytes) = (lease.grant.offset, lease.grant.len_bytes);
+        let populate = writes == Writes::All || session.welcome.populated;
+        lease.mapping = Some(writable.map_lease(offset, len_bytes, populate)?);
         Ok(lease)
     }
 
     fn claim_kept(session: &Arc<Session>, len_bytes: u64) -> Option<Lease> {
-        let kept = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let KeptLease { grant, mapping, written_bytes } = kept;
-        let state = session.lease_words().lease(grant.slot, grant.lease)?;
-        if state.claim() == Moved::No {
-            return None; // taken back: the mapping goes, and nothing of it was ours any more
+        let mut place = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = place.take()?;
+        let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
+        if state.is_none_or(|state| state.claim() == Moved::No) {
+            // Taken back, so nothing of it is ours any more. It is unmapped before another thread, which may have been
+            // granted these very pages, is let in.
+            drop(kept);
+            return None;
         }
+        drop(place);
+        let KeptLease { grant, mapping, written_bytes } = kept;
         let fits = written_bytes + len_bytes <= grant.len_bytes;
         let lease = Lease {
             session: Arc::clone(session),
@@ -134,12 +160,12 @@ impl Lease {
             // it, also if that fails.
             self.mapping = None;
             self.ended = true;
-            let mut longer = Lease::map(&self.session, grant).map_err(CallError::Other)?;
+            let mut longer = Lease::map(&self.session, grant, Writes::Some).map_err(CallError::Other)?;
             longer.start_bytes = self.start_bytes;
             *self = longer;
             return Ok(());
         }
-        let mut other = Lease::map(&self.session, grant).map_err(CallError::Other)?;
+        let mut other = Lease::map(&self.session, grant, Writes::Some).map_err(CallError::Other)?;
         let written = plasmon_protocol::index_of(written_bytes);
         other.bytes_mut()[..written].copy_from_slice(&self.bytes_mut()[..written]);
         *self = other; // the old one is given back as it is dropped
@@ -174,6 +200,19 @@ impl Lease {
 }
 
 impl KeptLease {
+    /// Unmaps the lease that was laid down if the store has taken it back, perhaps to grant its pages to this very
+    /// session.
+    fn drop_if_taken(session: &Session) {
+        let mut place = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = |kept: &KeptLease| {
+            let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
+            state.is_some_and(|state| state.is_idle())
+        };
+        if !place.as_ref().is_some_and(is_ours) {
+            *place = None;
+        }
+    }
+
     /// Lays the lease down for the next learn. If another one is kept already, this one is given back.
     pub(crate) fn lay_down(self, session: &Arc<Session>) {
         let mut kept = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);

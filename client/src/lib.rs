@@ -33,6 +33,9 @@
 #![deny(unsafe_code)]
 
 mod brain;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[expect(unsafe_code, reason = "validated once, decoded without validation: each place has its proof")]
 mod codec;
 mod connection;

@@ -90,6 +90,17 @@ impl Object {
     ///
     /// # Errors
     /// [`Error::Codec`] if a value in the index cannot be encoded.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("answer", &42)?;
+    /// let object: plasmon::Object = brain.recall("answer")?;
+    /// let reader = arrow_ipc::reader::FileReader::try_new(std::io::Cursor::new(object.as_ipc()?), None).unwrap();
+    /// assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 1);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn as_ipc(&self) -> Result<Cow<'_, [u8]>> {
         match &self.file {
             Some(file) => Ok(Cow::Borrowed(file.as_slice())),
@@ -121,6 +132,16 @@ impl Object {
     ///
     /// # Errors
     /// [`Error::Codec`] if it is malformed, which can be only if another user or another encoder wrote it.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("answer", &42)?;
+    /// let table = brain.recall::<plasmon::Object>("answer")?.table()?;
+    /// assert_eq!(table.schema().field(0).name(), "value");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
     pub fn table(&self) -> Result<Table> {
         match &self.file {
             Some(file) => Ok(decode_table(file, self.trusted)?),

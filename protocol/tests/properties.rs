@@ -216,7 +216,7 @@ make_structs! {
     Hello { magic version role }
     Welcome {
         version session_id token store_uuid uid store_pid boottime_ns capacity_bytes arena_bytes index_bytes
-        session_bytes pins_max writable region_names
+        session_bytes pins_max writable populated region_names
     }
     Attached { session_id }
     Goodbye {}

@@ -138,6 +138,14 @@ impl Sessions {
         self.by_id.values().filter(|session| session.uid == uid).count()
     }
 
+    /// Sessions whose process has ended. A system call for each session.
+    pub(crate) fn ended(&self) -> Vec<SessionId> {
+        self.iter()
+            .filter(|(_, session)| session.pidfd.as_ref().is_some_and(is_readable))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// Whether a session has said goodbye and may hold pins still.
     pub(crate) fn any_leaving(&self) -> bool {
         self.by_id.values().any(Session::is_leaving)

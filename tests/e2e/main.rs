@@ -1,7 +1,12 @@
 //! Behaviour seen from outside: a real daemon, real client processes, real sockets.
 
+mod cli;
+mod conformance;
+mod faults;
 mod fork;
 mod hostile;
+mod memory;
+mod sharing;
 mod startup;
 mod stress;
 
@@ -10,3 +15,6 @@ const STORE: &str = env!("CARGO_BIN_EXE_store-under-test");
 
 /// A client process.
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
+
+/// The command line.
+const PLASMON: &str = env!("CARGO_BIN_EXE_plasmon-under-test");

@@ -38,25 +38,25 @@ impl Daemon {
     pub fn start_with(program: &str, arguments: &[&str]) -> Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("store.sock");
-        let mut command = Command::new(program);
-        command.args(arguments).arg("--socket").arg(&socket).env_remove("PLASMON_SOCKET");
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the daemon starts");
-        let stderr = child.stderr.take().expect("its standard error is a pipe");
-        let (tell, log) = mpsc::channel();
-        // Reads for as long as the daemon writes, so that it never blocks on a full pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = tell.send(line);
-            }
-        });
-        let mut seen = Vec::new();
-        while !seen.last().is_some_and(|line: &String| line.contains("ready:")) {
-            match log.recv_timeout(std::time::Duration::from_secs(60)) {
-                Ok(line) => seen.push(line),
-                Err(error) => panic!("the daemon did not become ready ({error}): {seen:?}"),
-            }
-        }
+        let (child, log) = launch(program, arguments, &socket);
         Daemon { child, socket, log, _directory: directory }
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the daemon is there");
+        self.child.wait().expect("the daemon can be waited for");
+    }
+
+    /// Starts another one on the path of one that was [killed](Self::kill).
+    ///
+    /// # Panics
+    /// If that one does not become ready.
+    pub fn start_again(&mut self, program: &str, arguments: &[&str]) {
+        (self.child, self.log) = launch(program, arguments, &self.socket);
     }
 
     /// Its socket.
@@ -111,6 +111,28 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn launch(program: &str, arguments: &[&str], socket: &Path) -> (Child, mpsc::Receiver<String>) {
+    let mut command = Command::new(program);
+    command.args(arguments).arg("--socket").arg(socket).env_remove("PLASMON_SOCKET");
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the daemon starts");
+    let stderr = child.stderr.take().expect("its standard error is a pipe");
+    let (tell, log) = mpsc::channel();
+    // Reads for as long as the daemon writes, so that it never blocks on a full pipe.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let _ = tell.send(line);
+        }
+    });
+    let mut seen = Vec::new();
+    while !seen.last().is_some_and(|line: &String| line.contains("ready:")) {
+        match log.recv_timeout(std::time::Duration::from_secs(60)) {
+            Ok(line) => seen.push(line),
+            Err(error) => panic!("the daemon did not become ready ({error}): {seen:?}"),
+        }
+    }
+    (child, log)
 }
 
 /// Runs `program` to its end and returns its exit code, standard output and standard error.

@@ -1,8 +1,10 @@
 //! The harness of the end-to-end tests: a real daemon in a process of its own, client processes that can be steered
 //! and killed, and raw connections that can misbehave.
 
+pub mod client;
 pub mod daemon;
 pub mod raw;
+pub mod samples;
 pub mod stress;
 pub mod worker;
 

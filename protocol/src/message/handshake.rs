@@ -66,6 +66,9 @@ message! {
         pins_max: u32,
         /// Whether the client may write leases itself; if not, it learns by message.
         writable: bool,
+        /// Whether granted pages are populated already, so that mapping them eagerly costs no memory. Not so with
+        /// `--reserve lazy`.
+        populated: bool,
         /// Names of the regions index, arena, session, where they are named segments; empty where descriptors were
         /// passed.
         region_names: Vec<String>,

@@ -232,7 +232,7 @@ fn counts_beyond_their_bounds_are_refused() {
         ("NamesPage", 0, limits::PAGE_NAMES_MAX),
         ("NamespacesListed", 0, limits::PAGE_NAMES_MAX),
         ("PinsPage", 0, limits::PAGE_PINS_MAX),
-        ("Welcome", 97, String::ITEMS_MAX),
+        ("Welcome", 98, String::ITEMS_MAX),
         ("Failed.StoreFull", 50, Holder::ITEMS_MAX),
     ] {
         let sample = samples.iter().find(|sample| sample.file == file).unwrap();
@@ -349,6 +349,7 @@ fn samples() -> Vec<Sample> {
             "Welcome.named",
             Welcome {
                 writable: false,
+                populated: false,
                 region_names: ["/plasmon-index", "/plasmon-arena", "/plasmon-session"]
                     .map(String::from)
                     .into(),
@@ -474,6 +475,7 @@ fn welcome() -> Welcome {
         session_bytes: 541_184,
         pins_max: 1_048_576,
         writable: true,
+        populated: true,
         region_names: vec![],
     }
 }

@@ -71,6 +71,7 @@ impl Server {
             session_bytes: self.session_bytes,
             pins_max: self.options.max_pins,
             writable,
+            populated: self.populates,
             region_names: [&self.index, &self.arena, &region.region]
                 .into_iter()
                 .filter_map(|region| region.name().map(str::to_owned))

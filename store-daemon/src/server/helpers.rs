@@ -110,9 +110,14 @@ impl Server {
         }
     }
 
-    /// Whether a scan could make room: one that is to come, or the one that runs.
-    pub(crate) fn scan_may_help(&self) -> bool {
-        self.scans.busy || self.space.has_candidates()
+    /// Whether a scan could make room: one that is to come, or the one that runs. What processes held that have ended
+    /// counts, even if nobody has told the loop yet.
+    pub(crate) fn scan_may_help(&mut self) -> bool {
+        let ended = self.sessions.ended();
+        for &session in &ended {
+            self.end_session(session);
+        }
+        !ended.is_empty() || self.scans.busy || self.space.has_candidates()
     }
 
     pub(super) fn start_scan(&mut self, report: Report) {

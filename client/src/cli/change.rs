@@ -1,0 +1,120 @@
+//! What changes names, and what waits for a change: `rm`, `rmns`, `wait`.
+
+use super::{
+    Context, seconds,
+    show::{count, plain, took},
+    trouble::Trouble,
+};
+use clap::Args;
+use plasmon_protocol::name::Namespace;
+use serde_json::json;
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    /// Names to forget; their memory is free once nobody holds it
+    #[arg(required = true)]
+    names: Vec<String>,
+
+    /// Do not mind names that are not bound
+    #[arg(long)]
+    missing_ok: bool,
+}
+
+impl Rm {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        let brain = context.brain()?;
+        let (mut removed, mut missing) = (Vec::new(), Vec::new());
+        for name in &self.names {
+            if brain.forget(name)? { removed.push(name.clone()) } else { missing.push(name.clone()) }
+        }
+        if context.common.json {
+            context.out.json(&json!({ "removed": removed, "missing": missing }))?;
+        }
+        if missing.is_empty() || self.missing_ok {
+            return Ok(());
+        }
+        Err(Trouble::NothingToForget { namespace: brain.namespace().to_owned(), names: missing })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rmns {
+    /// Namespace to remove
+    #[arg(value_name = "NAMESPACE")]
+    target: String,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Rmns {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        if self.target == Namespace::DEFAULT {
+            let what =
+                "the namespace \"default\" cannot be removed; forget its names with plasmon rm NAME...";
+            return Err(Trouble::Usage(what.to_owned()));
+        }
+        let brain = context.brain()?.in_namespace(&self.target)?;
+        if !self.yes {
+            let names = count(brain.len()?, "name");
+            if !confirmed("", &format!("remove the namespace {} with {names}?", self.target))? {
+                return Ok(());
+            }
+        }
+        let names = brain.remove_namespace()?;
+        if context.common.json {
+            return Ok(context.out.json(&json!({ "namespace": self.target, "names": names }))?);
+        }
+        Ok(context.out.line(format!("{}: removed with {}", self.target, count(names, "name")))?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// Name to wait for
+    name: String,
+
+    /// Longest time to wait [default: without end]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+
+    /// Wait for a version above this one
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    after: u64,
+}
+
+impl Wait {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        let began = Instant::now();
+        let brain = context.brain()?;
+        let version = brain.wait(&self.name, self.after, self.timeout.unwrap_or(Duration::MAX))?;
+        let waited = began.elapsed();
+        if context.common.json {
+            let document = json!({
+                "namespace": brain.namespace(), "name": self.name, "version": version,
+                "waited_s": waited.as_secs_f64(),
+            });
+            return Ok(context.out.json(&document)?);
+        }
+        let name = plain(&self.name);
+        Ok(context.out.line(format!("{name}: version {version} after {}", took(waited)))?)
+    }
+}
+
+/// Shows the person at the terminal what it is about, and asks; refuses where there is none.
+pub(super) fn confirmed(about: &str, question: &str) -> Result<bool, Trouble> {
+    let (stdin, mut stderr) = (io::stdin(), io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return Err(Trouble::Usage(format!("{question} Say --yes: there is no terminal to ask at")));
+    }
+    write!(stderr, "{about}{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

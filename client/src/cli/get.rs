@@ -1,0 +1,474 @@
+//! `plasmon get`: out of the store, to a file, to a pipe, or in front of a person.
+
+use super::{
+    Context,
+    format::{CsvLook, Format},
+    progress::{Counted, Progress, Unit},
+    put::file_trouble,
+    show::{Column, Human, Out, count, cut, grid, plain, took},
+    trouble::Trouble,
+};
+use crate::{Brain, Dtype, Error, Kind, Object, Table};
+use arrow_array::RecordBatch;
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::ArrowError;
+use clap::Args;
+use parquet::arrow::ArrowWriter;
+use serde_json::json;
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    /// Name to look up
+    name: String,
+
+    /// File to write; - writes to standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Format to write [default: by the file's name, else Arrow IPC for tables and tensors, the value itself for
+    /// bytes, text and JSON; on a terminal, text]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+
+    /// Rows of a table that text shows [default: 10], or that JSON does [default: all]
+    #[arg(long, value_name = "N")]
+    rows: Option<usize>,
+
+    #[command(flatten)]
+    csv: CsvLook,
+}
+
+/// Rows that text shows of a table.
+const PREVIEW_ROWS: usize = 10;
+
+/// Characters of a cell that text shows.
+const CELL_CHARS_MAX: usize = 40;
+
+/// Characters of a line of text where nobody knows the width of the terminal.
+const LINE_CHARS: usize = 120;
+
+/// Rows that are written at a time.
+const PIECE_ROWS: usize = 64 << 10;
+
+/// Bytes that are written at a time.
+const PIECE_BYTES: usize = 4 << 20;
+
+impl Get {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        let began = Instant::now();
+        let path = self.output.as_deref().filter(|&path| path != Path::new("-"));
+        let json = context.common.json;
+        if json && path.is_none() && (self.output.is_some() || self.format.is_some()) {
+            let what = "--json and the value cannot both go to standard output; add -o FILE";
+            return Err(Trouble::Usage(what.to_owned()));
+        }
+        let brain = context.brain()?;
+        let object: Object = brain.recall(&self.name)?;
+        let Some(path) = path else {
+            return if json {
+                self.document(&brain, &object, &mut context.out)
+            } else {
+                self.show(context, &object)
+            };
+        };
+        let format = self.format.unwrap_or_else(|| default_format(object.kind(), Some(path)));
+        let mut target = Target::open(path)?;
+        let doing = format!("getting {}", plain(&self.name));
+        self.write(&object, format, Some(path), LINE_CHARS, &doing, target.file())?;
+        let len_bytes = target.finish(path)?;
+        let (version, kind) = (object.version(), object.kind());
+        if json {
+            let document = json!({
+                "namespace": brain.namespace(), "name": self.name, "version": version, "kind": kind.to_string(),
+                "file": path.display().to_string(), "format": format.name(), "bytes": len_bytes,
+                "seconds": began.elapsed().as_secs_f64(),
+            });
+            return Ok(context.out.json(&document)?);
+        }
+        let (name, size, took) = (plain(&self.name), Human(len_bytes), took(began.elapsed()));
+        let (path, format) = (path.display(), format.name());
+        Ok(context.out.line(format!("{name}: version {version} to {path}, {size} of {format} in {took}"))?)
+    }
+
+    /// To standard output.
+    fn show(&self, context: &mut Context, object: &Object) -> Result<(), Trouble> {
+        let person = context.out.is_terminal();
+        let default = || if person { Format::Text } else { default_format(object.kind(), None) };
+        let format = self.format.unwrap_or_else(default);
+        let columns = context.out.columns().unwrap_or(LINE_CHARS);
+        // No progress bar: what is written is the progress, where somebody sees it.
+        let doing = if person { String::new() } else { format!("getting {}", plain(&self.name)) };
+        self.write(object, format, None, columns, &doing, &mut context.out)
+    }
+
+    /// One JSON document about the object, with its value.
+    fn document(&self, brain: &Brain, object: &Object, out: &mut Out) -> Result<(), Trouble> {
+        let head = json!({
+            "namespace": brain.namespace(), "name": self.name, "version": object.version(),
+            "kind": object.kind().to_string(), "bytes": object.len_bytes(),
+        });
+        let head = head.to_string();
+        // The value can be long, so it is written as it is made, behind the rest of the document.
+        write!(out, "{},\"value\":", head.trim_end_matches('}'))?;
+        self.write_json(object, out)?;
+        Ok(out.line("}")?)
+    }
+
+    fn write(
+        &self,
+        object: &Object,
+        format: Format,
+        path: Option<&Path>,
+        columns: usize,
+        doing: &str,
+        sink: &mut (impl Write + Send),
+    ) -> Result<(), Trouble> {
+        let unwritable =
+            |source: Box<dyn std::error::Error + Send + Sync>| self.unwritable(object, format, source);
+        let arrow = |error: ArrowError| unwritable(error.into());
+        match format {
+            Format::Ipc => self.pieces(&object.as_ipc()?, object, format, doing, sink),
+            Format::Raw => match raw_bytes(object)? {
+                Some(bytes) => self.pieces(&bytes, object, format, doing, sink),
+                None => Err(Trouble::Unwritable {
+                    name: self.name.clone(),
+                    kind: object.kind(),
+                    format: format.name(),
+                    advice: "; use --format ipc, stream, parquet, csv, json or text",
+                    source: None,
+                }),
+            },
+            Format::Text => {
+                let text = self.text(object, columns)?;
+                sink.write_all(text.as_bytes()).map_err(|error| unwritable(error.into()))
+            }
+            Format::Json => {
+                self.write_json(object, sink)?;
+                sink.write_all(b"\n").map_err(|error| unwritable(error.into()))
+            }
+            Format::Stream => {
+                let table = object.table()?;
+                let progress = rows_of(&table, doing);
+                let mut writer = StreamWriter::try_new(sink, table.schema()).map_err(arrow)?;
+                // Whole batches: a stream keeps the batches that the object has.
+                for batch in table.iter() {
+                    writer.write(batch).map_err(arrow)?;
+                    progress.add(batch.num_rows() as u64);
+                }
+                writer.finish().map_err(arrow)
+            }
+            Format::Parquet => {
+                let table = object.table()?;
+                let progress = rows_of(&table, doing);
+                let parquet = |error: parquet::errors::ParquetError| unwritable(error.into());
+                let properties = parquet::file::properties::WriterProperties::builder()
+                    .set_compression(parquet::basic::Compression::SNAPPY)
+                    .build();
+                let schema = table.schema().clone();
+                let mut writer = ArrowWriter::try_new(sink, schema, Some(properties)).map_err(parquet)?;
+                for piece in pieces_of(&table) {
+                    writer.write(&piece).map_err(parquet)?;
+                    progress.add(piece.num_rows() as u64);
+                }
+                writer.close().map(drop).map_err(parquet)
+            }
+            Format::Csv => {
+                let table = object.table()?;
+                let progress = rows_of(&table, doing);
+                let builder = arrow_csv::WriterBuilder::new()
+                    .with_header(!self.csv.no_header)
+                    .with_delimiter(self.csv.delimiter(path));
+                let mut writer = builder.build(sink);
+                if table.num_rows() == 0 {
+                    // Without a batch nobody would write the line of names.
+                    let empty = RecordBatch::new_empty(table.schema().clone());
+                    writer.write(&empty).map_err(arrow)?;
+                }
+                for piece in pieces_of(&table) {
+                    writer.write(&piece).map_err(arrow)?;
+                    progress.add(piece.num_rows() as u64);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn pieces(
+        &self,
+        bytes: &[u8],
+        object: &Object,
+        format: Format,
+        doing: &str,
+        sink: &mut impl Write,
+    ) -> Result<(), Trouble> {
+        let progress = Progress::new(doing, Unit::Bytes, Some(bytes.len() as u64));
+        let mut counted = Counted { inner: sink, progress: &progress };
+        let mut pieces = bytes.chunks(PIECE_BYTES);
+        let result = pieces.try_for_each(|piece| counted.write_all(piece));
+        result.map_err(|error| self.unwritable(object, format, error.into()))
+    }
+
+    /// The value as JSON: an array of rows for whatever is a table.
+    fn write_json(&self, object: &Object, sink: &mut impl Write) -> Result<(), Trouble> {
+        let unwritable =
+            |source: Box<dyn std::error::Error + Send + Sync>| self.unwritable(object, Format::Json, source);
+        if let Some(value) = json_value(object)? {
+            return serde_json::to_writer(sink, &value).map_err(|error| unwritable(error.into()));
+        }
+        let table = object.table()?;
+        let builder = arrow_json::WriterBuilder::new().with_explicit_nulls(true);
+        let mut writer = builder.build::<_, arrow_json::writer::JsonArray>(sink);
+        let mut left = self.rows.unwrap_or(usize::MAX);
+        for piece in pieces_of(&table) {
+            let rows = left.min(piece.num_rows());
+            writer.write(&piece.slice(0, rows)).map_err(|error| unwritable(error.into()))?;
+            left -= rows;
+        }
+        writer.finish().map_err(|error| unwritable(error.into()))
+    }
+
+    /// The value, or the first of it, for people.
+    fn text(&self, object: &Object, columns: usize) -> Result<String, Trouble> {
+        let kind = object.kind();
+        let (size, version) = (Human(object.len_bytes()), object.version());
+        Ok(match kind {
+            Kind::TABLE => {
+                let table = object.table()?;
+                let rows = self.rows.unwrap_or(PREVIEW_ROWS);
+                let preview = preview(&table, rows, columns)
+                    .map_err(|error| self.unwritable(object, Format::Text, error.into()))?;
+                let (rows, fields) = (table.num_rows() as u64, table.schema().fields().len() as u64);
+                let (rows, fields) = (count(rows, "row"), count(fields, "column"));
+                format!("{preview}{rows}, {fields}, version {version}, {size}\n")
+            }
+            Kind::TEXT => format!("{}\n", &*decode::<crate::Text>(object)?),
+            Kind::BYTES => {
+                let bytes: crate::Blob = decode(object)?;
+                let head: Vec<String> = bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect();
+                let more = if bytes.len() > 32 { " …" } else { "" };
+                format!(
+                    "{}{more}\n{}, version {version}\n",
+                    head.join(" "),
+                    count(bytes.len() as u64, "byte")
+                )
+            }
+            Kind::TENSOR => {
+                let tensor: crate::TensorView = decode(object)?;
+                format!(
+                    "tensor of shape {:?}, {}, version {version}, {size}\n",
+                    tensor.shape(),
+                    dtype(&tensor)
+                )
+            }
+            _ => match json_value(object)? {
+                Some(value) => format!("{value:#}\n"),
+                None => format!("a value of kind {kind}, version {version}, {size}\n"),
+            },
+        })
+    }
+
+    fn unwritable(
+        &self,
+        object: &Object,
+        format: Format,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Trouble {
+        let (name, kind, format) = (self.name.clone(), object.kind(), format.name());
+        Trouble::Unwritable { name, kind, format, advice: "", source: Some(source) }
+    }
+}
+
+/// The object as a value of a Rust type that its kind is known to be.
+fn decode<T: crate::FromObject>(object: &Object) -> Result<T, Error> {
+    Ok(T::from_object(object.clone())?)
+}
+
+pub(super) fn dtype(tensor: &crate::TensorView) -> String {
+    let order = if tensor.is_column_major() { ", column-major" } else { "" };
+    let dtype: Dtype = tensor.dtype();
+    format!("{dtype}{order}")
+}
+
+/// The value of an object that is no table, as JSON; `None` where it has no short one.
+pub(super) fn json_value(object: &Object) -> Result<Option<serde_json::Value>, Error> {
+    Ok(Some(match object.kind() {
+        Kind::NULL => serde_json::Value::Null,
+        Kind::BOOL => decode::<bool>(object)?.into(),
+        Kind::INT64 => decode::<i64>(object)?.into(),
+        // What JSON has no number for is a text.
+        Kind::FLOAT64 => match decode::<f64>(object)? {
+            value if value.is_finite() => value.into(),
+            value => value.to_string().into(),
+        },
+        Kind::TEXT => decode::<String>(object)?.into(),
+        Kind::JSON => decode::<serde_json::Value>(object)?,
+        _ => return Ok(None),
+    }))
+}
+
+/// The bytes of the value itself, for kinds that are bytes.
+fn raw_bytes(object: &Object) -> Result<Option<arrow_buffer::Buffer>, Error> {
+    Ok(Some(match object.kind() {
+        Kind::BYTES => decode::<crate::Blob>(object)?.into_buffer(),
+        Kind::TEXT => decode::<crate::Text>(object)?.into_buffer(),
+        Kind::TENSOR => decode::<crate::TensorView>(object)?.into_buffer(),
+        Kind::JSON => {
+            arrow_buffer::Buffer::from_vec(decode::<serde_json::Value>(object)?.to_string().into_bytes())
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// The format in which a value of `kind` leaves the store where nobody says.
+fn default_format(kind: Kind, path: Option<&Path>) -> Format {
+    match kind {
+        Kind::BYTES | Kind::TEXT | Kind::JSON => Format::Raw,
+        Kind::NULL | Kind::BOOL | Kind::INT64 | Kind::FLOAT64 => {
+            path.and_then(Format::of_path).unwrap_or(Format::Json)
+        }
+        _ => path.and_then(Format::of_path).unwrap_or(Format::Ipc),
+    }
+}
+
+fn rows_of(table: &Table, doing: &str) -> Progress {
+    Progress::new(doing, Unit::Rows, Some(table.num_rows() as u64))
+}
+
+/// The batches, cut so that none is long.
+fn pieces_of(table: &Table) -> impl Iterator<Item = RecordBatch> {
+    table.iter().flat_map(|batch| {
+        let starts = (0..batch.num_rows()).step_by(PIECE_ROWS);
+        starts.map(|start| batch.slice(start, PIECE_ROWS.min(batch.num_rows() - start)))
+    })
+}
+
+/// The first rows of a table, in as many columns as fit on a line.
+fn preview(table: &Table, rows_max: usize, line_chars: usize) -> Result<String, ArrowError> {
+    let options = FormatOptions::default().with_null("null").with_display_error(true);
+    let fields = table.schema().fields();
+    let mut headings: Vec<String> =
+        fields.iter().map(|field| cut(&plain(field.name()), CELL_CHARS_MAX)).collect();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for batch in table.iter() {
+        let formatters =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+        let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows().min(rows_max - rows.len()) {
+            let cell = |formatter: &ArrayFormatter<'_>| {
+                cut(&plain(&formatter.value(row).to_string()), CELL_CHARS_MAX)
+            };
+            rows.push(formatters.iter().map(cell).collect());
+        }
+    }
+    let mut used = 0;
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| &row[column]).chain([&headings[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 2
+    };
+    let fitting = (0..fields.len())
+        .take_while(|&column| {
+            used += width(column);
+            column == 0 || used <= line_chars + 2
+        })
+        .count();
+    let hidden = headings.split_off(fitting);
+    rows.iter_mut().for_each(|row| row.truncate(fitting));
+    let columns: Vec<Column> = headings
+        .into_iter()
+        .zip(fields)
+        .map(|(heading, field)| match field.data_type().is_numeric() {
+            true => Column::Right(heading),
+            false => Column::Left(heading),
+        })
+        .collect();
+    let mut text = if columns.is_empty() { String::new() } else { grid(&columns, &rows) };
+    if !hidden.is_empty() {
+        text += &cut(&format!("… and {}", hidden.join(", ")), line_chars);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// A file being written: beside where it will stand, so that nobody sees half of it.
+enum Target {
+    Beside {
+        file: tempfile::NamedTempFile,
+        place: PathBuf,
+    },
+    /// A device or a pipe, which can only be written to.
+    Itself(File),
+}
+
+impl Target {
+    fn open(path: &Path) -> Result<Target, Trouble> {
+        let there = fs::metadata(path).ok();
+        if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
+            let file = File::options().write(true).open(path).map_err(file_trouble("open", path))?;
+            return Ok(Target::Itself(file));
+        }
+        if there.as_ref().is_some_and(fs::Metadata::is_dir) {
+            return Err(Trouble::Usage(format!("{} is a directory; name a file in it", path.display())));
+        }
+        // Where a link leads, not the link, is replaced; the file keeps the mode it had.
+        let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let folder = place.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let mode = there.map_or(0o666, |there| there.permissions().mode() & 0o777);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".plasmon-").permissions(fs::Permissions::from_mode(mode));
+        let file = builder.tempfile_in(folder).map_err(file_trouble("make", path))?;
+        Ok(Target::Beside { file, place })
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            Target::Beside { file, .. } => file.as_file_mut(),
+            Target::Itself(file) => file,
+        }
+    }
+
+    /// Puts the file where it belongs, and returns its length.
+    fn finish(self, path: &Path) -> Result<u64, Trouble> {
+        match self {
+            Target::Beside { file, place } => {
+                let file = file.persist(place).map_err(|error| file_trouble("make", path)(error.error))?;
+                Ok(file.metadata().map_err(file_trouble("look at", path))?.len())
+            }
+            Target::Itself(mut file) => {
+                file.flush().map_err(file_trouble("write", path))?;
+                Ok(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::record_batch;
+
+    #[test]
+    fn a_preview_shows_the_first_rows_and_names_the_columns_that_do_not_fit() {
+        let batch =
+            record_batch!(("n", Int32, [1, 22, 3]), ("name", Utf8, [Some("a\tb"), None, Some("c")])).unwrap();
+        let table = Table::from(batch);
+        assert_eq!(preview(&table, 2, 80).unwrap(), " n  name\n 1  a\\tb\n22  null\n");
+        assert_eq!(preview(&table, 1, 4).unwrap(), "n\n1\n… a…\n");
+        assert_eq!(preview(&table, 0, 80).unwrap(), "n  name\n");
+    }
+
+    #[test]
+    fn a_long_batch_is_cut_into_pieces() {
+        let numbers = arrow_array::Int64Array::from_iter_values(0..PIECE_ROWS as i64 + 5);
+        let batch = RecordBatch::try_from_iter([("n", std::sync::Arc::new(numbers) as _)]).unwrap();
+        let pieces: Vec<usize> = pieces_of(&Table::from(batch)).map(|piece| piece.num_rows()).collect();
+        assert_eq!(pieces, [PIECE_ROWS, 5]);
+    }
+}

@@ -1,0 +1,200 @@
+//! The command line `plasmon`: [`main`] is all of it, so that the tests can build the same program.
+//!
+//! A file for each group of commands (`put`, `get`, `list`, `change`, `operator`, `doctor`); `show` is how values look,
+//! `trouble` what the exit codes mean, `format` which file formats there are.
+
+mod change;
+mod doctor;
+mod format;
+mod get;
+mod list;
+mod operator;
+mod progress;
+mod put;
+mod show;
+mod trouble;
+
+use crate::{Brain, Error};
+use clap::{Args, Parser, Subcommand};
+use show::Out;
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use trouble::Trouble;
+
+const EXAMPLES: &str = "\
+Examples:
+  plasmon put flights flights.csv                a table, from CSV, Parquet or Arrow IPC
+  plasmon put logo logo.png --format raw         bytes as they are
+  zcat big.csv.gz | plasmon put big - --format csv
+  plasmon get flights                            its first rows
+  plasmon get flights -o flights.parquet
+  plasmon ls fl                                  names that begin with fl
+  plasmon wait result --timeout 60 && plasmon get result
+  plasmon stats; plasmon pins                    how full the store is, and who holds what
+  plasmon doctor                                 what this machine offers, and what to change
+
+Without --socket the store is looked for at $PLASMON_SOCKET if that is set, else at plasmon/store.sock in
+$XDG_RUNTIME_DIR and in /run/user/UID, and at /tmp/plasmon-UID/store.sock.
+
+Exit codes:
+  0  done
+  1  something failed that has no code of its own
+  2  wrong usage
+  3  no such name or namespace
+  4  no store answers
+  5  the store is full
+  6  the time is up
+  7  a condition did not hold (--if-absent, --if-version)";
+
+/// Puts data into a Plasmon store, gets it out, and shows what the store holds.
+#[derive(Debug, Parser)]
+#[command(name = "plasmon", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// Socket of the store
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    /// Namespace of the names
+    #[arg(long, global = true, value_name = "NS", default_value = plasmon_protocol::name::Namespace::DEFAULT)]
+    namespace: String,
+
+    /// Answer with one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bind a name to what a file holds
+    Put(put::Put),
+    /// Show what a name is bound to, or write it to a file
+    Get(get::Get),
+    /// List names
+    Ls(list::Ls),
+    /// Show everything about a name
+    Stat(list::Stat),
+    /// List namespaces
+    Namespaces,
+    /// Forget names
+    Rm(change::Rm),
+    /// Remove a namespace with all its names
+    Rmns(change::Rmns),
+    /// Wait until a name is bound, and print its version
+    Wait(change::Wait),
+    /// Show the store's figures
+    Stats,
+    /// Show which process holds which object
+    Pins,
+    /// End a process that holds memory, and free what it held
+    Kick(operator::Kick),
+    /// Wait until a store answers
+    Ping(operator::Ping),
+    /// Check what this machine offers and whether a store answers
+    Doctor,
+}
+
+/// What `plasmon` does: reads its command line, does it, and says in its exit code how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let mut context = Context { common, out: Out::new() };
+    let result = command.run(&mut context).and_then(|()| Ok(context.out.finish()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read this has seen enough.
+        Err(_) if context.out.is_broken() => ExitCode::SUCCESS,
+        Err(trouble) => {
+            // What was written before still counts.
+            let _ = context.out.finish();
+            eprintln!("plasmon: {}", trouble.line());
+            trouble.exit_code()
+        }
+    }
+}
+
+impl Command {
+    fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        match self {
+            Command::Put(put) => put.run(context),
+            Command::Get(get) => get.run(context),
+            Command::Ls(ls) => ls.run(context),
+            Command::Stat(stat) => stat.run(context),
+            Command::Namespaces => list::namespaces(context),
+            Command::Rm(rm) => rm.run(context),
+            Command::Rmns(rmns) => rmns.run(context),
+            Command::Wait(wait) => wait.run(context),
+            Command::Stats => operator::stats(context),
+            Command::Pins => operator::pins(context),
+            Command::Kick(kick) => kick.run(context),
+            Command::Ping(ping) => ping.run(context),
+            Command::Doctor => doctor::run(context),
+        }
+    }
+}
+
+/// What a command works with.
+struct Context {
+    common: Common,
+    out: Out,
+}
+
+impl Context {
+    /// Connects. The namespace need not exist: only learning in it makes it.
+    fn brain(&self) -> Result<Brain, Error> {
+        self.connect(None)?.in_namespace(&self.common.namespace)
+    }
+
+    /// Connects; a store that accepts and then says nothing is given up after `patience`.
+    fn connect(&self, patience: Option<Duration>) -> Result<Brain, Error> {
+        let mut builder = Brain::builder();
+        if let Some(socket) = &self.common.socket {
+            builder = builder.path(socket);
+        }
+        if let Some(patience) = patience {
+            builder = builder.timeout(patience);
+        }
+        builder.connect()
+    }
+}
+
+/// Reads a number of seconds, with decimals or without.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "write seconds, such as 30 or 0.5".to_owned())
+}
+
+/// What is left of `timeout` since `start`; `None` once it is over.
+fn left_of(timeout: Duration, start: Instant) -> Option<Duration> {
+    timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_read_with_decimals_and_nonsense_is_refused() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["", "-1", "NaN", "inf", "1e400", "soon"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What operators ask: `stats`, `pins`, `kick`, `ping`.
+
+use super::{
+    Context,
+    change::confirmed,
+    left_of, seconds,
+    show::{Human, age, count, grid, left, plain, right, took},
+    trouble::Trouble,
+};
+use crate::{Brain, Error, Pin, Stats};
+use clap::Args;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+pub(super) fn stats(context: &mut Context) -> Result<(), Trouble> {
+    let brain = context.brain()?;
+    let stats = brain.stats()?;
+    if context.common.json {
+        return Ok(context.out.json(&stats_json(&brain, &stats))?);
+    }
+    let lines = stats_lines(&brain, &stats);
+    lines.iter().try_for_each(|(what, text)| Ok(context.out.line(format!("{what:<8} {text}").trim_end())?))
+}
+
+fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
+    let Stats { capacity_bytes, used_bytes, limbo_bytes, leased_bytes, .. } = *stats;
+    let percent = u128::from(used_bytes) * 1_000 / u128::from(capacity_bytes.max(1));
+    let bar = bar(used_bytes, limbo_bytes, capacity_bytes);
+    let (used, capacity) = (Human(used_bytes), Human(capacity_bytes));
+    let (free, largest) = (Human(stats.free_bytes), Human(stats.largest_free_bytes));
+    let mut lines = vec![
+        ("store", format!("{}, pid {}, up {}", brain.path().display(), stats.store_pid, age(stats.uptime_s))),
+        ("memory", format!("[{bar}] {}.{} %, {used} of {capacity} used", percent / 10, percent % 10)),
+        (
+            "",
+            format!(
+                "{free} free, {largest} in one piece; {} backed by the machine",
+                Human(stats.populated_bytes)
+            ),
+        ),
+    ];
+    let held = count(stats.pins, "handle");
+    lines.push(("held", format!("{} by {held}; plasmon pins tells by whom", Human(stats.pinned_bytes))));
+    if limbo_bytes > 0 {
+        lines.push(("limbo", format!("{} forgotten but still held (! in the bar)", Human(limbo_bytes))));
+    }
+    if leased_bytes > 0 {
+        let leases = count(stats.leases, "lease");
+        lines.push(("writing", format!("{} being written in {leases}", Human(leased_bytes))));
+    }
+    let namespaces = count(stats.namespaces, "namespace");
+    let (objects, most, version) = (stats.objects, stats.objects_max, stats.version);
+    lines.push(("names", format!("{objects} of {most} in {namespaces}, last version {version}")));
+    let sessions = count(stats.sessions, "session");
+    let orphaned = match stats.orphaned_sessions {
+        0 => String::new(),
+        orphaned => format!(" ({orphaned} of them orphaned)"),
+    };
+    let (connections, waits) = (count(stats.connections, "connection"), count(stats.waits, "wait"));
+    lines.push(("clients", format!("{sessions}{orphaned}, {connections}, {waits}")));
+    let (commits, requests) = (count(stats.commits, "commit"), count(stats.requests, "request"));
+    lines.push(("traffic", format!("{commits}, {requests}, {} refused", stats.refused)));
+    let (rss, pss) = (Human(stats.rss_bytes), Human(stats.pss_bytes));
+    lines.push((
+        "daemon",
+        format!("{rss} resident, {pss} proportional, {}", count(stats.descriptors, "descriptor")),
+    ));
+    lines
+}
+
+/// Used memory as a bar of 30 characters, `!` for what is in limbo. What is not zero shows.
+fn bar(used_bytes: u64, limbo_bytes: u64, capacity_bytes: u64) -> String {
+    const CHARS: u128 = 30;
+    let chars = |bytes: u64| {
+        let chars = (u128::from(bytes) * CHARS).div_ceil(u128::from(capacity_bytes.max(1))).min(CHARS);
+        usize::try_from(chars).unwrap_or(0)
+    };
+    let (used, limbo) = (chars(used_bytes), chars(limbo_bytes).min(chars(used_bytes)));
+    let all = usize::try_from(CHARS).unwrap_or(0);
+    "#".repeat(used - limbo) + &"!".repeat(limbo) + &".".repeat(all - used)
+}
+
+fn stats_json(brain: &Brain, stats: &Stats) -> Value {
+    let uuid: String = stats.store_uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "socket": brain.path().display().to_string(), "store_pid": stats.store_pid, "store_uuid": uuid,
+        "uptime_s": stats.uptime_s,
+        "capacity_bytes": stats.capacity_bytes, "used_bytes": stats.used_bytes, "free_bytes": stats.free_bytes,
+        "largest_free_bytes": stats.largest_free_bytes, "limbo_bytes": stats.limbo_bytes,
+        "leased_bytes": stats.leased_bytes, "pinned_bytes": stats.pinned_bytes,
+        "populated_bytes": stats.populated_bytes,
+        "objects": stats.objects, "objects_max": stats.objects_max, "namespaces": stats.namespaces,
+        "pins": stats.pins, "sessions": stats.sessions, "orphaned_sessions": stats.orphaned_sessions,
+        "connections": stats.connections, "leases": stats.leases, "waits": stats.waits,
+        "version": stats.version, "commits": stats.commits, "requests": stats.requests, "refused": stats.refused,
+        "rss_bytes": stats.rss_bytes, "pss_bytes": stats.pss_bytes, "descriptors": stats.descriptors,
+    })
+}
+
+pub(super) fn pins(context: &mut Context) -> Result<(), Trouble> {
+    let brain = context.brain()?;
+    let (pins, stats) = (brain.pins()?, brain.stats()?);
+    let mut processes: BTreeMap<u32, Vec<&Pin>> = BTreeMap::new();
+    for pin in &pins {
+        processes.entry(pin.pid).or_default().push(pin);
+    }
+    let bytes = |pins: &[&Pin]| pins.iter().map(|pin| pin.len_bytes).sum::<u64>();
+    let limbo = |pins: &[&Pin]| pins.iter().filter(|pin| pin.limbo).map(|pin| pin.len_bytes).sum::<u64>();
+    if context.common.json {
+        let process = |(pid, pins): (&u32, &Vec<&Pin>)| {
+            json!({
+                "pid": pid, "command": pins[0].command, "objects": pins.len(), "bytes": bytes(pins),
+                "limbo_bytes": limbo(pins),
+            })
+        };
+        let document = json!({
+            "pins": pins.iter().map(pin_json).collect::<Vec<_>>(),
+            "processes": processes.iter().map(process).collect::<Vec<_>>(),
+            "pinned_bytes": stats.pinned_bytes, "limbo_bytes": stats.limbo_bytes,
+        });
+        return Ok(context.out.json(&document)?);
+    }
+    if pins.is_empty() {
+        return Ok(context.out.line("nobody holds an object")?);
+    }
+    let mut text = pin_grid(&pins);
+    text.push('\n');
+    for (pid, pins) in &processes {
+        let (command, objects) = (plain(&pins[0].command), count(pins.len() as u64, "object"));
+        text += &format!("pid {pid} ({command}) holds {} in {objects}", Human(bytes(pins)));
+        if limbo(pins) > 0 {
+            text += &format!(", {} of it in limbo: forgotten, and free once it lets go", Human(limbo(pins)));
+        }
+        text.push('\n');
+    }
+    let (pinned, limbo) = (Human(stats.pinned_bytes), Human(stats.limbo_bytes));
+    text += &format!("in all {pinned} are held, {limbo} of them in limbo");
+    Ok(context.out.line(text)?)
+}
+
+fn pin_grid(pins: &[Pin]) -> String {
+    let columns = [
+        right("PID"),
+        left("COMMAND"),
+        right("BYTES"),
+        right("SINCE"),
+        right("HANDLES"),
+        left("NAME"),
+        left("STATE"),
+    ];
+    grid(&columns, &pins.iter().map(pin_row).collect::<Vec<_>>())
+}
+
+fn pin_row(pin: &Pin) -> Vec<String> {
+    let state = match (pin.limbo, pin.orphaned) {
+        (false, false) => "",
+        (true, false) => "limbo",
+        (false, true) => "orphaned",
+        (true, true) => "limbo, orphaned",
+    };
+    vec![
+        pin.pid.to_string(),
+        plain(&pin.command),
+        Human(pin.len_bytes).to_string(),
+        age(pin.seen_for_s),
+        pin.pins.to_string(),
+        plain(&pin.name),
+        state.to_owned(),
+    ]
+}
+
+fn pin_json(pin: &Pin) -> Value {
+    json!({
+        "pid": pin.pid, "uid": pin.uid, "command": pin.command, "name": pin.name, "version": pin.version,
+        "bytes": pin.len_bytes, "pins": pin.pins, "limbo": pin.limbo, "orphaned": pin.orphaned,
+        "seen_for_s": pin.seen_for_s, "session_age_s": pin.session_age_s,
+    })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Kick {
+    /// Process to end, with SIGKILL
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pid: u32,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// How long to wait until a process that was killed holds nothing any more.
+const ENDING: Duration = Duration::from_secs(5);
+
+impl Kick {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        let brain = context.brain()?;
+        let held = self.held(&brain)?;
+        let (objects, bytes) = (held.len() as u64, held.iter().map(|pin| pin.len_bytes).sum());
+        if !self.yes {
+            let command = held.first().map(|pin| format!(" ({})", plain(&pin.command))).unwrap_or_default();
+            let shown = if held.is_empty() { String::new() } else { pin_grid(&held) };
+            let holds = format!("holds {} in {}", Human(bytes), count(objects, "object"));
+            if !confirmed(&shown, &format!("end process {}{command} with SIGKILL, which {holds}?", self.pid))?
+            {
+                return Ok(());
+            }
+        }
+        brain.kick(self.pid)?;
+        let began = Instant::now();
+        while !self.held(&brain)?.is_empty() && began.elapsed() < ENDING {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let freed = self.held(&brain)?.is_empty();
+        if context.common.json {
+            let document = json!({ "pid": self.pid, "objects": objects, "bytes": bytes, "gone": freed });
+            return Ok(context.out.json(&document)?);
+        }
+        let end = if freed { "holds nothing any more" } else { "has been killed but still lingers" };
+        let (held, objects) = (Human(bytes), count(objects, "object"));
+        Ok(context.out.line(format!("process {}: {end}; it held {held} in {objects}", self.pid))?)
+    }
+
+    fn held(&self, brain: &Brain) -> Result<Vec<Pin>, Error> {
+        let mut pins = brain.pins()?;
+        pins.retain(|pin| pin.pid == self.pid);
+        Ok(pins)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ping {
+    /// Longest time to wait for a store
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    timeout: Duration,
+}
+
+/// Between two looks for a store.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a store that accepts may take to say something, if nothing else is asked for.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl Ping {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        let began = Instant::now();
+        let (brain, stats, took_it) = loop {
+            let patience = left_of(self.timeout, began).unwrap_or(ANSWER);
+            let asked = Instant::now();
+            let answer = context.connect(Some(patience)).and_then(|brain| Ok((brain.stats()?, brain)));
+            match answer {
+                Ok((stats, brain)) => break (brain, stats, asked.elapsed()),
+                Err(error) if !error.is_unavailable() => return Err(error.into()),
+                Err(error) => match left_of(self.timeout, began) {
+                    Some(left) => std::thread::sleep(LOOK_AGAIN.min(left)),
+                    None => return Err(error.into()),
+                },
+            }
+        };
+        let (socket, pid) = (brain.path().display(), stats.store_pid);
+        if context.common.json {
+            let document = json!({
+                "socket": socket.to_string(), "store_pid": pid, "answer_s": took_it.as_secs_f64(),
+                "waited_s": began.elapsed().as_secs_f64(),
+            });
+            return Ok(context.out.json(&document)?);
+        }
+        Ok(context.out.line(format!("the store at {socket} answers, pid {pid}, in {}", took(took_it)))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_is_as_long_whatever_it_shows() {
+        assert_eq!(bar(0, 0, 100), ".".repeat(30));
+        assert_eq!(bar(1, 1, u64::MAX), format!("!{}", ".".repeat(29)));
+        assert_eq!(bar(100, 50, 100), "#".repeat(15) + &"!".repeat(15));
+        assert_eq!(bar(7, 0, 0), "#".repeat(30));
+    }
+}

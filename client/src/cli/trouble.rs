@@ -1,0 +1,83 @@
+//! Why a command did not do what was asked, and the exit code that says so to scripts.
+
+use crate::Error;
+use std::{error::Error as _, io, path::PathBuf, process::ExitCode};
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// The store, or the library, refused.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// A file could not be opened, read or written.
+    #[error("cannot {doing} {}", .path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
+    /// A file is not what it should be.
+    #[error("cannot read {} as {format}; another --format may help", .path.display())]
+    Unreadable { path: PathBuf, format: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    /// A value has no such form, or it could not be written.
+    #[error("cannot write {name:?}, a value of kind {kind}, as {format}{advice}")]
+    Unwritable {
+        name: String,
+        kind: crate::Kind,
+        format: &'static str,
+        advice: &'static str,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// Some of the names were not bound; the others are forgotten.
+    #[error("nothing is bound to {} in namespace {namespace:?}; --missing-ok ignores that", quoted(.names))]
+    NothingToForget { namespace: String, names: Vec<String> },
+    /// Standard output could not be written.
+    #[error("cannot write to standard output")]
+    Out(#[from] io::Error),
+}
+
+impl Trouble {
+    /// One line for standard error: what was asked, what was found, what to do, and in brackets the causes.
+    pub(super) fn line(&self) -> String {
+        let mut line = self.to_string();
+        let causes: Vec<String> =
+            std::iter::successors(self.source(), |&cause| cause.source()).map(ToString::to_string).collect();
+        if !causes.is_empty() {
+            line += &format!(" ({})", causes.join(": "));
+        }
+        line.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The exit code; `plasmon --help` has the table.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Trouble::Usage(_) => 2,
+            Trouble::NothingToForget { .. } => 3,
+            Trouble::Store(error) => match error {
+                Error::BadName(_) | Error::MetadataNotAnObject { .. } => 2,
+                Error::NameNotFound { .. } | Error::NamespaceNotFound { .. } => 3,
+                Error::StoreUnavailable { .. } | Error::OutcomeUnknown { .. } | Error::NoAnswer { .. } => 4,
+                Error::StoreFull(_) | Error::IndexFull { .. } => 5,
+                Error::WaitTimeout { .. } => 6,
+                Error::ConditionFailed { .. } => 7,
+                _ => 1,
+            },
+            _ => 1,
+        })
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_in_brackets() {
+        let source = io::Error::other("the disk\nis on fire");
+        let trouble = Trouble::File { doing: "read", path: "a.csv".into(), source };
+        assert_eq!(trouble.line(), "cannot read a.csv (the disk is on fire)");
+    }
+}

@@ -1,0 +1,605 @@
+//! The command line, against a real daemon and with real files.
+
+use crate::{CLIENT, PLASMON, STORE};
+use arrow_array::{
+    Array, DictionaryArray, Int64Array, RecordBatch, StringArray, record_batch, types::Int32Type,
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use plasmon::{Brain, Table};
+use plasmon_tests::{
+    TestResult,
+    client::Client,
+    daemon::{Daemon, run},
+    eventually,
+};
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+/// A store, a directory for files, and the command line that talks to the one about the other.
+struct Bench {
+    daemon: Daemon,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench::with_size("32MiB")
+    }
+
+    fn with_size(size: &str) -> Bench {
+        Bench { daemon: Daemon::start(STORE, size), directory: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn socket(&self) -> &str {
+        self.daemon.socket().to_str().expect("temporary paths are text")
+    }
+
+    fn brain(&self) -> Brain {
+        Brain::builder().path(self.socket()).connect().expect("the store answers")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// A file with this content.
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), content).expect("a file");
+        self.path(name)
+    }
+
+    /// Exit code, standard output, standard error.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        run(PLASMON, &[&["--socket", self.socket()], arguments].concat())
+    }
+
+    /// Standard output of what must succeed without a word on standard error.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{arguments:?}: {stdout}");
+        stdout
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let stdout = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout}"))
+    }
+
+    /// What must fail with this code, and one line on standard error that says all of `parts`.
+    fn fails(&self, code: i32, arguments: &[&str], parts: &[&str]) {
+        let (found, _, stderr) = self.run(arguments);
+        assert_eq!(found, code, "{arguments:?}: {stderr}");
+        assert_one_line(&stderr, parts);
+    }
+
+    /// Standard output, bytes as they are, with `input` on standard input.
+    fn pipe(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut child = Command::new(PLASMON)
+            .args(["--socket", self.socket()])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let input = input.to_vec();
+        let writing = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{arguments:?}");
+        writing.join().expect("no panic").expect("it read all");
+        output.stdout
+    }
+
+    /// A process that holds `name`.
+    fn holder(&self, name: &str) -> Client {
+        let mut holder = Client::start(CLIENT, self.daemon.socket());
+        holder.ask(&format!("hold {name}"));
+        holder
+    }
+}
+
+fn assert_one_line(stderr: &str, parts: &[&str]) {
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?} is not in {stderr:?}");
+    }
+}
+
+fn parquet_batches(path: impl AsRef<Path>) -> Vec<RecordBatch> {
+    let file = File::open(path).expect("a file");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("Parquet");
+    reader.collect::<Result<_, _>>().expect("valid batches")
+}
+
+fn ipc_file(batches: &[RecordBatch], options: arrow_ipc::writer::IpcWriteOptions) -> Vec<u8> {
+    let mut writer =
+        arrow_ipc::writer::FileWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options)
+            .expect("a file");
+    batches.iter().for_each(|batch| writer.write(batch).expect("room"));
+    writer.into_inner().expect("a whole file")
+}
+
+fn ipc_stream(batches: &[RecordBatch]) -> Vec<u8> {
+    let mut writer =
+        arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &batches[0].schema()).expect("a stream");
+    batches.iter().for_each(|batch| writer.write(batch).expect("room"));
+    writer.into_inner().expect("a whole stream")
+}
+
+fn numbers(count: i64) -> RecordBatch {
+    let numbers = Int64Array::from_iter_values(0..count);
+    RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).expect("one column")
+}
+
+#[test]
+fn a_csv_file_comes_out_as_parquet_with_types_and_nulls() -> TestResult {
+    let bench = Bench::new();
+    let csv = bench.file(
+        "in.csv",
+        "\u{feff}city,people,share,day\nOslo,700000,0.5,2024-01-31\n\"a, b\",NA,,NA\nNAME,3,1,2024-02-01\n",
+    );
+    let line = bench.ok(&["put", "cities", &csv, "--description", "of the north"]);
+    assert!(line.starts_with("cities: version 1, 3 rows, "), "{line}");
+
+    let out = bench.path("out.parquet");
+    let line = bench.ok(&["get", "cities", "-o", &out]);
+    assert!(line.contains("version 1") && line.contains("Parquet"), "{line}");
+    let batches = parquet_batches(&out);
+    let expected = record_batch!(
+        ("city", Utf8, [Some("Oslo"), Some("a, b"), Some("NAME")]),
+        ("people", Int64, [Some(700_000), None, Some(3)]),
+        ("share", Float64, [Some(0.5), None, Some(1.0)])
+    )?;
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].project(&[0, 1, 2])?.columns(), expected.columns());
+    assert_eq!(batches[0].schema().field(3).data_type(), &arrow_schema::DataType::Date32);
+    assert_eq!(batches[0].column(3).null_count(), 1);
+
+    // And back as CSV, and Parquet in again.
+    assert_eq!(
+        bench.ok(&["get", "cities", "--format", "csv"]),
+        "city,people,share,day\nOslo,700000,0.5,2024-01-31\n\"a, b\",,,\nNAME,3,1.0,2024-02-01\n"
+    );
+    bench.ok(&["put", "again", &out]);
+    assert_eq!(bench.brain().recall::<Table>("again")?[..], batches);
+    Ok(())
+}
+
+#[test]
+fn csv_is_read_as_it_is_said_to_be() -> TestResult {
+    let bench = Bench::new();
+    let csv = bench.file("in.txt", "007;x;\n008;-;1\n");
+    let arguments = [
+        "put",
+        "t",
+        &csv,
+        "--format",
+        "csv",
+        "--delimiter",
+        ";",
+        "--no-header",
+        "--null=-|",
+        "--text",
+        "column_1",
+    ];
+    bench.ok(&arguments);
+    assert_eq!(
+        bench.ok(&["get", "t", "--format", "csv", "--no-header", "--delimiter", "\\t"]),
+        "007\tx\t\n008\t\t1\n"
+    );
+    let tsv = bench.file("in.tsv", "a\tb\n1\t2\n");
+    assert_eq!(bench.json(&["put", "tsv", &tsv])["rows"], 1);
+    assert_eq!(bench.brain().recall::<Table>("tsv")?.schema().fields().len(), 2);
+    // Only names.
+    let empty = bench.file("empty.csv", "a,b\n");
+    bench.ok(&["put", "empty", &empty]);
+    assert_eq!(bench.ok(&["get", "empty", "--format", "csv"]), "a,b\n");
+    // A value that looks like a date and is none is named, and --text helps.
+    let odd = bench.file("odd.csv", "d\n2024-02-30\n");
+    bench.fails(1, &["put", "odd", &odd], &["odd.csv", "as CSV", "2024-02-30"]);
+    bench.ok(&["put", "odd", &odd, "--text", "d"]);
+    bench.fails(1, &["put", "odd", &odd, "--text", "e"], &["no such column"]);
+    Ok(())
+}
+
+#[test]
+fn ipc_files_and_streams_go_in_and_come_out() -> TestResult {
+    let bench = Bench::new();
+    let batches = [numbers(10), numbers(3)];
+    let plain = ipc_file(&batches, arrow_ipc::writer::IpcWriteOptions::default());
+    // Feather files are compressed unless told otherwise.
+    let options = arrow_ipc::writer::IpcWriteOptions::default()
+        .try_with_compression(Some(arrow_ipc::CompressionType::LZ4_FRAME))?;
+    let compressed = ipc_file(&batches, options);
+    for (name, file) in [("plain.arrow", &plain), ("compressed.feather", &compressed)] {
+        assert_eq!(bench.json(&["put", name, &bench.file(name, file)])["rows"], 13);
+        assert_eq!(bench.brain().recall::<Table>(name)?[..], batches);
+    }
+    // Through pipes, in every form that is known by its first bytes.
+    for (name, input) in [("a", &plain), ("b", &ipc_stream(&batches))] {
+        bench.pipe(&["put", name, "-"], input);
+        assert_eq!(bench.brain().recall::<Table>(name)?[..], batches);
+    }
+    bench.pipe(&["put", "c", "-", "--format", "csv"], b"n\n1\n2\n");
+    assert_eq!(bench.brain().recall::<Table>("c")?.num_rows(), 2);
+
+    // Out to a pipe: the object as it is.
+    let piped = bench.pipe(&["get", "a"], b"");
+    assert_eq!(piped, *bench.brain().recall::<plasmon::Object>("a")?.as_ipc()?);
+    assert_eq!(Table::from_ipc(piped)?[..], batches);
+    let stream = bench.path("out.arrows");
+    bench.ok(&["get", "a", "-o", &stream]);
+    let reader = arrow_ipc::reader::StreamReader::try_new(File::open(stream)?, None)?;
+    assert_eq!(reader.collect::<Result<Vec<_>, _>>()?, batches);
+    Ok(())
+}
+
+/// An object has one dictionary for each column; a stream may replace it from batch to batch.
+#[test]
+fn a_stream_with_changing_dictionaries_is_stored_with_one() -> TestResult {
+    let bench = Bench::new();
+    let batch = |words: &[&str]| {
+        let words: DictionaryArray<Int32Type> = words.iter().copied().collect();
+        RecordBatch::try_from_iter([("word", Arc::new(words) as _)])
+    };
+    let stream = ipc_stream(&[batch(&["a", "b"])?, batch(&["c", "b"])?]);
+    bench.pipe(&["put", "words", "-"], &stream);
+    assert_eq!(bench.ok(&["get", "words", "--format", "csv"]), "word\na\nb\nc\nb\n");
+    Ok(())
+}
+
+#[test]
+fn bytes_text_and_json_come_back_as_they_were() -> TestResult {
+    let bench = Bench::new();
+    let long: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    for (name, content) in [("empty", &[][..]), ("short", &[0, 255, 10]), ("long", &long)] {
+        let file = bench.file(name, content);
+        bench.ok(&["put", name, &file, "--format", "raw"]);
+        assert_eq!(bench.pipe(&["get", name], b""), content, "{name}");
+        bench.pipe(&["put", "piped", "-", "--format", "raw"], content);
+        let out = bench.path("out.csv"); // bytes stay bytes, whatever their file is called
+        bench.ok(&["get", "piped", "-o", &out]);
+        assert_eq!(fs::read(&out)?, content, "{name}");
+    }
+    bench.pipe(&["put", "text", "-", "--format", "text"], "zwölf\n".as_bytes());
+    assert_eq!(bench.brain().recall::<String>("text")?, "zwölf\n");
+    bench.ok(&["put", "config", &bench.file("config.json", r#"{"b": [1, 2.5, null]}"#)]);
+    assert_eq!(bench.brain().recall::<Value>("config")?, json!({"b": [1, 2.5, null]}));
+    assert_eq!(bench.ok(&["get", "config"]), r#"{"b":[1,2.5,null]}"#);
+    bench.brain().learn("answer", &42)?;
+    assert_eq!(bench.ok(&["get", "answer"]), "42\n");
+    bench.fails(1, &["put", "bad", &bench.file("bad.txt", [0xff])], &["bad.txt", "as text", "utf-8"]);
+    bench.fails(1, &["get", "answer", "--format", "raw"], &["\"answer\"", "int64", "--format ipc"]);
+    Ok(())
+}
+
+#[test]
+fn a_get_that_fails_leaves_the_file_as_it_was() {
+    let bench = Bench::new();
+    bench.brain().learn("t", &numbers(3)).expect("there is room");
+    let out = bench.file("out.bin", "precious");
+    bench.fails(1, &["get", "t", "-o", &out], &["kind table", "raw bytes"]);
+    bench.fails(3, &["get", "absent", "-o", &out], &["absent"]);
+    assert_eq!(fs::read_to_string(&out).expect("it is there"), "precious");
+    assert_eq!(fs::read_dir(bench.directory.path()).expect("a directory").count(), 1, "nothing half written");
+    bench.fails(2, &["get", "t", "-o", &bench.path("")], &["is a directory"]);
+    bench.fails(1, &["get", "t", "-o", &bench.path("no/such/folder.csv")], &["no/such/folder.csv"]);
+}
+
+#[test]
+fn text_shows_the_first_rows_and_how_much_there_is() {
+    let bench = Bench::new();
+    bench.brain().learn("t", &numbers(1_000)).expect("there is room");
+    let text = bench.ok(&["get", "t", "--format", "text", "--rows", "2"]);
+    assert!(text.starts_with("n\n0\n1\n1000 rows, 1 column, version 1, "), "{text}");
+    assert_eq!(bench.ok(&["get", "t", "--format", "text"]).lines().count(), 12);
+}
+
+#[test]
+fn every_answer_in_json_is_one_document() -> TestResult {
+    let bench = Bench::new();
+    let csv = bench.file("t.csv", "n,s\n1,a\n2,\n");
+    let put =
+        bench.json(&["put", "t", &csv, "--metadata", r#"{"from": "here"}"#, "--description", "two rows"]);
+    assert_eq!((&put["name"], &put["version"], &put["rows"]), (&json!("t"), &json!(1), &json!(2)));
+    let got = bench.json(&["get", "t"]);
+    assert_eq!(got["value"], json!([{"n": 1, "s": "a"}, {"n": 2, "s": null}]));
+    assert_eq!(bench.json(&["get", "t", "--rows", "1"])["value"], json!([{"n": 1, "s": "a"}]));
+    assert_eq!(bench.json(&["get", "t", "-o", &bench.path("t.parquet")])["format"], "Parquet");
+    let ls = bench.json(&["ls"]);
+    assert_eq!(
+        (&ls[0]["name"], &ls[0]["kind"], &ls[0]["bytes"]),
+        (&json!("t"), &json!("table"), &put["bytes"])
+    );
+    let stat = bench.json(&["stat", "t"]);
+    assert_eq!((&stat["rows"], &stat["description"]), (&json!(2), &json!("two rows")));
+    assert_eq!((&stat["metadata"]["from"], &stat["pinned_by"]), (&json!("here"), &json!([])));
+    assert_eq!(stat["schema"][0], json!({"name": "n", "type": "Int64", "nullable": true}));
+    assert_eq!(stat["object_id"].as_str().map(str::len), Some(64));
+    let stats = bench.json(&["stats"]);
+    assert_eq!((&stats["capacity_bytes"], &stats["objects"]), (&json!(32 << 20), &json!(1)));
+    assert_eq!(
+        bench.json(&["pins"]),
+        json!({"pins": [], "processes": [], "pinned_bytes": 0, "limbo_bytes": 0})
+    );
+    assert_eq!(bench.json(&["namespaces"])[0]["names"], 1);
+    assert_eq!(bench.json(&["wait", "t", "--timeout", "0"])["version"], 1);
+    assert_eq!(bench.json(&["ping"])["store_pid"], bench.daemon.pid());
+    assert!(bench.json(&["doctor"])["findings"].as_array().is_some_and(|findings| findings.len() > 8));
+    assert_eq!(bench.json(&["rm", "t", "u", "--missing-ok"]), json!({"removed": ["t"], "missing": ["u"]}));
+    bench.json(&["put", "t", &csv, "--namespace", "elsewhere"]);
+    assert_eq!(bench.json(&["rmns", "elsewhere", "--yes"]), json!({"namespace": "elsewhere", "names": 1}));
+    bench.brain().learn("nan", &f64::NAN)?;
+    assert_eq!(bench.json(&["get", "nan"])["value"], "NaN");
+    Ok(())
+}
+
+#[test]
+fn exit_codes_say_what_went_wrong() {
+    let bench = Bench::with_size("1MiB");
+    let csv = bench.file("t.csv", "n\n1\n");
+    bench.ok(&["put", "t", &csv]);
+    // 1
+    bench.fails(1, &["put", "u", "/nonexistent.csv"], &["/nonexistent.csv"]);
+    bench.fails(1, &["kick", "4000000", "--yes"], &["4000000", "no session"]);
+    // 2
+    for arguments in [
+        &["put"][..],
+        &["frobnicate"],
+        &["put", "u", &csv, "--delimiter", "ab"],
+        &["wait", "t", "--timeout", "-1"],
+    ] {
+        assert_eq!(bench.run(arguments).0, 2, "{arguments:?}");
+    }
+    bench.fails(2, &["put", "u", &bench.file("data.xyz", "?")], &["data.xyz", "--format"]);
+    bench.fails(2, &["get", ""], &["name"]);
+    bench.fails(2, &["get", "t", "--namespace", "x"], &["namespace"]);
+    bench.fails(2, &["get", "t", "--json", "--format", "csv"], &["--json", "-o"]);
+    bench.fails(2, &["put", "u", &csv, "--metadata", "[]"], &["metadata", "object"]);
+    bench.fails(2, &["rmns", "some-namespace"], &["--yes"]);
+    bench.fails(2, &["rmns", "default", "--yes"], &["default"]);
+    bench.fails(2, &["kick", "1"], &["--yes"]);
+    // 3
+    bench.fails(3, &["get", "u"], &["\"u\"", "\"default\""]);
+    bench.fails(3, &["stat", "u"], &["\"u\""]);
+    bench.fails(3, &["rm", "u", "t"], &["\"u\"", "--missing-ok"]);
+    bench.fails(3, &["ls", "--namespace", "nowhere"], &["\"nowhere\""]);
+    bench.fails(3, &["rmns", "nowhere", "--yes"], &["\"nowhere\""]);
+    assert_eq!(bench.json(&["ls"]), json!([]), "rm forgets what it can");
+    assert_eq!(bench.json(&["namespaces"]).as_array().map(Vec::len), Some(1), "looking makes no namespace");
+    // 5, and nothing stays behind
+    let long = bench.file("long", vec![7; 2 << 20]);
+    bench.fails(5, &["put", "long", &long, "--format", "raw"], &["no room for", "--size"]);
+    let many = (0..300_000).fold(String::from("n\n"), |text, n| text + &format!("{n}\n"));
+    bench.fails(5, &["put", "many", &bench.file("many.csv", many)], &["no room for", "--size"]);
+    eventually("nothing of them is left", || bench.json(&["stats"])["used_bytes"] == 0);
+    // 6
+    bench.fails(6, &["wait", "u", "--timeout", "0.05"], &["\"u\"", "0.05 seconds"]);
+    // 7
+    bench.ok(&["put", "t", &csv, "--if-absent"]);
+    bench.fails(7, &["put", "t", &csv, "--if-absent"], &["absent", "version"]);
+    let version = bench.json(&["stat", "t"])["version"].to_string();
+    bench.ok(&["put", "t", &csv, "--if-version", &version]);
+    bench.fails(7, &["put", "t", &csv, "--if-version", &version], &[&version]);
+    // 4
+    let socket = bench.socket().to_owned();
+    drop(bench);
+    for arguments in [&["ls"][..], &["ping"], &["ping", "--timeout", "0.1"], &["get", "t"], &["stats"]] {
+        let (code, _, stderr) = run(PLASMON, &[&["--socket", &socket], arguments].concat());
+        assert_eq!(code, 4, "{stderr}");
+        assert_one_line(&stderr, &[&socket, "plasmon-store --size"]);
+    }
+}
+
+#[test]
+fn the_help_has_examples_and_the_exit_codes() {
+    let (code, help, _) = run(PLASMON, &["--help"]);
+    assert_eq!(code, 0);
+    for part in ["Examples:", "plasmon put flights", "Exit codes:", "7  a condition", "PLASMON_SOCKET"] {
+        assert!(help.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn ls_shows_a_prefix_or_all_namespaces() -> TestResult {
+    let bench = Bench::new();
+    let (brain, other) = (bench.brain(), bench.brain().in_namespace("other")?);
+    for name in ["ab", "aa", "b"] {
+        brain.learn(name, &true)?;
+    }
+    other.learn("ac\n\u{1b}[2J", &numbers(5))?;
+    let names = |listed: Value| -> Vec<String> {
+        let name = |one: &Value| format!("{}/{}", one["namespace"], one["name"]).replace('"', "");
+        listed.as_array().expect("an array").iter().map(name).collect()
+    };
+    assert_eq!(names(bench.json(&["ls"])), ["default/aa", "default/ab", "default/b"]);
+    assert_eq!(names(bench.json(&["ls", "a"])), ["default/aa", "default/ab"]);
+    assert_eq!(names(bench.json(&["ls", "a", "--all"])).len(), 3);
+    assert_eq!(names(bench.json(&["ls", "--namespace", "other"])).len(), 1);
+    let text = bench.ok(&["ls", "--all", "-l"]);
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.starts_with("NAMESPACE") && text.contains(r"ac\n\u{1b}[2J"), "{text}");
+    assert!(text.contains(&std::process::id().to_string()), "the writer is named: {text}");
+    assert_eq!(bench.ok(&["ls", "zzz"]), "");
+    let text = bench.ok(&["namespaces"]);
+    assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("other")), "{text}");
+    Ok(())
+}
+
+#[test]
+fn stat_describes_every_kind() -> TestResult {
+    let bench = Bench::new();
+    let brain = bench.brain();
+    brain.learn("table", &numbers(5))?;
+    brain.learn("tensor", &plasmon::Tensor::new(&[2, 3], &[1_f32; 6])?)?;
+    brain.learn("text", "hello")?;
+    brain.learn("bytes", &vec![1_u8; 1_000])?;
+    for (name, parts) in [
+        ("table", &["kind         table", "rows         5", "n       Int64  no"][..]),
+        ("tensor", &["float32, shape [2, 3]"]),
+        ("text", &["value        \"hello\"", "held by      nobody"]),
+        ("bytes", &["kind         bytes"]),
+    ] {
+        let text = bench.ok(&["stat", name]);
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+    }
+    assert_eq!(bench.json(&["stat", "tensor"])["shape"], json!([2, 3]));
+    Ok(())
+}
+
+/// Invariant 5, by hand: who holds what is told by name, and ending the holder frees it.
+#[test]
+fn pins_name_the_holder_and_kick_frees_what_it_held() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().learn("held", &vec![1_u8; 1 << 20])?;
+    let holder = bench.holder("held");
+    let pid = holder.pid();
+
+    let pins = bench.json(&["pins"]);
+    assert_eq!(pins["pins"].as_array().map(Vec::len), Some(1), "{pins}");
+    let pin = &pins["pins"][0];
+    assert_eq!(
+        (&pin["pid"], &pin["name"], &pin["limbo"]),
+        (&json!(pid), &json!("default/held"), &json!(false))
+    );
+    assert_eq!(pins["processes"][0]["bytes"], pin["bytes"]);
+    assert_eq!(bench.json(&["stat", "held"])["pinned_by"][0]["pid"], pid);
+
+    bench.ok(&["rm", "held"]);
+    let text = bench.ok(&["pins"]);
+    assert!(text.contains("limbo") && text.contains(&format!("pid {pid} (")), "{text}");
+    assert!(bench.ok(&["stats"]).contains("forgotten but still held"));
+    assert!(bench.json(&["stats"])["limbo_bytes"].as_u64() > Some(1 << 20));
+
+    bench.fails(2, &["kick", &pid.to_string()], &["1.0 MiB in 1 object", "--yes"]);
+    let kicked = bench.json(&["kick", &pid.to_string(), "--yes"]);
+    assert_eq!((&kicked["objects"], &kicked["gone"]), (&json!(1), &json!(true)));
+    eventually("the holder has ended", || {
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    eventually("its memory is free", || bench.json(&["stats"])["used_bytes"] == 0);
+    assert_eq!(bench.ok(&["pins"]), "nobody holds an object\n");
+    Ok(())
+}
+
+#[test]
+fn wait_wakes_up_when_the_name_is_bound() -> TestResult {
+    let bench = Bench::new();
+    let mut command = Command::new(PLASMON);
+    command.args(["--socket", bench.socket(), "wait", "result", "--timeout", "30", "--json"]);
+    let waiting = command.stdout(Stdio::piped()).spawn()?;
+    eventually("it waits", || bench.json(&["stats"])["waits"] == 1);
+    let version = bench.brain().learn("result", &1)?;
+    let output = waiting.wait_with_output()?;
+    assert!(output.status.success());
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout)?["version"], version);
+    bench.fails(6, &["wait", "result", "--after", &version.to_string(), "--timeout", "0"], &["result"]);
+    Ok(())
+}
+
+#[test]
+fn ping_waits_for_a_store_that_starts_later() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let socket: PathBuf = directory.path().join("store.sock");
+    let mut command = Command::new(PLASMON);
+    command.arg("--socket").arg(&socket).args(["ping", "--timeout", "30"]);
+    let mut ping = command.stdout(Stdio::null()).spawn()?;
+    let mut command = Command::new(STORE);
+    command.args(["--size", "1MiB", "--socket"]).arg(&socket).stderr(Stdio::null());
+    let mut store = command.spawn()?;
+    assert!(ping.wait()?.success());
+    store.kill()?;
+    store.wait()?;
+    Ok(())
+}
+
+#[test]
+fn rm_forgets_names_and_rmns_whole_namespaces() -> TestResult {
+    let bench = Bench::new();
+    let other = bench.brain().in_namespace("other")?;
+    for name in ["a", "b", "c"] {
+        bench.brain().learn(name, &1)?;
+        other.learn(name, &2)?;
+    }
+    assert_eq!(bench.ok(&["rm", "a", "b"]), "");
+    assert_eq!(bench.brain().names("")?, ["c"]);
+    assert_eq!(bench.ok(&["rm", "a", "--missing-ok"]), "");
+    assert_eq!(bench.ok(&["--namespace", "other", "rm", "a"]), "");
+    assert_eq!(bench.ok(&["rmns", "other", "--yes"]), "other: removed with 2 names\n");
+    assert_eq!(bench.brain().namespaces()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn doctor_works_with_a_store_and_without() -> TestResult {
+    let bench = Bench::new();
+    let text = bench.ok(&["doctor"]);
+    for part in
+        ["kernel", "memory", "descriptors", "/dev/shm", "answers, pid", "speak 1", "of 32.0 MiB are used"]
+    {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(text.lines().all(|line| line.starts_with("ok ") || line.starts_with("warn ")), "{text}");
+
+    let nowhere = bench.path("nowhere.sock");
+    let (code, text, stderr) = run(PLASMON, &["--socket", &nowhere, "doctor"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(text.contains(&format!("{nowhere} is not there")), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("warn") && line.contains("plasmon-store --size")),
+        "{text}"
+    );
+
+    let file = bench.file("file.sock", "");
+    let (_, text, _) = run(PLASMON, &["--socket", &file, "doctor"]);
+    assert!(text.contains("is not a socket; remove it"), "{text}");
+    // A store that was killed leaves its socket behind.
+    let stale = bench.path("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale)?);
+    let (code, text, _) = run(PLASMON, &["--socket", &stale, "doctor"]);
+    assert!(code == 0 && text.contains("no store answers"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn whoever_reads_only_the_beginning_ends_it_quietly() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().learn("long", &numbers(500_000))?;
+    for format in ["csv", "ipc", "stream", "parquet", "json"] {
+        let mut command = Command::new(PLASMON);
+        command.args(["--socket", bench.socket(), "get", "long", "--format", format]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut stdout = child.stdout.take().ok_or("a pipe")?;
+        stdout.read_exact(&mut [0; 4])?;
+        drop(stdout);
+        let output = child.wait_with_output()?;
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{format}");
+    }
+    Ok(())
+}
+
+/// What the columns of a table hold is the same whichever way it came in.
+#[test]
+fn the_same_table_in_csv_parquet_and_ipc_is_the_same_object() -> TestResult {
+    let bench = Bench::new();
+    let people = record_batch!(("n", Int64, [1, 2]), ("s", Utf8, ["x", "y"]))?;
+    bench.brain().learn("one", &people)?;
+    for extension in ["csv", "parquet", "arrow", "arrows"] {
+        let file = bench.path(&format!("one.{extension}"));
+        bench.ok(&["get", "one", "-o", &file]);
+        bench.ok(&["put", extension, &file]);
+        let table: Table = bench.brain().recall(extension)?;
+        assert_eq!(table[0].columns(), people.columns(), "{extension}");
+        let strings: &StringArray = table[0].column(1).as_any().downcast_ref().ok_or("strings")?;
+        assert_eq!(strings.value(1), "y");
+    }
+    Ok(())
+}

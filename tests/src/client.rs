@@ -1,0 +1,169 @@
+//! A client in a process of its own, which does what it is told and can be killed.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
+    time::Duration,
+};
+
+/// Longest time that any one command may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A client process; killed when dropped. See [`worker`](crate::worker) for its commands.
+#[derive(Debug)]
+pub struct Client {
+    child: Child,
+    commands: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl Client {
+    /// Starts `program` as a client of the store at `socket`, and waits until it is connected.
+    ///
+    /// # Panics
+    /// If it does not connect.
+    #[must_use]
+    pub fn start(program: &str, socket: &Path) -> Client {
+        let mut client = Client::spawn(Command::new(program), socket);
+        client.ask("connect");
+        client
+    }
+
+    /// Starts `program` as user `uid`, which only root can. It is not connected: `connect` is its first command.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_as(uid: u32, program: &str, socket: &Path) -> Client {
+        let mut command = Command::new(program);
+        command.uid(uid).gid(uid);
+        Client::spawn(command, socket)
+    }
+
+    fn spawn(mut command: Command, socket: &Path) -> Client {
+        command.arg("serve").arg(socket).env_remove("PLASMON_SOCKET");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client starts");
+        let commands = child.stdin.take().expect("a pipe");
+        let stdout = child.stdout.take().expect("a pipe");
+        let (tell, answers) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        Client { child, commands, answers }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has it do `command`, and returns what it answered.
+    ///
+    /// # Panics
+    /// If it failed, or did not answer.
+    pub fn ask(&mut self, command: &str) -> String {
+        self.tell(command);
+        self.answer()
+    }
+
+    /// As [`ask`](Self::ask), for an answer that is a number.
+    ///
+    /// # Panics
+    /// Also if it is none.
+    pub fn ask_for_number(&mut self, command: &str) -> u64 {
+        self.ask(command).parse().expect("the answer is a number")
+    }
+
+    /// Has it do `command`, which must fail, and returns the error: the variant's name, then its message.
+    ///
+    /// # Panics
+    /// If it did not fail.
+    pub fn ask_for_error(&mut self, command: &str) -> String {
+        self.tell(command);
+        self.failure()
+    }
+
+    /// Has it begin `command`; the answer is fetched with [`answer`](Self::answer).
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn tell(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").expect("the client takes commands");
+    }
+
+    /// Waits for its next answer.
+    ///
+    /// # Panics
+    /// If it failed, or did not answer.
+    pub fn answer(&mut self) -> String {
+        let answer = self.next_line();
+        answer.strip_prefix("ok ").unwrap_or_else(|| panic!("the client answered: {answer}")).to_owned()
+    }
+
+    /// Waits for its next answer, which must be an error: the variant's name, then its message.
+    ///
+    /// # Panics
+    /// If it did not fail.
+    pub fn failure(&mut self) -> String {
+        let answer = self.next_line();
+        answer.strip_prefix("error ").unwrap_or_else(|| panic!("the client answered: {answer}")).to_owned()
+    }
+
+    /// Its next answer, if it has one by now.
+    ///
+    /// # Panics
+    /// If it failed, or is gone.
+    pub fn answer_by_now(&mut self) -> Option<String> {
+        match self.answers.try_recv() {
+            Ok(answer) => match answer.strip_prefix("ok ") {
+                Some(answer) => Some(answer.to_owned()),
+                None => panic!("the client answered: {answer}"),
+            },
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => panic!("the client is gone"),
+        }
+    }
+
+    /// Whether it waits in the system call with this number.
+    #[must_use]
+    pub fn waits_in(&self, call: i64) -> bool {
+        let now = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid())).unwrap_or_default();
+        now.split(' ').next() == Some(call.to_string().as_str())
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it was gone before.
+    pub fn kill(mut self) {
+        let pid = i32::try_from(self.pid()).expect("pids fit");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the client is there");
+        self.child.wait().expect("the client can be waited for");
+    }
+
+    fn next_line(&mut self) -> String {
+        match self.answers.recv_timeout(PATIENCE) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => panic!("no answer within {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the client is gone"),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
