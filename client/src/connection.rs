@@ -66,13 +66,24 @@ impl Connection {
 
     /// Begins a session on this connection, which becomes its lifeline.
     pub(crate) fn begin_session(&mut self, patience: Duration) -> Result<(Welcome, Vec<OwnedFd>), CallError> {
-        self.ask_with_fds(&Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} }, patience)
+        self.greet(Role::Lifeline {})?;
+        self.receive_with_fds(patience)
     }
 
     /// Joins the session with this token.
     pub(crate) fn join(&mut self, token: [u8; 16], patience: Duration) -> Result<(), CallError> {
-        self.send(&Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token } })?;
+        self.greet(Role::Requests { token })?;
         self.receive::<Attached>(Some(patience)).map(drop)
+    }
+
+    /// Sends the first message. A store that refuses a process says so as soon as it is connected, and hangs up: what
+    /// it said counts, not that it hung up.
+    fn greet(&mut self, role: Role) -> Result<(), CallError> {
+        let Err(lost) = self.send(&Hello { magic: MAGIC, version: VERSION, role }) else { return Ok(()) };
+        match self.receive::<Attached>(Some(SHORTEST)) {
+            Err(refused @ CallError::Failed(_)) => Err(refused),
+            _ => Err(lost),
+        }
     }
 
     /// Sends a request and waits for its answer, `patience` long or for ever.
@@ -92,6 +103,10 @@ impl Connection {
         patience: Duration,
     ) -> Result<(R::Reply, Vec<OwnedFd>), CallError> {
         self.send(request)?;
+        self.receive_with_fds(patience)
+    }
+
+    fn receive_with_fds<M: Message>(&mut self, patience: Duration) -> Result<(M, Vec<OwnedFd>), CallError> {
         self.set_patience(Some(patience))?;
         let mut buffer = vec![0; 64 << 10];
         // Descriptors come with the first byte of their message, so one call gets them; the rest may come later.
@@ -262,6 +277,27 @@ mod tests {
         let mut connection = Connection::open(&socket, PATIENCE).unwrap().connection;
         drop(listener.accept().unwrap());
         assert!(matches!(connection.send(&Goodbye {}), Err(CallError::Lost { sent: false, .. })));
+        std::fs::remove_file(socket).unwrap();
+    }
+
+    /// Whether the store hung up before the first message was sent or after it.
+    #[test]
+    fn a_refusal_is_heard_although_the_store_hangs_up_behind_it() {
+        let (listener, socket) = listener("refuses");
+        let mut refusal = Vec::new();
+        let failure = Failure::NotAdmitted { uid: 1, store_uid: 2 };
+        Failed { failure }.frame(0, &mut refusal).unwrap();
+        for join in [false, true] {
+            let mut connection = Connection::open(&socket, PATIENCE).unwrap().connection;
+            let mut store = listener.accept().unwrap().0;
+            store.write_all(&refusal).unwrap();
+            drop(store);
+            let result = match join {
+                true => connection.join([0; 16], PATIENCE),
+                false => connection.begin_session(PATIENCE).map(drop),
+            };
+            assert!(matches!(result, Err(CallError::Failed(Failure::NotAdmitted { .. }))), "{result:?}");
+        }
         std::fs::remove_file(socket).unwrap();
     }
 
