@@ -22,7 +22,7 @@
 //! | `claim PREFIX COUNT VALUE` | how many of `PREFIX0`, `PREFIX1`, … were free |
 //! | `rebind FIRST LAST` | the rounds of [`STEADY`] and [`NUMBERS`] are written |
 //! | `watch LOOKS` | what [`Watched`] says |
-//! | `rebind-pair ROUNDS` | see [`look_at_pair`] |
+//! | `rebind-pair ROUNDS` | see `look_at_pair` |
 //! | `look-at-pair LOOKS` | different versions seen |
 //! | `watch-namespace NAMESPACE NAME ...` | first an empty answer, then the looks it took until none was bound |
 //! | `check-samples` | |
