@@ -17,7 +17,7 @@ use plasmon_protocol::{
         ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
     },
     name::{NAME_BYTES_MAX, Name, Namespace},
-    object::Kind,
+    object::{Flags, Kind},
 };
 use std::{
     path::{Path, PathBuf},
@@ -913,7 +913,8 @@ fn may_still_pin(error: &CallError) -> bool {
 fn located(session: &Arc<Session>, location: Location, slot: Slot) -> Result<Object> {
     let Location { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header } = location;
     let entry = Entry { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header };
-    if header.inline().is_some() {
+    // By the flag alone, as the store decided whether to pin.
+    if header.flags.has(Flags::INLINE) {
         return Object::new(session, entry, None);
     }
     slot.published_by_store(offset);

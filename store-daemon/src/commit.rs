@@ -15,6 +15,7 @@ use plasmon_protocol::{
     limits,
     message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload},
     name::Namespace,
+    object::Flags,
 };
 use plasmon_shm::Region;
 use std::{
@@ -249,7 +250,11 @@ impl CommitJob {
         let checks = &mut self.checks;
         match &self.commit.changes[at] {
             Change::Bind { bind } => {
-                let Bind { namespace, name, payload, .. } = bind;
+                let Bind { namespace, name, payload, header, .. } = bind;
+                if header.flags.has(Flags::INLINE) && header.inline().is_none() {
+                    let reason = format!("{name:?} claims an inline value of {} bytes", header.ndim);
+                    return Err(Failure::Malformed { reason });
+                }
                 checks.touch(namespace, name)?;
                 checks.register(bench.catalog, namespace)?;
                 checks.bound_in.insert(namespace.clone());

@@ -535,3 +535,18 @@ fn a_hello_of_another_version_is_refused_by_version_whatever_else_it_says() {
     assert_eq!(raw.receive::<Stats>(), Err(Failure::VersionMismatch { client: 7, store: VERSION }));
     assert_serves(&mut daemon);
 }
+
+/// A header that contradicts itself never gets into the index, where readers would act on it.
+#[test]
+fn an_inline_value_longer_than_its_place_is_refused() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let mut header = Header::new(Kind::BYTES).with_inline(&[7; 32]).expect("it fits");
+    header.ndim = 33;
+    let Change::Bind { mut bind } = inline("wrong", 10) else { unreachable!("it binds") };
+    bind.header = header;
+    let refusal = session.requests.call(&commit(vec![Change::Bind { bind }]));
+    assert!(matches!(refusal, Err(Failure::Malformed { .. })), "{refusal:?}");
+    assert_eq!(stats(&mut session).used_bytes, 0);
+    assert_serves(&mut daemon);
+}

@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
+    time::{Duration, Instant},
 };
 
-/// A running daemon with a socket of its own; killed when dropped.
+/// A running daemon with a socket of its own; stopped when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -42,7 +43,8 @@ impl Daemon {
         Daemon { child, socket, log, _directory: directory }
     }
 
-    /// Kills it with SIGKILL, and waits until it is gone.
+    /// Kills it with SIGKILL, and waits until it is gone. With `--arena named` its segments stay until a successor
+    /// [starts](Self::start_again).
     ///
     /// # Panics
     /// If it cannot be waited for.
@@ -108,6 +110,14 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Asked to stop, it removes its segments from /dev/shm; killed, it could not.
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pids fit"));
+        let patience = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < patience {
+            let _ = kill(pid, Signal::SIGTERM);
+            let _ = kill(pid, Signal::SIGCONT);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -127,7 +137,7 @@ fn launch(program: &str, arguments: &[&str], socket: &Path) -> (Child, mpsc::Rec
     });
     let mut seen = Vec::new();
     while !seen.last().is_some_and(|line: &String| line.contains("ready:")) {
-        match log.recv_timeout(std::time::Duration::from_secs(60)) {
+        match log.recv_timeout(Duration::from_secs(60)) {
             Ok(line) => seen.push(line),
             Err(error) => panic!("the daemon did not become ready ({error}): {seen:?}"),
         }

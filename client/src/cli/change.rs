@@ -62,9 +62,7 @@ impl Rmns {
         let brain = context.brain()?.in_namespace(&self.target)?;
         if !self.yes {
             let names = count(brain.len()?, "name");
-            if !confirmed("", &format!("remove the namespace {} with {names}?", self.target))? {
-                return Ok(());
-            }
+            confirm("", &format!("remove the namespace {} with {names}?", self.target))?;
         }
         let names = brain.remove_namespace()?;
         if context.common.json {
@@ -107,7 +105,7 @@ impl Wait {
 }
 
 /// Shows the person at the terminal what it is about, and asks; refuses where there is none.
-pub(super) fn confirmed(about: &str, question: &str) -> Result<bool, Trouble> {
+pub(super) fn confirm(about: &str, question: &str) -> Result<(), Trouble> {
     let (stdin, mut stderr) = (io::stdin(), io::stderr());
     if !stdin.is_terminal() || !stderr.is_terminal() {
         return Err(Trouble::Usage(format!("{question} Say --yes: there is no terminal to ask at")));
@@ -116,5 +114,5 @@ pub(super) fn confirmed(about: &str, question: &str) -> Result<bool, Trouble> {
     stderr.flush()?;
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Trouble::Declined) }
 }

@@ -6,16 +6,19 @@ use std::path::Path;
 /// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// Arrow IPC file (Feather version 2); the form in which everything is stored
+    /// Arrow IPC file (.arrow, .feather, .ipc): the form in which everything is stored
     Ipc,
-    /// Arrow IPC stream
+    /// Arrow IPC stream (.arrows, .stream)
     Stream,
+    /// Parquet (.parquet, .pq)
     Parquet,
+    /// CSV (.csv, .tsv)
     Csv,
-    /// The bytes of the value itself
+    /// The bytes of the value itself (.bin, .raw)
     Raw,
-    /// Text for people
+    /// UTF-8 text (.txt); of a table, its first rows
     Text,
+    /// JSON (.json); of a table, an array of its rows
     Json,
 }
 
@@ -61,11 +64,11 @@ impl Format {
 #[derive(Clone, Debug, Args)]
 pub(super) struct CsvLook {
     /// CSV has no line of column names
-    #[arg(long)]
+    #[arg(long, help_heading = "CSV")]
     pub(super) no_header: bool,
 
     /// What stands between the fields of CSV [default: a comma; a tab for .tsv files]
-    #[arg(long, value_name = "CHAR", value_parser = delimiter)]
+    #[arg(long, value_name = "CHAR", value_parser = delimiter, help_heading = "CSV")]
     delimiter: Option<u8>,
 }
 

@@ -36,8 +36,8 @@ Examples:
   plasmon stats; plasmon pins                    how full the store is, and who holds what
   plasmon doctor                                 what this machine offers, and what to change
 
-Without --socket the store is looked for at $PLASMON_SOCKET if that is set, else at plasmon/store.sock in
-$XDG_RUNTIME_DIR and in /run/user/UID, and at /tmp/plasmon-UID/store.sock.
+Without --socket the store is looked for at $PLASMON_SOCKET if that is set, else at
+plasmon/store.sock in $XDG_RUNTIME_DIR and in /run/user/UID, and at /tmp/plasmon-UID/store.sock.
 
 Exit codes:
   0  done
@@ -51,7 +51,7 @@ Exit codes:
 
 /// Puts data into a Plasmon store, gets it out, and shows what the store holds.
 #[derive(Debug, Parser)]
-#[command(name = "plasmon", version, about, after_help = EXAMPLES)]
+#[command(name = "plasmon", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -61,6 +61,7 @@ struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Store")]
 struct Common {
     /// Socket of the store
     #[arg(long, global = true, value_name = "PATH")]

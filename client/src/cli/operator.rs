@@ -2,7 +2,7 @@
 
 use super::{
     Context,
-    change::confirmed,
+    change::confirm,
     left_of, seconds,
     show::{Human, age, count, grid, left, plain, right, took},
     trouble::Trouble,
@@ -203,10 +203,7 @@ impl Kick {
             let command = held.first().map(|pin| format!(" ({})", plain(&pin.command))).unwrap_or_default();
             let shown = if held.is_empty() { String::new() } else { pin_grid(&held) };
             let holds = format!("holds {} in {}", Human(bytes), count(objects, "object"));
-            if !confirmed(&shown, &format!("end process {}{command} with SIGKILL, which {holds}?", self.pid))?
-            {
-                return Ok(());
-            }
+            confirm(&shown, &format!("end process {}{command} with SIGKILL, which {holds}?", self.pid))?;
         }
         brain.kick(self.pid)?;
         let began = Instant::now();

@@ -61,15 +61,15 @@ struct Csv {
     look: CsvLook,
 
     /// Fields of CSV that are null: those that match this from end to end
-    #[arg(long, value_name = "REGEX", default_value = "(NA)?", value_parser = whole_field)]
+    #[arg(long, value_name = "REGEX", default_value = "(NA)?", value_parser = whole_field, help_heading = "CSV")]
     null: Regex,
 
     /// Columns of CSV that are text, whatever stands in them
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "CSV")]
     text: Vec<String>,
 
     /// Find out the types of CSV columns from this many rows [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "CSV")]
     infer_rows: Option<u64>,
 }
 

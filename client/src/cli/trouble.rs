@@ -30,6 +30,9 @@ pub(super) enum Trouble {
     /// Some of the names were not bound; the others are forgotten.
     #[error("nothing is bound to {} in namespace {namespace:?}; --missing-ok ignores that", quoted(.names))]
     NothingToForget { namespace: String, names: Vec<String> },
+    /// The person at the terminal said no.
+    #[error("nothing was done")]
+    Declined,
     /// Standard output could not be written.
     #[error("cannot write to standard output")]
     Out(#[from] io::Error),
