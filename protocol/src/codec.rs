@@ -8,7 +8,7 @@ use crate::{
     name::{NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, Name, NameError, Namespace},
 };
 use alloc::{string::String, vec::Vec};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use core::fmt;
 
 /// Why bytes are not the message they claim to be: which field, and what was found.
@@ -75,7 +75,7 @@ impl fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {}
 
 /// A cursor over the body of one frame.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reader {
     rest: Bytes,
     field: &'static str,
@@ -135,9 +135,11 @@ impl Reader {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let bytes = self.take(N)?;
-        let mut array = [0; N];
-        array.copy_from_slice(&bytes);
+        let Some(array) = self.rest.first_chunk().copied() else {
+            let (needed_bytes, left_bytes) = (N as u64, self.rest.len() as u64);
+            return Err(self.fail(Problem::Truncated { needed_bytes, left_bytes }));
+        };
+        self.rest.advance(N);
         Ok(array)
     }
 
@@ -232,11 +234,16 @@ fn encode_text(text: &str, limit: u32, out: &mut Vec<u8>) {
 
 fn decode_text(reader: &mut Reader, limit: u32) -> Result<String, DecodeError> {
     let len_bytes = reader.length(limit)?;
-    let bytes = reader.take(len_bytes)?;
-    match core::str::from_utf8(&bytes) {
-        Ok(text) => Ok(text.into()),
-        Err(_) => Err(reader.fail(Problem::NotUtf8)),
-    }
+    let Some(bytes) = reader.rest.get(..len_bytes) else {
+        let (needed_bytes, left_bytes) = (len_bytes as u64, reader.rest.len() as u64);
+        return Err(reader.fail(Problem::Truncated { needed_bytes, left_bytes }));
+    };
+    let text = match core::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => return Err(reader.fail(Problem::NotUtf8)),
+    };
+    reader.rest.advance(len_bytes);
+    Ok(text)
 }
 
 /// Longest text field that is neither a name nor a namespace: a description, metadata, a message for people.
@@ -309,6 +316,49 @@ impl<T: Codec + BoundedList> Codec for Vec<T> {
             items.push(T::decode(reader)?);
         }
         Ok(items)
+    }
+}
+
+/// Reads a counted list item by item, so that whoever reads one of a million items can do other things in between.
+#[derive(Clone, Debug)]
+pub struct ListReader<T> {
+    reader: Reader,
+    left: usize,
+    items: core::marker::PhantomData<T>,
+}
+
+impl<T: Codec + BoundedList> ListReader<T> {
+    /// Takes the list's count.
+    ///
+    /// # Errors
+    /// [`Problem::Truncated`] or [`Problem::TooLong`].
+    pub fn begin(mut reader: Reader) -> Result<Self, DecodeError> {
+        let left = reader.length(T::ITEMS_MAX)?;
+        Ok(ListReader { reader, left, items: core::marker::PhantomData })
+    }
+
+    /// Items that are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next item; `None` behind the last one.
+    ///
+    /// # Errors
+    /// [`DecodeError`], which names the field.
+    pub fn read(&mut self) -> Result<Option<T>, DecodeError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        T::decode(&mut self.reader).map(Some)
+    }
+
+    /// What follows the list, all of whose items were read.
+    pub fn rest(self) -> Reader {
+        debug_assert_eq!(self.left, 0, "what follows is known once all items were read");
+        self.reader
     }
 }
 

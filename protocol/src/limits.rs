@@ -14,8 +14,12 @@ pub const QUEUED_OUTPUT_BYTES_MAX: usize = 32 << 20;
 /// Requests of one connection that may be unanswered at once.
 pub const IN_FLIGHT_MAX: usize = 64;
 
-/// Conditions, and changes, in one `Commit`: so many of each. Bounds what decoding a frame may allocate.
-pub const COMMIT_ENTRIES_MAX: u32 = 131_072;
+/// Conditions, and changes, in one commit: so many of each. The daemon keeps some 100 bytes for each change beyond
+/// the commit's body while it is on its way.
+pub const COMMIT_ENTRIES_MAX: u32 = 2 << 20;
+
+/// Body of a commit that stands in a lease, in bytes. The daemon copies it into its own memory, one at a time.
+pub const COMMIT_BYTES_MAX: u64 = 256 << 20;
 
 /// Names in one fallback `RecallMany`.
 pub const RECALL_NAMES_MAX: u32 = 65_536;

@@ -28,7 +28,7 @@ use std::{
 macro_rules! for_every_message {
     ($call:ident($($argument:expr),*)) => {
         for_every_message!(@ $call($($argument),*)
-            Failed Hello Welcome Attached Goodbye Commit Committed Reserve Granted ExtendLease EndLease LeaseEnded
+            Failed Hello Welcome Attached Goodbye Commit LongCommit Committed Reserve Granted ExtendLease EndLease LeaseEnded
             AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
             NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked)
     };
@@ -221,6 +221,7 @@ make_structs! {
     Attached { session_id }
     Goodbye {}
     Commit { conditions changes end_leases }
+    LongCommit { lease offset len_bytes }
     Committed { version unbound unbound_bytes }
     Reserve { len_bytes }
     Granted { lease slot offset len_bytes }

@@ -27,7 +27,8 @@ mod model;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use free_space::{FreeSpace, Wanted};
+pub(crate) use free_space::FreeSpace;
+use free_space::Wanted;
 
 /// Unit of all offsets and lengths in the arena.
 pub(crate) const GRANULE_BYTES: u64 = 64;
@@ -69,7 +70,7 @@ impl Extent {
     }
 
     /// The extent from `offset` to `end`; empty if they are the wrong way round.
-    fn between(offset: u64, end: u64) -> Self {
+    pub(crate) fn between(offset: u64, end: u64) -> Self {
         Self { offset, len_bytes: end.saturating_sub(offset) }
     }
 

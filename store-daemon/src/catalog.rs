@@ -9,11 +9,7 @@ use plasmon_protocol::{
     object::Header,
 };
 use plasmon_shm::WordsMapping;
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 /// A namespace's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,8 +73,8 @@ pub(crate) struct Catalog {
     /// Parallel to the index's pool: the record of entry `number` stands at `number - 1`.
     records: Vec<Option<Record>>,
     by_name: BTreeMap<Namespace, NamespaceId>,
-    by_prefix: HashMap<NamespacePrefix, NamespaceId>,
-    namespaces: HashMap<NamespaceId, NamespaceState>,
+    by_prefix: BTreeMap<NamespacePrefix, NamespaceId>,
+    namespaces: BTreeMap<NamespaceId, NamespaceState>,
     next_namespace: u64,
     objects: u64,
     objects_max: u32,
@@ -98,8 +94,8 @@ impl Catalog {
             writer,
             records: Vec::new(),
             by_name: BTreeMap::new(),
-            by_prefix: HashMap::new(),
-            namespaces: HashMap::new(),
+            by_prefix: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             next_namespace: 0,
             objects: 0,
             objects_max: shape.entry_count(),

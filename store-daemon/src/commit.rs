@@ -1,26 +1,35 @@
-//! One commit on its way: its room is taken first, then it waits its turn, then it happens or it does not.
+//! One commit on its way: it is read, its room is taken, then it waits its turn, and then it happens or it does not.
 //!
 //! A commit at the head of the queue is the only one that changes the catalog, so its checks hold until it is done,
 //! even where it is worked off in slices. After the checks nothing can fail.
+//!
+//! Whatever takes time for each change is done change by change, in slices, from the first look at the bytes to
+//! giving back the room of a commit that fails. So a commit is never decoded as a whole: each stage reads it anew,
+//! from memory that only the daemon has. That costs less than to keep a million decoded changes, and to free them.
 
 use crate::{
     allocator::Extent,
     catalog::{Catalog, NamespaceId, NewBinding},
     connection::ConnectionId,
+    copy::Run,
     session::SessionId,
-    space::{LeaseId, Object, ObjectName, Space},
+    slice::Slice,
+    space::{LeaseId, Object, ObjectName, PieceError, Space},
 };
+use bytes::Bytes;
 use plasmon_protocol::{
+    codec::{BoundedList, Codec, DecodeError, ListReader},
     id::{NameId, NamespacePrefix},
     limits,
     message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload},
-    name::Namespace,
+    name::{Name, Namespace},
     object::Flags,
 };
 use plasmon_shm::Region;
 use std::{
-    collections::{HashMap, HashSet},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Where a reply goes.
@@ -49,23 +58,74 @@ pub(crate) struct Workbench<'a> {
 /// How far a commit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Finding out whether it can be read.
+    ReadConditions,
+    ReadChanges,
+    /// Taking room for payloads: extents for those that came in the message, pieces of leases for the others.
+    Place,
     /// Copying payloads that came in the message into the arena.
     Write,
-    /// Checking conditions and changes.
-    Check,
-    /// Unbinding.
+    /// Checking conditions and changes: from here it is the commit's turn.
+    CheckConditions,
+    CheckChanges,
     Unbind,
     /// Registering and binding.
     Bind,
+    /// All of it is visible: those who wait for its names are told.
+    Announce,
+    /// It will not happen, and gives back its room.
+    Abandon,
+}
+
+/// What a slice of preparing came to.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// There is more to do.
+    More,
+    /// A payload of so many bytes finds no room. Preparing goes on with that payload, when there may be some.
+    NoRoom { len_bytes: u64 },
+    /// It has its room, of which these steps of the arena must be populated before anything is written.
+    Placed { missing: VecDeque<usize> },
+    /// It can take its turn.
+    Ready,
+    /// It is over, and everything is as it was.
+    Failed(Failure),
 }
 
 /// What a slice of work came to.
 #[derive(Debug)]
-pub(crate) enum Slice {
+pub(crate) enum Worked {
     /// There is more to do.
     More,
-    /// It is over.
-    Done(Result<Committed, Failure>),
+    /// All of it is visible.
+    Done,
+    /// It cannot happen. Nothing has changed; its room must be given back.
+    Failed(Failure),
+}
+
+/// A list of the commit, which every stage reads anew.
+#[derive(Debug)]
+struct Entries<T> {
+    start: ListReader<T>,
+    next: ListReader<T>,
+}
+
+impl<T: Codec + BoundedList + Clone> Entries<T> {
+    fn new(start: ListReader<T>) -> Self
+    where
+        ListReader<T>: Clone,
+    {
+        Entries { next: start.clone(), start }
+    }
+
+    fn rewind(&mut self) {
+        self.next = self.start.clone();
+    }
+
+    /// The next entry of a list that was read to its end before.
+    fn again(&mut self) -> Option<T> {
+        self.next.read().expect("every entry was read before, in memory that nobody else has")
+    }
 }
 
 /// One commit on its way.
@@ -73,11 +133,26 @@ pub(crate) enum Slice {
 pub(crate) struct CommitJob {
     pub(crate) reply_to: ReplyTo,
     pub(crate) writer: Writer,
-    pub(crate) commit: Commit,
-    /// Parallel to the changes: the extent of each object that is to be bound.
-    extents: Vec<Option<Extent>>,
+    /// Known once the commit was read.
+    pub(crate) end_leases: Vec<u64>,
+    /// Its body stood in a lease.
+    pub(crate) is_long: bool,
+    /// Everything reclaimable has been reclaimed for it.
+    pub(crate) scanned: bool,
+    body: Bytes,
+    conditions: Option<Entries<Condition>>,
+    changes: Option<Entries<Change>>,
     stage: Stage,
+    /// The change that found no room.
+    held_back: Option<Change>,
+    /// Parallel to the changes, as far as these were placed: the extent of each object that is to be bound.
+    extents: Vec<Option<Extent>>,
+    /// Entries of this stage that are done.
     at: usize,
+    /// Bytes of payloads that came in the message.
+    inline_bytes: u64,
+    missing: BTreeSet<usize>,
+    runs: Vec<Run>,
     checks: Checks,
     /// 0 until the checks are passed.
     version: u64,
@@ -85,15 +160,17 @@ pub(crate) struct CommitJob {
     unbound: u64,
     unbound_bytes: u64,
     epoch_is_open: bool,
+    failure: Option<Failure>,
 }
 
 /// What checking has gathered.
 #[derive(Debug, Default)]
 struct Checks {
     touched: HashSet<NameId>,
-    emptied: HashSet<Namespace>,
-    bound_in: HashSet<Namespace>,
-    prefixes: HashMap<NamespacePrefix, Namespace>,
+    emptied: BTreeSet<Namespace>,
+    /// Namespaces of names that are changed, and the first such name of each.
+    changed_in: BTreeMap<Namespace, Name>,
+    prefixes: BTreeMap<NamespacePrefix, Namespace>,
     new_names: u64,
     /// Names that are unbound one by one.
     unbound_names: u64,
@@ -101,143 +178,173 @@ struct Checks {
     emptied_names: u64,
 }
 
-/// Entries worked off between two looks at the clock.
-const ENTRIES_PER_LOOK: usize = 32;
+/// Bodies from this length on are freed by a helper.
+const LARGE_BYTES: usize = 256 << 10;
 
 impl CommitJob {
-    /// Takes room for the payloads that came in the message.
-    ///
-    /// # Errors
-    /// [`NotPlaced`], with the commit as it was; nothing has changed.
-    pub(crate) fn place(
-        reply_to: ReplyTo,
-        writer: Writer,
-        commit: Commit,
-        space: &mut Space,
-    ) -> Result<Box<CommitJob>, Box<NotPlaced>> {
-        let mut extents = Vec::with_capacity(commit.changes.len());
-        for change in &commit.changes {
-            let extent = match change {
-                Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } } => {
-                    let len_bytes = bytes.len() as u64;
-                    let limit_bytes = u64::from(limits::INLINE_BYTES_MAX);
-                    let problem = if len_bytes == 0 || len_bytes > limit_bytes {
-                        let what = "a payload that travels in a message (at least 1 byte)".to_owned();
-                        Err(NoPlace::Failure(Failure::TooLarge { what, found_bytes: len_bytes, limit_bytes }))
-                    } else {
-                        space.allocate(len_bytes).ok_or(NoPlace::NoRoom { len_bytes })
-                    };
-                    match problem {
-                        Ok(extent) => Some(extent),
-                        Err(problem) => {
-                            extents.into_iter().flatten().for_each(|extent| space.release(extent));
-                            return Err(Box::new(NotPlaced { commit, problem }));
-                        }
-                    }
-                }
-                _ => None,
-            };
-            extents.push(extent);
-        }
-        Ok(Box::new(CommitJob {
+    /// A commit that nobody has looked at yet. `body` is memory that nobody else can write.
+    pub(crate) fn new(reply_to: ReplyTo, writer: Writer, body: Bytes) -> CommitJob {
+        CommitJob {
             reply_to,
             writer,
-            commit,
-            extents,
-            stage: Stage::Write,
+            end_leases: Vec::new(),
+            is_long: false,
+            scanned: false,
+            body,
+            conditions: None,
+            changes: None,
+            stage: Stage::ReadConditions,
+            held_back: None,
+            extents: Vec::new(),
             at: 0,
+            inline_bytes: 0,
+            missing: BTreeSet::new(),
+            runs: Vec::new(),
             checks: Checks::default(),
             version: 0,
             created_ns: 0,
             unbound: 0,
             unbound_bytes: 0,
             epoch_is_open: false,
-        }))
-    }
-
-    /// The extents that must be populated before the payloads are written.
-    pub(crate) fn placed(&self) -> impl Iterator<Item = Extent> {
-        self.extents.iter().flatten().copied()
-    }
-
-    /// Gives back the room of a commit that will not happen.
-    pub(crate) fn abandon(&mut self, space: &mut Space) {
-        for extent in self.extents.iter_mut().filter_map(Option::take) {
-            space.unclaim(extent);
+            failure: None,
         }
+    }
+
+    /// Bytes of the payloads that came in the message.
+    pub(crate) fn inline_bytes(&self) -> u64 {
+        self.inline_bytes
+    }
+
+    /// What must be copied into the arena from where the client wrote it, once it has its room.
+    pub(crate) fn take_runs(&mut self) -> Vec<Run> {
+        std::mem::take(&mut self.runs)
+    }
+
+    /// Whether it takes long to free its memory.
+    pub(crate) fn is_large(&self) -> bool {
+        self.body.len() >= LARGE_BYTES
     }
 
     /// Whether some of its changes are visible, and others are not.
     pub(crate) fn is_half_visible(&self) -> bool {
-        self.version != 0
+        self.version != 0 && self.stage != Stage::Announce
     }
 
-    /// The ids of the names that the commit binds.
-    pub(crate) fn bound_ids(&self) -> impl Iterator<Item = NameId> {
-        self.commit.changes.iter().filter_map(|change| match change {
-            Change::Bind { bind } => Some(NameId::new(&bind.namespace, &bind.name)),
-            _ => None,
-        })
+    /// The version that its bindings have.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
-    /// Works until it is done, or until `until` has passed.
-    pub(crate) fn work(&mut self, bench: &mut Workbench<'_>, until: Instant) -> Slice {
-        loop {
-            for _ in 0..ENTRIES_PER_LOOK {
-                match self.step(bench) {
-                    Ok(true) => {}
-                    Ok(false) => return Slice::Done(Ok(self.finish(bench))),
-                    Err(failure) => {
-                        self.abandon(bench.space);
-                        return Slice::Done(Err(failure));
-                    }
-                }
-            }
-            if Instant::now() >= until {
-                return Slice::More;
+    /// It will not happen: [`prepare`](Self::prepare) gives back its room, and then says why.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        debug_assert!(self.version == 0, "a commit that is visible in part cannot fail");
+        self.stage = Stage::Abandon;
+        self.failure.get_or_insert(failure);
+    }
+
+    /// Reads the commit and takes its room, or gives it back, for as long as `slice` lasts.
+    pub(crate) fn prepare(&mut self, bench: &mut Workbench<'_>, slice: &mut Slice) -> Prepared {
+        while slice.spend() {
+            match self.prepare_one(bench) {
+                Ok(None) => {}
+                Ok(Some(prepared)) => return prepared,
+                Err(failure) => self.fail(failure),
             }
         }
+        Prepared::More
     }
 
-    /// One entry. Returns whether there is more to do.
-    fn step(&mut self, bench: &mut Workbench<'_>) -> Result<bool, Failure> {
-        let at = self.at;
-        self.at += 1;
+    /// One entry. `None` if there is more to do.
+    fn prepare_one(&mut self, bench: &mut Workbench<'_>) -> Result<Option<Prepared>, Failure> {
         match self.stage {
-            Stage::Write => match self.commit.changes.get(at) {
-                Some(_) => self.write(bench, at)?,
-                None => self.enter(Stage::Check),
-            },
-            Stage::Check => {
-                let conditions = self.commit.conditions.len();
-                match self.commit.conditions.get(at) {
-                    Some(condition) => check_condition(bench.catalog, condition)?,
-                    None if at - conditions < self.commit.changes.len() => {
-                        self.check(bench, at - conditions)?
-                    }
-                    None => self.begin(bench)?,
-                }
+            Stage::ReadConditions | Stage::ReadChanges => {
+                self.read().map_err(|error| Failure::Malformed { reason: error.to_string() })?;
             }
-            Stage::Unbind => match self.commit.changes.get(at) {
-                Some(_) => self.unbind(bench, at),
-                None => self.enter(Stage::Bind),
+            Stage::Place => return self.place(bench),
+            Stage::Write => match self.next_change() {
+                Some(change) => self.write(bench, &change)?,
+                None => self.enter(Stage::CheckConditions),
             },
-            Stage::Bind => match self.commit.changes.get(at) {
-                Some(_) => self.bind(bench, at),
-                None => return Ok(false),
+            Stage::Abandon => match self.extents.pop() {
+                Some(extent) => extent.into_iter().for_each(|extent| bench.space.unclaim(extent)),
+                None => {
+                    let failure = self.failure.take().expect("a commit is abandoned because of a failure");
+                    return Ok(Some(Prepared::Failed(failure)));
+                }
             },
+            _ => return Ok(Some(Prepared::Ready)),
         }
-        Ok(true)
+        Ok(None)
     }
 
-    fn enter(&mut self, stage: Stage) {
-        self.stage = stage;
-        self.at = 0;
+    fn read(&mut self) -> Result<(), DecodeError> {
+        if self.conditions.is_none() {
+            self.conditions = Some(Entries::new(Commit::conditions(self.body.clone())?));
+        }
+        let conditions = self.conditions.as_mut().expect("it was just made");
+        let Some(changes) = &mut self.changes else {
+            if conditions.next.read()?.is_none() {
+                self.changes = Some(Entries::new(Commit::changes(conditions.next.clone())?));
+                self.stage = Stage::ReadChanges;
+            }
+            return Ok(());
+        };
+        match changes.next.read()? {
+            Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
+                self.inline_bytes += bytes.len() as u64;
+            }
+            Some(_) => {}
+            None => {
+                self.end_leases = Commit::end_leases(changes.next.clone())?;
+                self.extents.reserve_exact(changes.start.left());
+                self.enter(Stage::Place);
+            }
+        }
+        Ok(())
     }
 
-    fn write(&mut self, bench: &mut Workbench<'_>, at: usize) -> Result<(), Failure> {
-        if let (Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }, Some(extent)) =
-            (&self.commit.changes[at], self.extents[at])
+    /// Takes room for one payload.
+    fn place(&mut self, bench: &mut Workbench<'_>) -> Result<Option<Prepared>, Failure> {
+        let Some(change) = self.held_back.take().or_else(|| self.next_change()) else {
+            self.enter(if self.inline_bytes > 0 { Stage::Write } else { Stage::CheckConditions });
+            let missing = std::mem::take(&mut self.missing).into_iter().collect();
+            return Ok(Some(Prepared::Placed { missing }));
+        };
+        let extent = match &change {
+            Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } } => {
+                let len_bytes = bytes.len() as u64;
+                let limit_bytes = u64::from(limits::INLINE_BYTES_MAX);
+                if len_bytes == 0 || len_bytes > limit_bytes {
+                    let what = "a payload that travels in a message (at least 1 byte)".to_owned();
+                    return Err(Failure::TooLarge { what, found_bytes: len_bytes, limit_bytes });
+                }
+                let Some(extent) = bench.space.allocate(len_bytes) else {
+                    self.held_back = Some(change);
+                    return Ok(Some(Prepared::NoRoom { len_bytes }));
+                };
+                self.missing.extend(bench.space.populated.missing(extent));
+                Some(extent)
+            }
+            Change::Bind { bind: Bind { payload: Payload::Leased { lease, offset, len_bytes }, .. } } => {
+                let refused =
+                    |error: PieceError| Failure::BadLease { lease: *lease, reason: error.to_string() };
+                let id = LeaseId(*lease);
+                let piece = bench.space.claim_piece(self.writer.session, id, *offset, *len_bytes);
+                let piece = piece.map_err(refused)?;
+                if let Some(run) = bench.space.staged(id, piece) {
+                    join(&mut self.runs, run);
+                }
+                Some(piece)
+            }
+            _ => None,
+        };
+        self.extents.push(extent);
+        Ok(None)
+    }
+
+    fn write(&mut self, bench: &mut Workbench<'_>, change: &Change) -> Result<(), Failure> {
+        if let Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } } = change
+            && let Some(extent) = self.extents[self.at - 1]
         {
             let written = bench.arena.write_at(extent.offset, bytes);
             written.map_err(|error| Failure::Internal { reason: error.to_string() })?;
@@ -245,68 +352,87 @@ impl CommitJob {
         Ok(())
     }
 
-    /// Checks one change against the catalog, and against the changes before it.
-    fn check(&mut self, bench: &mut Workbench<'_>, at: usize) -> Result<(), Failure> {
-        let checks = &mut self.checks;
-        match &self.commit.changes[at] {
-            Change::Bind { bind } => {
-                let Bind { namespace, name, payload, header, .. } = bind;
-                if header.flags.has(Flags::INLINE) && header.inline().is_none() {
-                    let reason = format!("{name:?} claims an inline value of {} bytes", header.ndim);
-                    return Err(Failure::Malformed { reason });
-                }
-                checks.touch(namespace, name)?;
-                checks.register(bench.catalog, namespace)?;
-                checks.bound_in.insert(namespace.clone());
-                bench
-                    .catalog
-                    .check_id(namespace, name)
-                    .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
-                if bench.catalog.find_in(namespace, name).is_none() {
-                    checks.new_names += 1;
-                }
-                if let Payload::Leased { lease, offset, len_bytes } = *payload {
-                    let piece =
-                        bench.space.claim_piece(self.writer.session, LeaseId(lease), offset, len_bytes);
-                    let piece =
-                        piece.map_err(|error| Failure::BadLease { lease, reason: error.to_string() })?;
-                    self.extents[at] = Some(piece);
-                }
-            }
-            Change::Unbind { namespace, name } => {
-                checks.touch(namespace, name)?;
-                checks.bound_in.insert(namespace.clone());
-                if bench.catalog.find_in(namespace, name).is_some() {
-                    checks.unbound_names += 1;
-                }
-            }
-            Change::RemoveNamespace { namespace } if **namespace == *Namespace::DEFAULT => {
-                return Err(Failure::DefaultNamespace {});
-            }
-            Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
-                let unknown = || Failure::UnknownNamespace { namespace: namespace.clone() };
-                let id = bench.catalog.namespace(namespace).ok_or_else(unknown)?;
-                if checks.emptied.insert(namespace.clone()) {
-                    checks.emptied_names += bench.catalog.names_in(id);
-                }
-            }
-            Change::RegisterNamespace { namespace } => checks.register(bench.catalog, namespace)?,
+    /// Works until it is done, or for as long as `slice` lasts. It must be its turn.
+    pub(crate) fn work(&mut self, bench: &mut Workbench<'_>, slice: &mut Slice) -> Worked {
+        if self.stage == Stage::Announce {
+            return Worked::Done;
         }
-        Ok(())
+        while slice.spend() {
+            match self.step(bench) {
+                Ok(true) => {}
+                Ok(false) => return Worked::Done,
+                Err(failure) => return Worked::Failed(failure),
+            }
+        }
+        Worked::More
     }
 
-    /// The last checks, over all changes together; behind them nothing fails any more.
+    /// One entry. Returns whether there is more to do.
+    fn step(&mut self, bench: &mut Workbench<'_>) -> Result<bool, Failure> {
+        match self.stage {
+            Stage::CheckConditions => match self.conditions.as_mut().and_then(Entries::again) {
+                Some(condition) => check_condition(bench.catalog, &condition)?,
+                None => {
+                    // Not touched before it is filled, and never moved.
+                    self.checks.touched.reserve(self.extents.len());
+                    self.enter(Stage::CheckChanges);
+                }
+            },
+            Stage::CheckChanges => match self.next_change() {
+                Some(change) => self.checks.add(bench.catalog, &change)?,
+                None => self.begin(bench)?,
+            },
+            Stage::Unbind => match self.unbind(bench) {
+                true => {}
+                false => self.enter(Stage::Bind),
+            },
+            Stage::Bind => match self.next_change() {
+                Some(change) => self.bind(bench, change),
+                None => {
+                    if std::mem::take(&mut self.epoch_is_open) {
+                        bench.catalog.close_epoch();
+                    }
+                    self.enter(Stage::Announce);
+                    return Ok(false);
+                }
+            },
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Hands the ids of the names that it bound to `tell`, for as long as `slice` lasts. Returns whether that was all.
+    pub(crate) fn announce(&mut self, slice: &mut Slice, mut tell: impl FnMut(&NameId)) -> bool {
+        while slice.spend() {
+            match self.next_change() {
+                Some(Change::Bind { bind }) => tell(&NameId::new(&bind.namespace, &bind.name)),
+                Some(_) => {}
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// What it came to.
+    pub(crate) fn committed(&self) -> Committed {
+        Committed { version: self.version, unbound: self.unbound, unbound_bytes: self.unbound_bytes }
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.at = 0;
+        self.changes.iter_mut().for_each(Entries::rewind);
+        self.conditions.iter_mut().for_each(Entries::rewind);
+    }
+
+    fn next_change(&mut self) -> Option<Change> {
+        self.at += 1;
+        self.changes.as_mut()?.again()
+    }
+
+    /// The last check, over all changes together; behind it nothing fails any more.
     fn begin(&mut self, bench: &mut Workbench<'_>) -> Result<(), Failure> {
         let checks = &mut self.checks;
-        if let Some(namespace) = checks.bound_in.intersection(&checks.emptied).next() {
-            let name = self.commit.changes.iter().find_map(|change| match change {
-                Change::Bind { bind } if bind.namespace == *namespace => Some(bind.name.clone()),
-                Change::Unbind { namespace: inside, name } if inside == namespace => Some(name.clone()),
-                _ => None,
-            });
-            let name = name.expect("a namespace is only in `bound_in` for a change of one of its names");
-            return Err(Failure::NamedTwice { namespace: namespace.clone(), name });
-        }
         let room = bench.catalog.room() + checks.unbound_names + checks.emptied_names;
         if checks.new_names > room {
             let (used, limit) = bench.catalog.objects();
@@ -316,7 +442,7 @@ impl CommitJob {
         self.version = *bench.last_version;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.created_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if self.checks.touched.len() as u64 + self.checks.emptied_names > 1 {
+        if checks.touched.len() as u64 + checks.emptied_names > 1 {
             bench.catalog.open_epoch();
             self.epoch_is_open = true;
         }
@@ -324,19 +450,21 @@ impl CommitJob {
         Ok(())
     }
 
-    fn unbind(&mut self, bench: &mut Workbench<'_>, at: usize) {
-        match &self.commit.changes[at] {
+    /// Unbinds one name. Returns whether there may be more.
+    fn unbind(&mut self, bench: &mut Workbench<'_>) -> bool {
+        let Some(change) = self.held_back.take().or_else(|| self.next_change()) else { return false };
+        match &change {
             Change::Unbind { namespace, name } => {
                 if let Some(id) = bench.catalog.namespace(namespace) {
                     self.unbound_bytes += unbind_one(bench, id, namespace, name, &mut self.unbound);
                 }
             }
-            change @ (Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace }) => {
-                let Some(id) = bench.catalog.namespace(namespace) else { return };
+            Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
+                let Some(id) = bench.catalog.namespace(namespace) else { return true };
                 match bench.catalog.first_name(id) {
                     Some(name) => {
                         self.unbound_bytes += unbind_one(bench, id, namespace, &name, &mut self.unbound);
-                        self.at = at; // this change again, until the namespace is empty
+                        self.held_back = Some(change); // again, until the namespace is empty
                     }
                     None if matches!(change, Change::RemoveNamespace { .. }) => bench.catalog.unregister(id),
                     None => {}
@@ -344,19 +472,20 @@ impl CommitJob {
             }
             Change::Bind { .. } | Change::RegisterNamespace { .. } => {}
         }
+        true
     }
 
-    fn bind(&mut self, bench: &mut Workbench<'_>, at: usize) {
-        let bind = match &mut self.commit.changes[at] {
+    fn bind(&mut self, bench: &mut Workbench<'_>, change: Change) {
+        let bind = match change {
             Change::Bind { bind } => bind,
             Change::RegisterNamespace { namespace } => {
-                bench.catalog.register(namespace).expect("its prefix was checked");
+                bench.catalog.register(&namespace).expect("its prefix was checked");
                 return;
             }
             _ => return,
         };
         let namespace = bench.catalog.register(&bind.namespace).expect("its prefix was checked");
-        let extent = self.extents[at].take().expect("every object was placed");
+        let extent = self.extents[self.at - 1].take().expect("every object was placed");
         let len_bytes = match bind.payload {
             Payload::Inline { ref bytes } => bytes.len() as u64,
             Payload::Leased { len_bytes, .. } => len_bytes,
@@ -370,8 +499,8 @@ impl CommitJob {
             writer_pid: self.writer.pid,
             writer_uid: self.writer.uid,
             header: bind.header,
-            description: bind.description.take(),
-            metadata: bind.metadata.take(),
+            description: bind.description,
+            metadata: bind.metadata,
         };
         // The object is known before it is visible: whoever finds it may pin and release it at once.
         let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
@@ -382,45 +511,81 @@ impl CommitJob {
             bench.space.retire(offset, format!("{}/{}", bind.namespace, bind.name));
         }
     }
+}
 
-    fn finish(&mut self, bench: &mut Workbench<'_>) -> Committed {
-        if std::mem::take(&mut self.epoch_is_open) {
-            bench.catalog.close_epoch();
+/// Adds a run, which often goes on where the last one ends.
+fn join(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last)
+            if Arc::ptr_eq(&last.from, &run.from)
+                && last.to.end() == run.to.offset
+                && last.offset + last.to.len_bytes == run.offset =>
+        {
+            last.to.len_bytes += run.to.len_bytes;
         }
-        Committed { version: self.version, unbound: self.unbound, unbound_bytes: self.unbound_bytes }
+        _ => runs.push(run),
     }
 }
 
-/// A commit that found no room.
-#[derive(Debug)]
-pub(crate) struct NotPlaced {
-    pub(crate) commit: Commit,
-    pub(crate) problem: NoPlace,
-}
-
-/// Why a payload found no room.
-#[derive(Debug)]
-pub(crate) enum NoPlace {
-    /// These bytes do not fit.
-    NoRoom { len_bytes: u64 },
-    /// Something that more room would not mend.
-    Failure(Failure),
-}
-
 impl Checks {
-    fn touch(&mut self, namespace: &Namespace, name: &plasmon_protocol::name::Name) -> Result<(), Failure> {
-        if self.touched.insert(NameId::new(namespace, name)) {
-            return Ok(());
+    /// Checks one change against the catalog, and against the changes before it.
+    fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<(), Failure> {
+        match change {
+            Change::Bind { bind: Bind { namespace, name, header, .. } } => {
+                if header.flags.has(Flags::INLINE) && header.inline().is_none() {
+                    let reason = format!("{name:?} claims an inline value of {} bytes", header.ndim);
+                    return Err(Failure::Malformed { reason });
+                }
+                self.touch(namespace, name)?;
+                self.register(catalog, namespace)?;
+                catalog
+                    .check_id(namespace, name)
+                    .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
+                if catalog.find_in(namespace, name).is_none() {
+                    self.new_names += 1;
+                }
+            }
+            Change::Unbind { namespace, name } => {
+                self.touch(namespace, name)?;
+                if catalog.find_in(namespace, name).is_some() {
+                    self.unbound_names += 1;
+                }
+            }
+            Change::RemoveNamespace { namespace } if **namespace == *Namespace::DEFAULT => {
+                return Err(Failure::DefaultNamespace {});
+            }
+            Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
+                let unknown = || Failure::UnknownNamespace { namespace: namespace.clone() };
+                let id = catalog.namespace(namespace).ok_or_else(unknown)?;
+                if let Some(name) = self.changed_in.get(namespace) {
+                    return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
+                }
+                if self.emptied.insert(namespace.clone()) {
+                    self.emptied_names += catalog.names_in(id);
+                }
+            }
+            Change::RegisterNamespace { namespace } => self.register(catalog, namespace)?,
         }
-        Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() })
+        Ok(())
+    }
+
+    /// `name` is changed: once, and not beside the removal of its namespace.
+    fn touch(&mut self, namespace: &Namespace, name: &Name) -> Result<(), Failure> {
+        let new = self.touched.insert(NameId::new(namespace, name));
+        if !new || self.emptied.contains(namespace) {
+            return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
+        }
+        if !self.changed_in.contains_key(namespace) {
+            self.changed_in.insert(namespace.clone(), name.clone());
+        }
+        Ok(())
     }
 
     /// `namespace` will exist after this commit: no other one, in the catalog or in this commit, may have its prefix.
     fn register(&mut self, catalog: &Catalog, namespace: &Namespace) -> Result<(), Failure> {
         let taken = |holder: String| Failure::IdTaken { wanted: namespace.to_string(), holder };
         catalog.check_prefix(namespace).map_err(|error| taken(error.holder))?;
-        let prefix = NamespacePrefix::new(namespace);
-        match self.prefixes.entry(prefix).or_insert_with(|| namespace.clone()) {
+        match self.prefixes.entry(NamespacePrefix::new(namespace)).or_insert_with(|| namespace.clone()) {
             known if known == namespace => Ok(()),
             known => Err(taken(known.to_string())),
         }
@@ -477,9 +642,18 @@ mod tests {
     const CAPACITY_BYTES: u64 = 1 << 20;
     const ENTRIES: u32 = 12;
 
+    /// Slices that were not enough.
+    #[derive(Debug, Default)]
+    struct Slices {
+        preparing: u32,
+        working: u32,
+        freeing: u32,
+    }
+
     /// A store without sockets, and beside it what it should hold.
     struct Model {
         arena: Region,
+        entries: u32,
         catalog: Catalog,
         space: Space,
         last_version: u64,
@@ -490,8 +664,12 @@ mod tests {
 
     impl Model {
         fn new() -> Model {
+            Model::of(CAPACITY_BYTES, ENTRIES)
+        }
+
+        fn of(capacity_bytes: u64, entries: u32) -> Model {
             let kernel = Kernel::detect();
-            let shape = IndexShape::for_entries(ENTRIES).expect("in range");
+            let shape = IndexShape::for_entries(entries).expect("in range");
             let bytes = Catalog::index_bytes(shape);
             let index = Region::create("plasmon-index", bytes, Backend::Memfd, &kernel).expect("memory");
             let (words, opening) =
@@ -499,10 +677,11 @@ mod tests {
             index.seal(plasmon_shm::Seals::ShrinkGrowFutureWriteSeal).expect("a fresh region");
             let reader = ClientRegion::from_fd(opening, bytes).expect("a sealed region");
             Model {
-                arena: Region::create("plasmon-arena", CAPACITY_BYTES, Backend::Memfd, &kernel)
+                arena: Region::create("plasmon-arena", capacity_bytes, Backend::Memfd, &kernel)
                     .expect("memory"),
-                catalog: Catalog::new(words, shape, [7; 16], CAPACITY_BYTES),
-                space: Space::new(CAPACITY_BYTES, Populated::by_writers(CAPACITY_BYTES)),
+                entries,
+                catalog: Catalog::new(words, shape, [7; 16], capacity_bytes),
+                space: Space::new(capacity_bytes, Populated::by_writers(capacity_bytes)),
                 last_version: 0,
                 index: reader.map_words_read_only().expect("a mapping"),
                 bound: BTreeMap::new(),
@@ -510,17 +689,18 @@ mod tests {
             }
         }
 
-        /// Does `commit`, and says whether it should have happened.
-        fn apply(&mut self, commit: &Commit) {
+        /// Does `commit`, and checks that it happened if it should have. Returns what it took.
+        fn apply(&mut self, commit: &Commit) -> Slices {
             let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1 };
             let writer = Writer { session: SessionId(1), pid: 1, uid: 1 };
             let before = self.last_version;
-            let result = match CommitJob::place(reply_to, writer, commit.clone(), &mut self.space) {
-                Ok(mut job) => self.work(&mut job),
-                Err(refused) => {
-                    assert!(matches!(refused.problem, NoPlace::NoRoom { .. }), "{refused:?}");
-                    return self.check();
-                }
+            let mut body = Vec::new();
+            commit.encode(&mut body);
+            let mut job = CommitJob::new(reply_to, writer, body.into());
+            let mut slices = Slices::default();
+            let Some(result) = self.work(&mut job, &mut slices) else {
+                self.check(); // there was no room
+                return slices;
             };
             match self.expect(commit) {
                 Some((bound, namespaces, unbound)) => {
@@ -542,12 +722,17 @@ mod tests {
             }
             // Nobody pins anything here, so whatever lost its name is free after the next scan.
             let candidates = self.space.candidates();
-            self.space.reclaim(&candidates);
+            self.space.reclaim(candidates);
+            while !self.space.free_backlog(&mut Slice::shortest()) {
+                slices.freeing += 1;
+            }
             self.check();
+            slices
         }
 
-        /// In slices of one entry or a few, as a busy loop would.
-        fn work(&mut self, job: &mut CommitJob) -> Result<Committed, Failure> {
+        /// In the shortest slices there are, as on a busy loop. `None` if there was no room.
+        fn work(&mut self, job: &mut CommitJob, slices: &mut Slices) -> Option<Result<Committed, Failure>> {
+            let mut has_room = true;
             loop {
                 let mut bench = Workbench {
                     catalog: &mut self.catalog,
@@ -555,8 +740,24 @@ mod tests {
                     arena: &self.arena,
                     last_version: &mut self.last_version,
                 };
-                if let Slice::Done(result) = job.work(&mut bench, Instant::now()) {
-                    return result;
+                match job.prepare(&mut bench, &mut Slice::shortest()) {
+                    Prepared::More => slices.preparing += 1,
+                    Prepared::Placed { missing } => assert_eq!(missing, [0; 0]),
+                    Prepared::NoRoom { len_bytes: limit_bytes } => {
+                        has_room = false;
+                        job.fail(Failure::TooLarge { what: String::new(), found_bytes: 0, limit_bytes });
+                    }
+                    Prepared::Failed(failure) => return has_room.then_some(Err(failure)),
+                    Prepared::Ready => loop {
+                        match job.work(&mut bench, &mut Slice::shortest()) {
+                            Worked::More => slices.working += 1,
+                            Worked::Done => return Some(Ok(job.committed())),
+                            Worked::Failed(failure) => {
+                                job.fail(failure);
+                                break;
+                            }
+                        }
+                    },
                 }
             }
         }
@@ -630,7 +831,7 @@ mod tests {
                     _ => {}
                 }
             }
-            let fits = bound.len() <= ENTRIES as usize;
+            let fits = bound.len() <= self.entries as usize;
             (fits && inside.is_disjoint(&emptied)).then_some((bound, namespaces, unbound))
         }
 
@@ -718,6 +919,51 @@ mod tests {
             .prop_map(|(conditions, changes)| Commit { conditions, changes, end_leases: vec![] })
     }
 
+    /// Invariant 9: whatever takes time for each change is done in slices, giving back included. 32 entries fit into
+    /// the shortest slice.
+    #[test]
+    fn everything_in_proportion_to_the_number_of_changes_is_done_in_slices() {
+        const CHANGES: u32 = 3_200;
+        let stages = |slices: u32| slices / (CHANGES / 32);
+        let mut model = Model::of(4 << 20, CHANGES);
+        let bind = |number: u32| Change::Bind {
+            bind: Bind {
+                namespace: Namespace::default(),
+                name: Name::new(&number.to_string()).expect("a valid name"),
+                description: None,
+                metadata: None,
+                header: Header::new(Kind::BYTES),
+                payload: Payload::Inline { bytes: vec![7; 100].into() },
+            },
+        };
+        let commit = |changes| Commit { conditions: vec![], changes, end_leases: vec![] };
+        // Reading, placing and writing; checking, unbinding and binding.
+        let slices = model.apply(&commit((0..CHANGES).map(bind).collect()));
+        assert_eq!(
+            (stages(slices.preparing), stages(slices.working), slices.freeing),
+            (3, 3, 0),
+            "{slices:?}"
+        );
+        // The same with new objects: the old ones are freed.
+        let slices = model.apply(&commit((0..CHANGES).map(bind).collect()));
+        assert_eq!(
+            (stages(slices.preparing), stages(slices.working), stages(slices.freeing)),
+            (3, 3, 1),
+            "{slices:?}"
+        );
+        // One that fails at its last change: checking, and giving back its room.
+        let twice = (0..CHANGES).chain([0]).map(bind).collect();
+        let slices = model.apply(&commit(twice));
+        assert_eq!((stages(slices.preparing), stages(slices.working)), (4, 1), "{slices:?}");
+        let clear = Change::ClearNamespace { namespace: Namespace::default() };
+        let slices = model.apply(&commit(vec![clear]));
+        assert_eq!(
+            (slices.preparing, stages(slices.working), stages(slices.freeing)),
+            (0, 1, 1),
+            "{slices:?}"
+        );
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -726,7 +972,7 @@ mod tests {
         #[test]
         fn commits_do_what_they_would_to_a_map(commits in proptest::collection::vec(any_commit(), 1..30)) {
             let mut model = Model::new();
-            commits.iter().for_each(|commit| model.apply(commit));
+            commits.iter().for_each(|commit| drop(model.apply(commit)));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The daemon of Plasmon: owns the arena, the catalog and the shared index, and serves clients over a Unix socket.
 //!
-//! One event loop (`server`) is the only thread that touches catalog, space and sessions. Two helpers do what takes
-//! time: `populate` claims memory from the machine, `reclaim` scans pin tables. All allocator and catalog state
-//! lies in private memory; nothing that a client writes into shared memory can corrupt it.
+//! One event loop (`server`) is the only thread that touches catalog, space and sessions. Three helpers do what takes
+//! time: `populate` claims memory from the machine, `reclaim` scans pin tables, `copy` copies bytes and lets go of
+//! large ones. All allocator and catalog state lies in private memory; nothing that a client writes into shared memory can corrupt it.
 //!
 //! Where to look: `startup` for how it begins, `server` for the loop, `request/` for what each request does,
 //! `commit` for the only mutation there is, `space` for who has which bytes, `allocator` for where they go.
@@ -26,6 +26,7 @@ mod allocator;
 mod catalog;
 mod commit;
 mod connection;
+mod copy;
 mod memory;
 mod options;
 mod populate;
@@ -34,6 +35,7 @@ mod request;
 mod server;
 mod session;
 mod size;
+mod slice;
 mod socket;
 mod space;
 mod startup;

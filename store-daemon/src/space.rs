@@ -1,15 +1,17 @@
 //! Who has which part of the arena: objects, leases, limbo, and what is free.
 
 use crate::{
-    allocator::{Allocator, Extent, GRANULE_BYTES, PAGE_BYTES},
+    allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES},
     catalog::Catalog,
+    copy::Run,
     populate::Populated,
     session::SessionId,
+    slice::Slice,
 };
 use plasmon_protocol::pins::{Moved, SessionRegion};
-use plasmon_shm::WordsMapping;
+use plasmon_shm::{Region, WordsMapping};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -49,36 +51,11 @@ pub(crate) struct Lease {
     pub(crate) session: SessionId,
     pub(crate) slot: u32,
     pub(crate) extent: Extent,
-    /// What commits have claimed and still need, by offset: objects, and pieces that are about to become some.
-    pieces: BTreeMap<u64, Extent>,
+    /// What of it no commit has claimed: objects, and pieces that are about to become some.
+    rest: FreeSpace,
+    /// Where a session writes that has no way to write the arena: a region of its own, as long as the lease.
+    pub(crate) staging: Option<Arc<Region>>,
     region: Arc<WordsMapping>,
-}
-
-impl Lease {
-    /// What no object takes up.
-    fn rest(&self) -> Vec<Extent> {
-        let mut rest = Vec::new();
-        let mut from = self.extent.offset;
-        for piece in self.pieces.values() {
-            if piece.offset > from {
-                rest.push(Extent { offset: from, len_bytes: piece.offset - from });
-            }
-            from = piece.end();
-        }
-        if from < self.extent.end() {
-            rest.push(Extent { offset: from, len_bytes: self.extent.end() - from });
-        }
-        rest
-    }
-
-    fn rest_bytes(&self) -> u64 {
-        self.rest().iter().map(|extent| extent.len_bytes).sum()
-    }
-
-    fn overlaps_a_piece(&self, extent: Extent) -> bool {
-        let before = self.pieces.range(..extent.end()).next_back();
-        before.is_some_and(|(_, piece)| piece.end() > extent.offset)
-    }
 }
 
 /// Why a part of a lease cannot become an object.
@@ -105,18 +82,27 @@ pub(crate) struct SpaceFigures {
     pub(crate) populated: u64,
 }
 
+/// Pieces of an ended lease that are freed at once. A writer that fills its leases leaves one.
+const PIECES_AT_ONCE: usize = 64;
+
 /// The arena as the daemon sees it. All of it stands in private memory.
 #[derive(Debug)]
 pub(crate) struct Space {
     capacity_bytes: u64,
     allocator: Allocator,
     pub(crate) populated: Populated,
-    objects: HashMap<u64, Object>,
+    /// By offset. A tree, as all that grows with the number of names: a hash table would now and then move everything
+    /// at once.
+    objects: BTreeMap<u64, Object>,
     /// Objects without a name that no scan has looked at yet.
     retired: Vec<u64>,
     /// Objects without a name that the last scan found pinned.
-    limbo: HashSet<u64>,
+    limbo: BTreeSet<u64>,
     limbo_bytes: u64,
+    /// Objects that a scan found unpinned, to be freed.
+    unpinned: Vec<u64>,
+    /// What is left to be freed of leases that have ended.
+    ended: Vec<FreeSpace>,
     leases: HashMap<LeaseId, Lease>,
     leases_by_offset: BTreeMap<u64, LeaseId>,
     next_lease: u64,
@@ -128,10 +114,12 @@ impl Space {
             capacity_bytes,
             allocator: Allocator::new(capacity_bytes),
             populated,
-            objects: HashMap::new(),
+            objects: BTreeMap::new(),
             retired: Vec::new(),
-            limbo: HashSet::new(),
+            limbo: BTreeSet::new(),
             limbo_bytes: 0,
+            unpinned: Vec::new(),
+            ended: Vec::new(),
             leases: HashMap::new(),
             leases_by_offset: BTreeMap::new(),
             next_lease: 1,
@@ -165,7 +153,9 @@ impl Space {
             self.with_idle_leases(len_bytes, |allocator| allocator.allocate_pages(len_bytes, mark))?;
         let id = LeaseId(self.next_lease);
         self.next_lease += 1;
-        let lease = Lease { id, session, slot, extent, pieces: BTreeMap::new(), region: Arc::clone(region) };
+        let mut rest = FreeSpace::default();
+        rest.insert(extent);
+        let lease = Lease { id, session, slot, extent, rest, staging: None, region: Arc::clone(region) };
         lease.state()?.grant();
         self.leases.insert(id, lease);
         self.leases_by_offset.insert(extent.offset, id);
@@ -183,8 +173,10 @@ impl Space {
         if len_bytes <= lease.extent.len_bytes {
             return Some(lease.extent);
         }
-        lease.extent = self.allocator.extend(lease.extent, len_bytes)?;
-        Some(lease.extent)
+        let longer = self.allocator.extend(lease.extent, len_bytes)?;
+        lease.rest.insert(Extent::between(lease.extent.end(), longer.end()));
+        lease.extent = longer;
+        Some(longer)
     }
 
     /// Claims `len_bytes` at `offset` of a lease for an object, and returns the object's extent. From here on the
@@ -196,7 +188,8 @@ impl Space {
         offset: u64,
         len_bytes: u64,
     ) -> Result<Extent, PieceError> {
-        let lease = self.lease_of(session, id).ok_or(PieceError::Unknown)?;
+        let known = self.leases.get_mut(&id).filter(|lease| lease.session == session);
+        let lease = known.ok_or(PieceError::Unknown)?;
         let outside = PieceError::Outside { lease: lease.extent };
         if !offset.is_multiple_of(GRANULE_BYTES) {
             return Err(PieceError::Misaligned);
@@ -207,20 +200,25 @@ impl Space {
         if offset < lease.extent.offset || end > lease.extent.end() {
             return Err(outside);
         }
-        if lease.overlaps_a_piece(extent) {
+        if lease.rest.range_at(offset).is_none_or(|range| range.end() < end) {
             return Err(PieceError::Overlapping);
         }
-        if let Some(lease) = self.leases.get_mut(&id) {
-            lease.pieces.insert(extent.offset, extent);
-        }
+        lease.rest.take(offset, end);
         Ok(extent)
+    }
+
+    /// Where the bytes of a claimed piece are, if not in the arena yet.
+    pub(crate) fn staged(&self, id: LeaseId, piece: Extent) -> Option<Run> {
+        let lease = self.leases.get(&id)?;
+        let from = Arc::clone(lease.staging.as_ref()?);
+        Some(Run { from, offset: piece.offset - lease.extent.offset, to: piece })
     }
 
     /// Gives back a piece of a lease: to the lease while it lasts, for the writer may still map these pages; else it
     /// is free.
     pub(crate) fn unclaim(&mut self, piece: Extent) {
         match self.lease_around(piece.offset) {
-            Some(lease) => drop(lease.pieces.remove(&piece.offset)),
+            Some(lease) => drop(lease.rest.insert(piece)),
             None => self.release(piece),
         }
     }
@@ -270,15 +268,43 @@ impl Space {
         !self.limbo.is_empty()
     }
 
-    /// Frees what a scan found unpinned.
-    pub(crate) fn reclaim(&mut self, unpinned: &[u64]) {
-        for offset in unpinned {
-            let Some(object) = self.objects.remove(offset) else { continue };
-            if self.limbo.remove(offset) {
-                self.limbo_bytes -= object.extent.len_bytes;
-            }
-            self.unclaim(object.extent);
+    /// A scan found these objects unpinned: [`free_backlog`](Self::free_backlog) frees them.
+    pub(crate) fn reclaim(&mut self, unpinned: Vec<u64>) {
+        match self.unpinned.is_empty() {
+            true => self.unpinned = unpinned,
+            false => self.unpinned.extend(unpinned),
         }
+    }
+
+    /// Whether something is free in all but name.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.unpinned.is_empty() || !self.ended.is_empty()
+    }
+
+    /// Frees what is to be freed, for as long as `slice` lasts. Returns whether all of it is free.
+    pub(crate) fn free_backlog(&mut self, slice: &mut Slice) -> bool {
+        while slice.spend() {
+            if let Some(offset) = self.unpinned.pop() {
+                self.free_object(offset);
+            } else if let Some(rest) = self.ended.last_mut() {
+                match rest.take_first() {
+                    Some(extent) => self.release(extent),
+                    None => drop(self.ended.pop()),
+                }
+            } else {
+                self.unpinned = Vec::new();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn free_object(&mut self, offset: u64) {
+        let Some(object) = self.objects.remove(&offset) else { return };
+        if self.limbo.remove(&offset) {
+            self.limbo_bytes -= object.extent.len_bytes;
+        }
+        self.unclaim(object.extent);
     }
 
     /// Puts what a scan found pinned into limbo. Offsets that are no nameless object of ours are ignored.
@@ -295,15 +321,15 @@ impl Space {
         let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.extent.len_bytes > len_bytes) else {
             return;
         };
-        let end = lease.extent.offset + len_bytes;
-        let tail = lease.rest().into_iter().filter(|rest| rest.end() > end).map(|rest| {
-            let offset = rest.offset.max(end);
-            Extent { offset, len_bytes: rest.end() - offset }
-        });
-        let tail: Vec<Extent> = tail.collect();
+        let tail = Extent::between(lease.extent.offset + len_bytes, lease.extent.end());
         lease.extent.len_bytes = len_bytes;
-        lease.pieces.retain(|&offset, _| offset < end);
-        tail.into_iter().for_each(|extent| self.release(extent));
+        let mut free = FreeSpace::default();
+        while let Some(range) = lease.rest.first_overlap(tail) {
+            let range = Extent::between(range.offset.max(tail.offset), range.end());
+            lease.rest.take(range.offset, range.end());
+            free.insert(range);
+        }
+        self.release_all(free);
     }
 
     /// Ends a lease: what no commit has claimed of it is free.
@@ -313,8 +339,17 @@ impl Space {
                 state.revoke();
             }
             self.leases_by_offset.remove(&lease.extent.offset);
-            lease.rest().into_iter().for_each(|extent| self.release(extent));
+            self.release_all(lease.rest);
         }
+    }
+
+    /// Gives back what is left of a lease, at once if it is not too many pieces.
+    fn release_all(&mut self, mut rest: FreeSpace) {
+        for _ in 0..PIECES_AT_ONCE {
+            let Some(extent) = rest.take_first() else { return };
+            self.release(extent);
+        }
+        self.ended.push(rest);
     }
 
     /// The leases of one session.
@@ -337,7 +372,7 @@ impl Space {
     pub(crate) fn figures(&self) -> SpaceFigures {
         let (mut leased, mut idle) = (0, 0);
         for lease in self.leases.values() {
-            let rest = lease.rest_bytes();
+            let rest = lease.rest.total_bytes();
             if lease.state().is_some_and(|state| state.is_idle()) { idle += rest } else { leased += rest }
         }
         let used = self.allocator.used_bytes() - idle;

@@ -2,6 +2,7 @@
 
 use crate::{
     catalog::Catalog,
+    copy::{self, Copies},
     memory::{self, Headroom},
     options::{Arena, Options, Reserve},
     populate::{Demands, Populated, Populator, Progress},
@@ -211,6 +212,12 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         }
     })?;
 
+    let (copies_tell, copies) = mpsc::channel();
+    let (tell, copied_into) = (notifier.clone(), Arc::clone(&arena));
+    let copy = spawn("plasmon-copy", move || {
+        copy::run(&copied_into, &copies, |copied| tell.tell(Event::Copied(copied)));
+    })?;
+
     if host == Host::Process && !options.debuggable {
         plasmon_shm::set_not_dumpable()?;
     }
@@ -231,11 +238,12 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         space: Space::new(asked_bytes, populated),
         scan_jobs,
         demands: Demands(demands_tell),
+        copies: Copies(copies_tell),
         listener,
         signals,
         wake: Arc::clone(&notifier.wake),
         events,
-        helpers: vec![populate, scan],
+        helpers: vec![populate, scan, copy],
         options,
     };
     let server = Server::new(parts)

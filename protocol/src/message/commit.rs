@@ -1,6 +1,6 @@
 use super::{choice, message, part};
 use crate::{
-    codec::BoundedList,
+    codec::{BoundedList, Codec, DecodeError, ListReader, Reader},
     limits,
     name::{Name, Namespace},
     object::Header,
@@ -23,6 +23,58 @@ message! {
         /// Leases that end with this commit, whether it succeeds or not: the client has unmapped them. What the
         /// changes do not name of them is free again.
         end_leases: Vec<u64>,
+    }
+}
+
+impl Commit {
+    /// Begins to read a body piece by piece: first its conditions, then its [changes](Self::changes), then the
+    /// [leases that end](Self::end_leases).
+    ///
+    /// # Errors
+    /// [`DecodeError`], which names the field.
+    pub fn conditions(body: Bytes) -> Result<ListReader<Condition>, DecodeError> {
+        let mut reader = Reader::new(body);
+        reader.enter("conditions");
+        ListReader::begin(reader)
+    }
+
+    /// The changes, behind all conditions.
+    ///
+    /// # Errors
+    /// [`DecodeError`], which names the field.
+    pub fn changes(conditions: ListReader<Condition>) -> Result<ListReader<Change>, DecodeError> {
+        let mut reader = conditions.rest();
+        reader.enter("changes");
+        ListReader::begin(reader)
+    }
+
+    /// The leases that end, behind all changes; nothing may follow.
+    ///
+    /// # Errors
+    /// [`DecodeError`], which names the field.
+    pub fn end_leases(changes: ListReader<Change>) -> Result<Vec<u64>, DecodeError> {
+        let mut reader = changes.rest();
+        reader.enter("end_leases");
+        let leases = Vec::decode(&mut reader)?;
+        reader.finish()?;
+        Ok(leases)
+    }
+}
+
+message! {
+    /// A [`Commit`] that is too long for a frame: its body stands in a lease of the session.
+    ///
+    /// Request 36, since protocol 1. The store copies the body before it looks at it, so changing it later changes
+    /// nothing; from there everything is as with a [`Commit`], whose `end_leases` may name this lease too. The store
+    /// works on one such body at a time, others wait. Answered by [`Committed`], or by the failures of [`Commit`];
+    /// after `Malformed`, `BadLease` for this lease or `TooLarge` for this body the leases have not ended.
+    LongCommit = 36 answered by Committed {
+        /// The lease.
+        lease: u64,
+        /// Where the body begins: an offset in the arena, in bytes, a multiple of 64 inside the lease.
+        offset: u64,
+        /// Length of the body in bytes: 1 to [`limits::COMMIT_BYTES_MAX`].
+        len_bytes: u64,
     }
 }
 

@@ -13,7 +13,7 @@ mod listing;
 mod lookup;
 mod operator;
 
-pub use commit::{Bind, Change, Commit, Committed, Condition, Expect, Payload};
+pub use commit::{Bind, Change, Commit, Committed, Condition, Expect, LongCommit, Payload};
 pub use failure::{Failed, Failure, Holder, NoRoom};
 pub use handshake::{Attached, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};
@@ -148,17 +148,18 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
-/// Any request, as the daemon reads it.
+/// Requests as the daemon reads them.
 macro_rules! requests {
     ($($name:ident)*) => {
-        /// A request of any kind, as the daemon reads it from a frame.
+        /// A request as the daemon reads it from a frame: any but [`Commit`], which it reads change by change.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each variant is the message of the same name")]
         #[non_exhaustive]
         pub enum AnyRequest { $( $name($name), )* }
 
         impl AnyRequest {
-            /// Reads the body of a frame whose header says `kind`. `None` for a number this version does not know.
+            /// Reads the body of a frame whose header says `kind`. `None` for a [`Commit`], and for a number that this
+            /// version does not know.
             ///
             /// # Errors
             /// [`DecodeError`], which names the field.
@@ -178,8 +179,8 @@ macro_rules! requests {
     };
 }
 requests! {
-    Hello Goodbye Commit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces Describe
-    ReadStats ListPins Kick
+    Hello Goodbye LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
+    Describe ReadStats ListPins Kick
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ const NUMBERS: &[(u16, &str, Way)] = &[
     (33, "PinsPage", Reply),
     (34, "Kick", Request(&[35])),
     (35, "Kicked", Reply),
+    (36, "LongCommit", Request(&[9])),
 ];
 
 #[test]
@@ -80,8 +81,8 @@ fn every_message_has_its_number_and_its_direction() {
     }
     let mut in_code = in_code! {
         requests {
-            Hello Commit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces Describe
-            ReadStats ListPins Kick
+            Hello Commit LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
+            Describe ReadStats ListPins Kick
         }
         requests without a reply { Goodbye }
         replies {
@@ -100,7 +101,9 @@ fn every_message_has_its_number_and_its_direction() {
     }
     for kind in 0..=u16::MAX {
         let listed = NUMBERS.iter().any(|&(number, _, way)| number == kind && matches!(way, Request(_)));
-        assert_eq!(AnyRequest::parse(kind, Bytes::new()).is_some(), listed, "request {kind}");
+        // A commit is read change by change.
+        let whole = listed && kind != Commit::KIND;
+        assert_eq!(AnyRequest::parse(kind, Bytes::new()).is_some(), whole, "request {kind}");
     }
 }
 
@@ -216,6 +219,32 @@ fn a_byte_after_the_last_field_is_refused() {
         let longer = [&sample.body()[..], &[0]].concat();
         let error = (sample.parse)(longer.into()).unwrap_err();
         assert_eq!(error.problem, Problem::Trailing { bytes: 1 }, "{}", sample.file);
+    }
+}
+
+/// Read piece by piece or at once, a commit is the same, and the same bytes are refused.
+#[test]
+fn a_commit_read_piece_by_piece_is_the_commit() {
+    fn pieces(body: Bytes) -> Result<Commit, DecodeError> {
+        let mut reading = Commit::conditions(body)?;
+        let mut conditions = Vec::new();
+        while let Some(condition) = reading.read()? {
+            conditions.push(condition);
+        }
+        let mut reading = Commit::changes(reading)?;
+        let mut changes = Vec::new();
+        while let Some(change) = reading.read()? {
+            changes.push(change);
+        }
+        Ok(Commit { conditions, changes, end_leases: Commit::end_leases(reading)? })
+    }
+    for sample in samples().iter().filter(|sample| sample.file.starts_with("Commit.")) {
+        let body = Bytes::from(sample.body().to_vec());
+        for len in 0..=body.len() {
+            assert_eq!(pieces(body.slice(..len)), Commit::parse(body.slice(..len)), "{}, {len}", sample.file);
+        }
+        let longer = Bytes::from([&body[..], &[0]].concat());
+        assert_eq!(pieces(longer.clone()), Commit::parse(longer), "{}", sample.file);
     }
 }
 
@@ -368,6 +397,7 @@ fn samples() -> Vec<Sample> {
         change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
         change("Commit.ClearNamespace", Change::ClearNamespace { namespace: namespace() }),
         change("Commit.RegisterNamespace", Change::RegisterNamespace { namespace: namespace() }),
+        Sample::of("LongCommit", LongCommit { lease: 3, offset: 4_096, len_bytes: 100_000_000 }),
         Sample::of("Committed", Committed { version: 42, unbound: 2, unbound_bytes: 1 << 33 }),
         Sample::of("Reserve", Reserve { len_bytes: 1 << 32 }),
         Sample::of(

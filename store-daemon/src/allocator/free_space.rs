@@ -42,7 +42,7 @@ impl Wanted {
 
 /// Free ranges by offset and by length. Ranges that touch become one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FreeSpace {
+pub(crate) struct FreeSpace {
     /// Offset to length.
     by_offset: BTreeMap<u64, u64>,
     /// The same ranges as (length, offset).
@@ -72,7 +72,7 @@ impl FreeSpace {
     }
 
     /// Adds `extent`, none of which is in the space, and returns the range that it became part of.
-    pub(super) fn insert(&mut self, extent: Extent) -> Extent {
+    pub(crate) fn insert(&mut self, extent: Extent) -> Extent {
         let before = self.range_that_ends_at(extent.offset);
         let after = self.range_at(extent.end());
         for neighbour in [before, after].into_iter().flatten() {
@@ -88,7 +88,7 @@ impl FreeSpace {
 
     /// Takes out what is free from `offset` on, up to `end` or to the end of the range that holds `offset`,
     /// whichever comes first, and returns where that is. `None` if the byte at `offset` is not free.
-    pub(super) fn take(&mut self, offset: u64, end: u64) -> Option<u64> {
+    pub(crate) fn take(&mut self, offset: u64, end: u64) -> Option<u64> {
         let range = self.range_at(offset)?;
         let end = end.min(range.end());
         self.remove_range(range);
@@ -98,7 +98,7 @@ impl FreeSpace {
     }
 
     /// The range that holds the byte at `offset`.
-    pub(super) fn range_at(&self, offset: u64) -> Option<Extent> {
+    pub(crate) fn range_at(&self, offset: u64) -> Option<Extent> {
         let (&start, &len_bytes) = self.by_offset.range(..=offset).next_back()?;
         let range = Extent { offset: start, len_bytes };
         range.contains(offset).then_some(range)
@@ -110,11 +110,19 @@ impl FreeSpace {
     }
 
     /// The lowest range that has a byte in common with `extent`.
-    pub(super) fn first_overlap(&self, extent: Extent) -> Option<Extent> {
+    pub(crate) fn first_overlap(&self, extent: Extent) -> Option<Extent> {
         self.range_at(extent.offset).or_else(|| {
             let mut later = self.by_offset.range(extent.offset..extent.end());
             later.next().map(|(&offset, &len_bytes)| Extent { offset, len_bytes })
         })
+    }
+
+    /// Takes out the lowest range.
+    pub(crate) fn take_first(&mut self) -> Option<Extent> {
+        let (&offset, &len_bytes) = self.by_offset.first_key_value()?;
+        let range = Extent { offset, len_bytes };
+        self.remove_range(range);
+        Some(range)
     }
 
     /// All ranges, the lowest first.
@@ -139,7 +147,7 @@ impl FreeSpace {
     }
 
     /// All ranges together.
-    pub(super) fn total_bytes(&self) -> u64 {
+    pub(crate) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 

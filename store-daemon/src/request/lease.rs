@@ -2,7 +2,7 @@
 
 use crate::{
     commit::ReplyTo,
-    server::{Parked, Server},
+    server::{AfterScan, Parked, Server},
     session::SessionId,
     space::LeaseId,
 };
@@ -17,7 +17,8 @@ impl Server {
         match self.lease(session, reserve.len_bytes) {
             Ok(Some(lease)) => self.grant_lease(reply_to, session, lease, None),
             Ok(None) if !scanned && self.scan_may_help() => {
-                self.park_for_scan(Parked { reply_to, session, request: AnyRequest::Reserve(reserve) });
+                let request = AnyRequest::Reserve(reserve);
+                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request }));
             }
             Ok(None) => {
                 let failure = self.store_full(reserve.len_bytes, false);
@@ -46,7 +47,8 @@ impl Server {
         match self.lease(session, len_bytes) {
             Ok(Some(other)) => self.grant_lease(reply_to, session, other, None),
             Ok(None) if !scanned && self.scan_may_help() => {
-                self.park_for_scan(Parked { reply_to, session, request: AnyRequest::ExtendLease(extend) });
+                let request = AnyRequest::ExtendLease(extend);
+                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request }));
             }
             Ok(None) => {
                 let failure = self.store_full(len_bytes, false);

@@ -6,7 +6,7 @@ mod listing;
 mod lookup;
 mod operator;
 
-use crate::server::{Parked, Server};
+use crate::server::{AfterScan, Parked, Server};
 use plasmon_protocol::message::{AnyRequest, Failure, Holder, NoRoom};
 
 impl Server {
@@ -14,15 +14,11 @@ impl Server {
     pub(crate) fn on_request(&mut self, parked: Parked, scanned: bool) {
         let Parked { reply_to, session, request } = parked;
         if !self.connections.contains_key(&reply_to.connection) {
-            // It has closed while the request was parked. What the client has let go of is free all the same.
-            if let AnyRequest::Commit(commit) = request {
-                self.end_leases(session, &commit.end_leases);
-            }
-            return;
+            return; // it has closed while the request was parked
         }
         tracing::trace!(session = session.0, request = request.name(), "request");
         match request {
-            AnyRequest::Commit(commit) => self.begin_commit(reply_to, session, commit, scanned),
+            AnyRequest::LongCommit(long) => self.begin_long_commit(reply_to, session, &long),
             AnyRequest::Reserve(reserve) => self.reserve(reply_to, session, reserve, scanned),
             AnyRequest::ExtendLease(extend) => self.extend_lease(reply_to, session, extend, scanned),
             AnyRequest::EndLease(end) => self.end_lease(reply_to, session, &end),
@@ -40,7 +36,7 @@ impl Server {
             AnyRequest::ReadStats(_) if scanned => self.stats(reply_to),
             AnyRequest::ListPins(list) if scanned => self.list_pins(reply_to, &list),
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {
-                self.park_for_scan(Parked { reply_to, session, request });
+                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request }));
             }
             AnyRequest::Hello(_) => {
                 let reason = "Hello is the first message on a connection, and only that".to_owned();

@@ -1,48 +1,131 @@
 //! Commits on their way, and the requests that wait for a name.
 
-use super::{Grant, Parked, SLICE, Server, Waiter};
-use crate::commit::{CommitJob, NoPlace, NotPlaced, ReplyTo, Slice, Workbench, Writer};
+use super::{AfterScan, Grant, Parked, Server, Waiter};
+use crate::allocator::Extent;
+use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
+use crate::copy::{Copied, Job, Run};
 use crate::session::SessionId;
+use crate::slice::Slice;
 use crate::space::LeaseId;
+use bytes::Bytes;
 use plasmon_protocol::id::NameId;
-use plasmon_protocol::message::{AnyRequest, Bound, Commit, Committed, Failure};
+use plasmon_protocol::limits::COMMIT_BYTES_MAX;
+use plasmon_protocol::message::{Bound, Failure, LongCommit};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
+/// All commits that are on their way, but those that wait for a scan or for pages.
+#[derive(Default)]
+pub(super) struct Commits {
+    /// Those that are read, take their room or give it back: they take turns slice by slice, so that a small one does
+    /// not wait behind a large one.
+    preparing: VecDeque<Box<CommitJob>>,
+    /// Those that have their room: they happen one after the other.
+    queue: VecDeque<Box<CommitJob>>,
+    /// Those whose objects are being copied into the arena, by ticket.
+    copying: HashMap<u64, Box<CommitJob>>,
+    /// Those whose body stands in a lease. One at a time is in private memory, so that a few clients cannot fill it.
+    long: VecDeque<LongBody>,
+    /// The one whose body is being copied.
+    copying_long: Option<LongBody>,
+    long_is_on_its_way: bool,
+}
+
+/// A commit whose body stands in a lease.
+struct LongBody {
+    reply_to: ReplyTo,
+    session: SessionId,
+    /// Claimed, so that nobody else writes there until it is copied.
+    piece: Extent,
+    run: Run,
+}
+
+impl Commits {
+    /// Whether there is something to be done now.
+    pub(super) fn are_due(&self) -> bool {
+        !self.preparing.is_empty() || !self.queue.is_empty()
+    }
+}
+
 impl Server {
-    /// Begins a commit; `scanned` says that everything reclaimable has just been reclaimed for it.
-    pub(crate) fn begin_commit(
-        &mut self,
-        reply_to: ReplyTo,
-        session_id: SessionId,
-        commit: Commit,
-        scanned: bool,
-    ) {
-        let Some(session) = self.sessions.get(session_id) else { return };
-        let writer = Writer { session: session_id, pid: session.pid, uid: session.uid };
-        match CommitJob::place(reply_to, writer, commit, &mut self.space) {
-            Ok(job) => {
-                let missing = job.placed().flat_map(|extent| self.space.populated.missing(extent)).collect();
-                self.when_populated(Grant::Commit(job), missing);
+    /// Begins a commit, whose body nobody else can write.
+    pub(crate) fn begin_commit(&mut self, reply_to: ReplyTo, session: SessionId, body: Bytes) {
+        self.commits.preparing.extend(self.new_commit(reply_to, session, body));
+    }
+
+    fn new_commit(&self, reply_to: ReplyTo, id: SessionId, body: Bytes) -> Option<Box<CommitJob>> {
+        let session = self.sessions.get(id)?;
+        let writer = Writer { session: id, pid: session.pid, uid: session.uid };
+        Some(Box::new(CommitJob::new(reply_to, writer, body)))
+    }
+
+    /// Begins a commit whose body stands in a lease.
+    pub(crate) fn begin_long_commit(&mut self, reply_to: ReplyTo, session: SessionId, long: &LongCommit) {
+        let LongCommit { lease, offset, len_bytes } = *long;
+        if len_bytes > COMMIT_BYTES_MAX {
+            let (what, limit_bytes) = ("a commit (make it in parts)".to_owned(), COMMIT_BYTES_MAX);
+            return self.fail(reply_to, Failure::TooLarge { what, found_bytes: len_bytes, limit_bytes });
+        }
+        let piece = match self.space.claim_piece(session, LeaseId(lease), offset, len_bytes) {
+            Ok(piece) => piece,
+            Err(error) => {
+                return self.fail(reply_to, Failure::BadLease { lease, reason: error.to_string() });
             }
-            Err(not_placed) => {
-                let NotPlaced { commit, problem } = *not_placed;
-                match problem {
-                    NoPlace::NoRoom { .. } if !scanned && self.scan_may_help() => {
-                        let request = AnyRequest::Commit(commit);
-                        self.park_for_scan(Parked { reply_to, session: session_id, request });
+        };
+        let in_arena = || Run { from: Arc::clone(&self.arena), offset, to: piece };
+        let mut run = self.space.staged(LeaseId(lease), piece).unwrap_or_else(in_arena);
+        run.to.len_bytes = len_bytes; // and not what the piece is rounded up by
+        self.commits.long.push_back(LongBody { reply_to, session, piece, run });
+        self.next_long_commit();
+    }
+
+    fn next_long_commit(&mut self) {
+        if self.commits.long_is_on_its_way {
+            return;
+        }
+        let Some(body) = self.commits.long.pop_front() else { return };
+        self.copies.ask(Job::Body(body.run.clone()));
+        self.commits.copying_long = Some(body);
+        self.commits.long_is_on_its_way = true;
+    }
+
+    pub(super) fn on_copied(&mut self, copied: Copied) {
+        match copied {
+            Copied::Objects { ticket, done } => {
+                let Some(mut job) = self.commits.copying.remove(&ticket) else { return };
+                if let Err(reason) = done {
+                    job.fail(Failure::Internal { reason });
+                }
+                self.commits.preparing.push_back(job);
+            }
+            Copied::Body(body) => {
+                let Some(LongBody { reply_to, session, piece, .. }) = self.commits.copying_long.take() else {
+                    return;
+                };
+                self.space.unclaim(piece);
+                let job = match body {
+                    Ok(body) => self.new_commit(reply_to, session, body),
+                    Err(reason) => {
+                        self.fail(reply_to, Failure::Internal { reason });
+                        None
                     }
-                    problem => {
-                        self.end_leases(session_id, &commit.end_leases);
-                        let failure = match problem {
-                            NoPlace::NoRoom { len_bytes } => self.store_full(len_bytes, false),
-                            NoPlace::Failure(failure) => failure,
-                        };
-                        self.fail(reply_to, failure);
+                };
+                match job {
+                    Some(mut job) => {
+                        job.is_long = true;
+                        self.commits.preparing.push_back(job);
                     }
+                    None => self.end_long_commit(),
                 }
             }
         }
+    }
+
+    fn end_long_commit(&mut self) {
+        self.commits.long_is_on_its_way = false;
+        self.next_long_commit();
     }
 
     pub(crate) fn end_leases(&mut self, session: SessionId, leases: &[u64]) {
@@ -53,51 +136,114 @@ impl Server {
         }
     }
 
-    pub(super) fn work_off_commits(&mut self) {
-        let until = Instant::now() + SLICE;
-        while let Some(mut job) = self.commits.pop_front() {
-            let mut bench = Workbench {
-                catalog: &mut self.catalog,
-                space: &mut self.space,
-                arena: &self.arena,
-                last_version: &mut self.last_version,
-            };
-            match job.work(&mut bench, until) {
-                Slice::More => {
-                    self.commits.push_front(job);
-                    return;
-                }
-                Slice::Done(result) => self.finish_commit(&job, result),
+    /// Reads commits and takes their room, for a slice.
+    pub(super) fn prepare_commits(&mut self) {
+        let mut slice = Slice::begin();
+        while let Some(mut job) = self.commits.preparing.pop_front() {
+            if !self.connections.contains_key(&job.reply_to.connection) {
+                job.fail(Failure::UnknownSession {}); // nobody will hear it
             }
-            if Instant::now() >= until {
+            let (mut bench, commits) = self.workbench();
+            match job.prepare(&mut bench, &mut slice) {
+                Prepared::More => return commits.preparing.push_back(job),
+                Prepared::Ready => commits.queue.push_back(job),
+                Prepared::Placed { missing } => self.when_populated(Grant::Commit(job), missing),
+                Prepared::NoRoom { .. } if !job.scanned && self.scan_may_help() => {
+                    job.scanned = true;
+                    self.park_for_scan(AfterScan::Commit(job));
+                }
+                Prepared::NoRoom { len_bytes } => self.abandon_commit(job, self.store_full(len_bytes, false)),
+                Prepared::Failed(failure) => self.finish_commit(job, Err(failure)),
+            }
+            if !slice.spend() {
                 return;
             }
         }
     }
 
-    pub(super) fn finish_commit(&mut self, job: &CommitJob, result: Result<Committed, Failure>) {
-        self.end_leases(job.writer.session, &job.commit.end_leases);
-        match result {
-            Ok(committed) => {
-                self.counters.commits += 1;
-                tracing::trace!(version = committed.version, pid = job.writer.pid, "committed");
-                if !self.waits.is_empty() {
-                    for id in job.bound_ids() {
-                        self.answer_waits(&id, committed.version);
+    /// Goes on with a commit that waited for a scan.
+    pub(super) fn resume_commit(&mut self, job: Box<CommitJob>) {
+        self.commits.preparing.push_back(job);
+    }
+
+    /// Has a commit give back its room, slice by slice, and then answers why.
+    pub(super) fn abandon_commit(&mut self, mut job: Box<CommitJob>, failure: Failure) {
+        job.fail(failure);
+        self.commits.preparing.push_back(job);
+    }
+
+    /// A commit has its room, and the pages of it are there.
+    pub(super) fn write_commit(&mut self, mut job: Box<CommitJob>) {
+        let runs = job.take_runs();
+        if runs.is_empty() {
+            return self.commits.preparing.push_back(job);
+        }
+        let ticket = self.next_ticket();
+        self.commits.copying.insert(ticket, job);
+        self.copies.ask(Job::Objects { ticket, runs });
+    }
+
+    /// Works off the commits that have their room, for a slice.
+    pub(super) fn work_off_commits(&mut self) {
+        let mut slice = Slice::begin();
+        while let Some(mut job) = self.commits.queue.pop_front() {
+            let (mut bench, commits) = self.workbench();
+            match job.work(&mut bench, &mut slice) {
+                Worked::More => return commits.queue.push_front(job),
+                Worked::Failed(failure) => self.abandon_commit(job, failure),
+                Worked::Done => {
+                    let version = job.version();
+                    if !self.waits.is_empty()
+                        && !job.announce(&mut slice, |id| self.answer_waits(id, version))
+                    {
+                        return self.commits.queue.push_front(job);
                     }
+                    self.finish_commit(job, Ok(()));
                 }
-                self.reply(job.reply_to, &committed);
             }
-            Err(failure) => self.fail(job.reply_to, failure),
+            if !slice.spend() {
+                return;
+            }
         }
-        for parked in std::mem::take(&mut self.deferred) {
-            self.on_request(parked, false);
+    }
+
+    fn finish_commit(&mut self, job: Box<CommitJob>, result: Result<(), Failure>) {
+        self.end_leases(job.writer.session, &job.end_leases);
+        match result {
+            Ok(()) => {
+                self.counters.commits += 1;
+                tracing::trace!(version = job.version(), pid = job.writer.pid, "committed");
+                self.reply(job.reply_to, &job.committed());
+                for parked in std::mem::take(&mut self.deferred) {
+                    self.on_request(parked, false);
+                }
+            }
+            Err(failure) => {
+                self.counters.refused += u64::from(matches!(failure, Failure::Malformed { .. }));
+                self.fail(job.reply_to, failure);
+            }
         }
+        if job.is_long {
+            self.end_long_commit();
+        }
+        if job.is_large() {
+            self.copies.ask(Job::LetGo(job));
+        }
+    }
+
+    fn workbench(&mut self) -> (Workbench<'_>, &mut Commits) {
+        let bench = Workbench {
+            catalog: &mut self.catalog,
+            space: &mut self.space,
+            arena: &self.arena,
+            last_version: &mut self.last_version,
+        };
+        (bench, &mut self.commits)
     }
 
     /// Whether a commit is half visible, so that what reads more than one name must wait for it.
     pub(crate) fn is_mid_commit(&self) -> bool {
-        self.commits.front().is_some_and(|job| job.is_half_visible())
+        self.commits.queue.front().is_some_and(|job| job.is_half_visible())
     }
 
     /// Answers `parked` once the commit that is half visible is done.

@@ -6,7 +6,7 @@ use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use plasmon_protocol::message::{self, AnyRequest, Failed, Failure, Message};
+use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, Message};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -160,6 +160,9 @@ impl Server {
             self.counters.refused += 1;
             return self
                 .fail(reply_to, Failure::VersionMismatch { client: version, store: message::VERSION });
+        }
+        if let (Role::Requests(session), Commit::KIND) = (role, header.kind) {
+            return self.begin_commit(reply_to, session, body);
         }
         match (role, AnyRequest::parse(header.kind, body)) {
             (Role::New, Some(Ok(AnyRequest::Hello(hello)))) => self.on_hello(reply_to, &hello),

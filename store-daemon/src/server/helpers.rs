@@ -1,10 +1,11 @@
 //! What the helper threads report: pages that are there, and pins that a scan found.
 
-use super::{Event, Grant, Parked, Server};
+use super::{AfterScan, Event, Grant, Parked, Server};
 use crate::commit::ReplyTo;
 use crate::populate::Progress;
 use crate::reclaim::{Report, ScanDone, ScanJob};
 use crate::session::SessionId;
+use crate::slice::Slice;
 use crate::space::LeaseId;
 use plasmon_protocol::message::{AnyRequest, Failure, Granted};
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ impl Server {
                 Event::Populate(Progress::Met(ticket)) => self.on_populated(ticket, true),
                 Event::Populate(Progress::Short(ticket)) => self.on_populated(ticket, false),
                 Event::Scanned(done) => self.on_scanned(done),
+                Event::Copied(copied) => self.on_copied(copied),
                 Event::Stop => self.stopping = true,
             }
         }
@@ -31,8 +33,7 @@ impl Server {
             self.give(grant);
             return;
         }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = self.next_ticket();
         self.grants.insert(ticket, grant);
         self.demands.ask(ticket, missing);
     }
@@ -53,19 +54,16 @@ impl Server {
                 let failure = self.store_full(len_bytes, true);
                 self.fail(reply_to, failure);
             }
-            Grant::Commit(mut job) => {
-                let len_bytes = job.placed().map(|extent| extent.len_bytes).sum();
-                job.abandon(&mut self.space);
-                self.end_leases(job.writer.session, &job.commit.end_leases);
-                let failure = self.store_full(len_bytes, true);
-                self.fail(job.reply_to, failure);
+            Grant::Commit(job) => {
+                let failure = self.store_full(job.inline_bytes(), true);
+                self.abandon_commit(job, failure);
             }
         }
     }
 
     pub(super) fn give(&mut self, grant: Grant) {
         match grant {
-            Grant::Commit(job) => self.commits.push_back(job),
+            Grant::Commit(job) => self.write_commit(job),
             // The session may have ended while the pages were made.
             Grant::Lease { reply_to, session, lease, grown_from } => {
                 match self.space.lease_of(session, lease) {
@@ -99,8 +97,8 @@ impl Server {
         self.when_populated(Grant::Lease { reply_to, session, lease, grown_from }, missing);
     }
 
-    /// Parks a request until a scan that begins from now on is done.
-    pub(crate) fn park_for_scan(&mut self, parked: Parked) {
+    /// Parks something until a scan that begins from now on is done.
+    pub(crate) fn park_for_scan(&mut self, parked: AfterScan) {
         if self.scans.busy {
             self.scans.next.push(parked);
         } else {
@@ -117,7 +115,7 @@ impl Server {
         for &session in &ended {
             self.end_session(session);
         }
-        !ended.is_empty() || self.scans.busy || self.space.has_candidates()
+        !ended.is_empty() || self.scans.busy || self.space.has_candidates() || self.space.has_backlog()
     }
 
     pub(super) fn start_scan(&mut self, report: Report) {
@@ -131,12 +129,26 @@ impl Server {
         self.scans.last = Instant::now();
     }
 
-    pub(super) fn on_scanned(&mut self, done: ScanDone) {
-        self.scans.busy = false;
-        self.space.reclaim(&done.unpinned);
+    pub(super) fn on_scanned(&mut self, mut done: ScanDone) {
+        self.space.reclaim(std::mem::take(&mut done.unpinned));
         for &offset in done.pinned.keys() {
             self.space.hold(offset);
         }
+        self.scans.ending = Some(done);
+    }
+
+    /// Frees what is to be freed, for a slice. With the last of it the scan that found it is done.
+    pub(super) fn free_backlog(&mut self) {
+        if (self.space.has_backlog() || self.scans.ending.is_some())
+            && self.space.free_backlog(&mut Slice::begin())
+            && let Some(done) = self.scans.ending.take()
+        {
+            self.end_scan(done);
+        }
+    }
+
+    fn end_scan(&mut self, done: ScanDone) {
+        self.scans.busy = false;
         for &(id, pins) in &done.pins {
             let leaves_after = self.sessions.get(id).and_then(|session| session.leaves_after_scan);
             if pins == 0 && leaves_after.is_some_and(|scans| scans < self.scans.started) {
@@ -153,7 +165,10 @@ impl Server {
             self.start_scan(if everything { Report::Everything } else { Report::Candidates });
         }
         for parked in answered {
-            self.on_request(parked, true);
+            match parked {
+                AfterScan::Request(parked) => self.on_request(parked, true),
+                AfterScan::Commit(job) => self.resume_commit(job),
+            }
         }
     }
 
@@ -188,9 +203,11 @@ impl Server {
 }
 
 /// What a parked request needs to be answered.
-fn report_for(parked: &Parked) -> Report {
-    match parked.request {
-        AnyRequest::ReadStats(_) | AnyRequest::ListPins(_) => Report::Everything,
+fn report_for(parked: &AfterScan) -> Report {
+    match parked {
+        AfterScan::Request(Parked {
+            request: AnyRequest::ReadStats(_) | AnyRequest::ListPins(_), ..
+        }) => Report::Everything,
         _ => Report::Candidates,
     }
 }

@@ -8,10 +8,13 @@ mod connections;
 mod helpers;
 mod lifetimes;
 
+use commits::Commits;
+
 use crate::{
     catalog::Catalog,
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
+    copy::{Copied, Copies},
     options::Options,
     populate::{Demands, Progress},
     reclaim::{Report, ScanDone, ScanJob},
@@ -28,7 +31,7 @@ use nix::sys::{
 use plasmon_protocol::{id::NameId, message::AnyRequest};
 use plasmon_shm::{Kernel, Region};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
@@ -37,9 +40,6 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-
-/// Work on one commit between two looks at the sockets.
-const SLICE: Duration = Duration::from_millis(1);
 
 /// How often pins are scanned while limbo holds something.
 const LIMBO_EVERY: Duration = Duration::from_millis(100);
@@ -64,6 +64,7 @@ const FRAMES_PER_TURN: usize = 64;
 pub(crate) enum Event {
     Populate(Progress),
     Scanned(ScanDone),
+    Copied(Copied),
     Stop,
 }
 
@@ -90,6 +91,12 @@ pub(crate) struct Parked {
     pub(crate) request: AnyRequest,
 }
 
+/// What goes on when a scan is done.
+pub(crate) enum AfterScan {
+    Request(Parked),
+    Commit(Box<CommitJob>),
+}
+
 /// A request that waits for a name.
 struct Waiter {
     reply_to: ReplyTo,
@@ -114,9 +121,11 @@ pub(crate) struct Scans {
     pub(crate) jobs: Sender<ScanJob>,
     busy: bool,
     /// Answered when the scan that runs is done.
-    current: Vec<Parked>,
+    current: Vec<AfterScan>,
     /// Answered when the scan after that is done.
-    next: Vec<Parked>,
+    next: Vec<AfterScan>,
+    /// What the scan found that runs, while what it found unpinned is being freed.
+    ending: Option<ScanDone>,
     last: Instant,
     /// Scans begun.
     started: u64,
@@ -133,6 +142,7 @@ impl Scans {
             busy: false,
             current: Vec::new(),
             next: Vec::new(),
+            ending: None,
             last: Instant::now(),
             started: 0,
             done: ScanDone::default(),
@@ -184,9 +194,10 @@ pub(crate) struct Server {
     pub(crate) last_version: u64,
 
     pub(crate) demands: Demands,
+    pub(crate) copies: Copies,
     grants: HashMap<u64, Grant>,
-    next_ticket: u64,
-    commits: VecDeque<Box<CommitJob>>,
+    tickets: u64,
+    commits: Commits,
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
     broken: Vec<(ConnectionId, Broken)>,
@@ -227,6 +238,7 @@ pub(crate) struct Parts {
     pub(crate) space: Space,
     pub(crate) scan_jobs: Sender<ScanJob>,
     pub(crate) demands: Demands,
+    pub(crate) copies: Copies,
     pub(crate) listener: Listener,
     pub(crate) signals: Option<SignalFd>,
     pub(crate) wake: Arc<EventFd>,
@@ -276,9 +288,10 @@ impl Server {
             counters: Counters::default(),
             last_version: 0,
             demands: parts.demands,
+            copies: parts.copies,
             grants: HashMap::new(),
-            next_ticket: 0,
-            commits: VecDeque::new(),
+            tickets: 0,
+            commits: Commits::default(),
             deferred: Vec::new(),
             waits: HashMap::new(),
             broken: Vec::new(),
@@ -339,6 +352,8 @@ impl Server {
         for id in std::mem::take(&mut self.ready) {
             self.take_backlog(id);
         }
+        self.free_backlog();
+        self.prepare_commits();
         self.work_off_commits();
         let now = Instant::now();
         if self.earliest_deadline.is_some_and(|at| at <= now) {
@@ -376,7 +391,8 @@ impl Server {
 
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
-        if !self.commits.is_empty() || !self.broken.is_empty() || !self.ready.is_empty() {
+        let work = self.commits.are_due() || self.space.has_backlog();
+        if work || !self.broken.is_empty() || !self.ready.is_empty() {
             return EpollTimeout::ZERO;
         }
         let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
@@ -394,11 +410,16 @@ impl Server {
         }
     }
 
+    fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
     fn close(mut self) {
         self.listener = None;
         self.catalog.close();
         // The helpers end with their channels; population must not take back what is given back below.
-        drop((self.demands, self.scans.jobs));
+        drop((self.demands, self.copies, self.scans.jobs));
         for helper in self.helpers {
             if helper.join().is_err() {
                 tracing::error!("a helper thread panicked");

@@ -1,0 +1,41 @@
+//! A slice of the loop's time: how much of long work is done between two looks at the sockets.
+
+use std::time::{Duration, Instant};
+
+/// Length of a slice.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// Entries worked off between two looks at the clock. An entry takes microseconds at most.
+const ENTRIES_PER_LOOK: u32 = 32;
+
+/// A slice of time, spent entry by entry.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    until: Instant,
+    unlooked: u32,
+}
+
+impl Slice {
+    /// A slice that begins now.
+    pub(crate) fn begin() -> Slice {
+        Slice { until: Instant::now() + SLICE, unlooked: ENTRIES_PER_LOOK }
+    }
+
+    /// A slice in which there is time for a few entries only: the shortest there is.
+    #[cfg(test)]
+    pub(crate) fn shortest() -> Slice {
+        Slice { until: Instant::now(), unlooked: ENTRIES_PER_LOOK }
+    }
+
+    /// Whether there is time for one more entry. The first few always have it, so that every slice gets on.
+    pub(crate) fn spend(&mut self) -> bool {
+        if self.unlooked == 0 {
+            if Instant::now() >= self.until {
+                return false;
+            }
+            self.unlooked = ENTRIES_PER_LOOK;
+        }
+        self.unlooked -= 1;
+        true
+    }
+}
