@@ -129,6 +129,16 @@ impl Lease {
         &self.session
     }
 
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        self.grant.lease
+    }
+
+    /// Where in the arena the first byte is that can be written.
+    pub(crate) fn offset(&self) -> u64 {
+        self.grant.offset + self.start_bytes
+    }
+
     /// Length of what can be written, in bytes.
     pub(crate) fn len_bytes(&self) -> u64 {
         self.grant.len_bytes - self.start_bytes
@@ -174,7 +184,7 @@ impl Lease {
 
     /// The first `len_bytes` are an object now: what the commit that binds it must say. The next one goes behind it.
     pub(crate) fn piece(&mut self, len_bytes: u64) -> Payload {
-        let offset = self.grant.offset + self.start_bytes;
+        let offset = self.offset();
         self.start_bytes = (self.start_bytes + len_bytes).next_multiple_of(64).min(self.grant.len_bytes);
         Payload::Leased { lease: self.grant.lease, offset, len_bytes }
     }
