@@ -1,5 +1,6 @@
 //! Behaviour seen from outside: a real daemon, real client processes, real sockets.
 
+mod bulk;
 mod cli;
 mod conformance;
 mod faults;
