@@ -67,7 +67,7 @@ impl Connection {
     /// Begins a session on this connection, which becomes its lifeline.
     pub(crate) fn begin_session(&mut self, patience: Duration) -> Result<(Welcome, Vec<OwnedFd>), CallError> {
         self.greet(Role::Lifeline {})?;
-        self.receive_with_fds(patience)
+        self.receive_with_fds(Some(patience))
     }
 
     /// Joins the session with this token.
@@ -97,17 +97,20 @@ impl Connection {
     }
 
     /// As [`call`](Self::call), for an answer that comes with descriptors.
-    pub(crate) fn ask_with_fds<R: Request>(
+    pub(crate) fn call_with_fds<R: Request>(
         &mut self,
         request: &R,
-        patience: Duration,
+        patience: Option<Duration>,
     ) -> Result<(R::Reply, Vec<OwnedFd>), CallError> {
         self.send(request)?;
         self.receive_with_fds(patience)
     }
 
-    fn receive_with_fds<M: Message>(&mut self, patience: Duration) -> Result<(M, Vec<OwnedFd>), CallError> {
-        self.set_patience(Some(patience))?;
+    fn receive_with_fds<M: Message>(
+        &mut self,
+        patience: Option<Duration>,
+    ) -> Result<(M, Vec<OwnedFd>), CallError> {
+        self.set_patience(patience)?;
         let mut buffer = vec![0; 64 << 10];
         // Descriptors come with the first byte of their message, so one call gets them; the rest may come later.
         let (mut len, fds) = plasmon_shm::receive(self.stream.as_fd(), &mut buffer).map_err(|error| {
@@ -122,7 +125,7 @@ impl Connection {
         let header = self.check_header(&buffer)?;
         let end = HEADER_BYTES + index_of(header.len_bytes.into());
         if end > buffer.len() {
-            return Err(CallError::Other(Error::internal("the store's first answer is too long")));
+            return Err(CallError::Other(Error::internal("an answer with descriptors is too long")));
         }
         while len < end {
             len += self.read_some(&mut buffer[len..end])?;

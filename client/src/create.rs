@@ -278,14 +278,11 @@ impl Brain {
     /// They are recalled as [`Blob`](crate::Blob).
     ///
     /// # Errors
-    /// [`Error::BadName`], [`Error::StoreFull`], [`Error::NotWritable`].
+    /// [`Error::BadName`], [`Error::StoreFull`].
     pub fn create(&self, name: &str, len_bytes: u64) -> Result<Writable> {
         plasmon_protocol::name::Name::check(name)?;
         let frame = BytesFrame::new(len_bytes)?;
         let session = self.session()?;
-        if session.writable.is_none() {
-            return Err(Error::NotWritable { len_bytes });
-        }
         let lease =
             Lease::reserve_sparse(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;
         Ok(Writable { brain: self.clone(), name: name.to_owned(), frame, lease })
@@ -294,16 +291,12 @@ impl Brain {
     /// Begins a table of `schema` that is written batch by batch, and becomes the object `name` when it is finished.
     ///
     /// # Errors
-    /// [`Error::BadName`], [`Error::StoreFull`], [`Error::NotWritable`]; [`Error::Codec`] if the schema has types that
-    /// cannot be read back.
+    /// [`Error::BadName`], [`Error::StoreFull`]; [`Error::Codec`] if the schema has types that cannot be read back.
     pub fn writer(&self, name: &str, schema: &Schema) -> Result<TableWriter> {
         plasmon_protocol::name::Name::check(name)?;
         let schema = Arc::new(schema.clone());
         Table::new(schema.clone(), Vec::new())?.prepare()?; // the checks that every learned table passes
         let session = self.session()?;
-        if session.writable.is_none() {
-            return Err(Error::NotWritable { len_bytes: FIRST_LEASE_BYTES });
-        }
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).map_err(codec_error)?;
         let sink = LeaseSink { session, lease: None, written: 0, refusal: None };
         let writer = FileWriter::try_new_with_options(sink, &schema, options).map_err(codec_error)?;

@@ -91,11 +91,6 @@ pub enum Error {
         "an earlier batch of {name:?} could not be written, so the table is not whole; begin a new writer"
     )]
     WriterFailed { name: String },
-    /// This session may learn by message only, and the object is too large for one.
-    #[error(
-        "an object of {len_bytes} bytes is written into shared memory, which the store allows its own user and root only"
-    )]
-    NotWritable { len_bytes: u64 },
     /// One commit changes a name twice.
     #[error("{name:?} in namespace {namespace:?} is changed twice in one batch")]
     NamedTwice { namespace: String, name: String },
@@ -237,7 +232,6 @@ impl Error {
             | Error::WrongKind { .. }
             | Error::Codec(_)
             | Error::WriterFailed { .. }
-            | Error::NotWritable { .. }
             | Error::NamedTwice { .. }
             | Error::IdTaken { .. }
             | Error::MetadataNotAnObject { .. }
@@ -275,7 +269,6 @@ impl From<Failure> for Error {
                 Error::TooLarge { what, found_bytes, limit_bytes }
             }
             Failure::UnknownProcess { pid } => Error::UnknownProcess { pid },
-            Failure::NotWritable {} => Error::NotWritable { len_bytes: 0 },
             Failure::UnknownSession {} | Failure::ShuttingDown {} => {
                 Error::StoreUnavailable { sockets: Vec::new(), source: None }
             }

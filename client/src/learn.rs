@@ -245,9 +245,6 @@ impl Batch {
             self.placed_bytes += len_bytes;
             return Ok(Payload::Inline { bytes: prepared.to_vec()?.into() });
         }
-        if self.session.writable.is_none() {
-            return Err(Error::NotWritable { len_bytes });
-        }
         let mut lease = match self.open.take() {
             Some(lease) if lease.len_bytes() >= len_bytes => lease,
             filled => {

@@ -1,4 +1,4 @@
-//! Writing an object into leased memory.
+//! Writing an object into leased memory: a part of the arena, or a region that the store copies into it.
 
 use crate::{
     connection::CallError,
@@ -7,11 +7,14 @@ use crate::{
 };
 use plasmon_protocol::{
     limits::INLINE_BYTES_MAX,
-    message::{EndLease, ExtendLease, Granted, Payload, Reserve},
+    message::{EndLease, ExtendLease, Granted, Payload, Request, Reserve},
     pins::Moved,
 };
-use plasmon_shm::LeaseMapping;
-use std::sync::{Arc, PoisonError};
+use plasmon_shm::{ClientRegion, LeaseMapping};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, PoisonError},
+};
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
 const KEPT_BYTES_MAX: u64 = 4 << 20;
@@ -58,7 +61,8 @@ impl Lease {
     /// store has made the pages.
     pub(crate) fn get(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
         let kept_max = KEPT_BYTES_MAX.min(session.welcome.capacity_bytes / 64);
-        let keeps = len_bytes > INLINE_BYTES_MAX.into() && len_bytes <= kept_max;
+        let keeps =
+            session.writable.is_some() && len_bytes > INLINE_BYTES_MAX.into() && len_bytes <= kept_max;
         if keeps && let Some(lease) = Lease::claim_kept(session, len_bytes) {
             return Ok(lease);
         }
@@ -82,21 +86,44 @@ impl Lease {
     }
 
     fn reserve_for(session: &Arc<Session>, len_bytes: u64, writes: Writes) -> Result<Lease, CallError> {
-        // The answer may wait for population, which takes as long as it takes.
-        let grant = session.call_for(&Reserve { len_bytes }, None)?;
-        Lease::map(session, grant, writes).map_err(CallError::Other)
+        let (grant, staging) = Lease::ask(session, &Reserve { len_bytes })?;
+        Lease::map(session, grant, staging, writes).map_err(CallError::Other)
     }
 
-    fn map(session: &Arc<Session>, grant: Granted, writes: Writes) -> Result<Lease> {
+    /// Asks for a lease. With it comes the region to write into, if that is not the arena. The answer may wait for
+    /// population, which takes as long as it takes.
+    fn ask<R: Request<Reply = Granted>>(
+        session: &Session,
+        request: &R,
+    ) -> Result<(Granted, Option<OwnedFd>), CallError> {
+        if session.writable.is_some() {
+            return Ok((session.call_for(request, None)?, None));
+        }
+        let (grant, fds) = session.call_with_fds(request, None)?;
+        Ok((grant, fds.into_iter().next()))
+    }
+
+    fn map(
+        session: &Arc<Session>,
+        grant: Granted,
+        staging: Option<OwnedFd>,
+        writes: Writes,
+    ) -> Result<Lease> {
         let mut lease =
             Lease { session: Arc::clone(session), grant, mapping: None, start_bytes: 0, ended: false };
-        let Some(writable) = &session.writable else {
-            return Err(Error::NotWritable { len_bytes: lease.grant.len_bytes });
-        };
-        KeptLease::drop_if_taken(session);
         let (offset, len_bytes) = (lease.grant.offset, lease.grant.len_bytes);
-        let populate = writes == Writes::All || session.welcome.populated;
-        lease.mapping = Some(writable.map_lease(offset, len_bytes, populate)?);
+        let mapping = match (&session.writable, staging) {
+            (Some(arena), _) => {
+                KeptLease::drop_if_taken(session);
+                let populate = writes == Writes::All || session.welcome.populated;
+                arena.map_lease(offset, len_bytes, populate)?
+            }
+            (None, Some(staging)) => {
+                ClientRegion::from_fd(staging, len_bytes)?.map_lease(0, len_bytes, writes == Writes::All)?
+            }
+            (None, None) => return Err(Error::internal("the store granted a lease that cannot be written")),
+        };
+        lease.mapping = Some(mapping);
         Ok(lease)
     }
 
@@ -164,21 +191,27 @@ impl Lease {
     /// it without another look.
     pub(crate) fn extend(&mut self, written_bytes: u64, len_bytes: u64) -> Result<(), CallError> {
         let request = ExtendLease { lease: self.grant.lease, len_bytes: self.start_bytes + len_bytes };
-        let grant = self.session.call_for(&request, None)?;
-        if grant.lease == self.grant.lease {
+        let (grant, staging) = Lease::ask(&self.session, &request)?;
+        let map = |grant| Lease::map(&self.session, grant, staging, Writes::Some).map_err(CallError::Other);
+        let in_place = grant.lease == self.grant.lease;
+        if in_place && self.session.writable.is_some() {
             // The same lease, longer: mapped anew, since the old mapping ends too early. Whoever maps it answers for
             // it, also if that fails.
             self.mapping = None;
             self.ended = true;
-            let mut longer = Lease::map(&self.session, grant, Writes::Some).map_err(CallError::Other)?;
+            let mut longer = map(grant)?;
             longer.start_bytes = self.start_bytes;
             *self = longer;
             return Ok(());
         }
-        let mut other = Lease::map(&self.session, grant, Writes::Some).map_err(CallError::Other)?;
+        // Another one; or the same, with a longer region to write into.
+        self.ended |= in_place;
+        let start_bytes = if in_place { self.start_bytes } else { 0 };
+        let mut other = map(grant)?;
+        other.start_bytes = start_bytes;
         let written = plasmon_protocol::index_of(written_bytes);
         other.bytes_mut()[..written].copy_from_slice(&self.bytes_mut()[..written]);
-        *self = other; // the old one is given back as it is dropped
+        *self = other; // the old one is given back as it is dropped, unless it is the same
         Ok(())
     }
 
@@ -196,7 +229,7 @@ impl Lease {
         let short = self.grant.len_bytes <= kept_max.next_multiple_of(4_096);
         self.ended = true;
         match self.mapping.take() {
-            Some(mapping) if keep && room_left && short => {
+            Some(mapping) if keep && room_left && short && self.session.writable.is_some() => {
                 let (grant, written_bytes) = (self.grant.clone(), self.start_bytes);
                 Closed::Rest(KeptLease { grant, mapping, written_bytes })
             }

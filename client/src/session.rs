@@ -71,7 +71,7 @@ pub(crate) struct Session {
     pub(crate) store_is_own: bool,
     pub(crate) welcome: Welcome,
     pub(crate) index: IndexReader<IndexWords>,
-    /// `None` where this client may not write the arena itself.
+    /// `None` where this client may not write the arena itself: each lease then comes with a region to write into.
     pub(crate) writable: Option<ClientRegion>,
     pub(crate) kept_lease: Mutex<Option<KeptLease>>,
     bytes: BytesMapping,
@@ -224,6 +224,20 @@ impl Session {
         result
     }
 
+    /// As [`call_for`](Self::call_for), for an answer that comes with descriptors.
+    pub(crate) fn call_with_fds<R: Request>(
+        &self,
+        request: &R,
+        patience: Option<Duration>,
+    ) -> Result<(R::Reply, Vec<OwnedFd>), CallError> {
+        let mut connection = self.check_out()?;
+        let result = connection.call_with_fds(request, patience);
+        if connection.is_usable() && matches!(result, Ok(_) | Err(CallError::Failed(_))) {
+            self.check_in(connection);
+        }
+        result
+    }
+
     fn check_out(&self) -> Result<Connection, CallError> {
         let not_sent = |source| CallError::Lost { source, sent: false };
         if !self.mark.is_here() {
@@ -289,10 +303,8 @@ impl Session {
         if self.regions[number].get().is_some() {
             return Ok(()); // another thread was faster
         }
-        let mut connection = self.check_out().map_err(|error| self.explain(error))?;
-        let (added, fds) =
-            connection.ask_with_fds(&AddRegion {}, self.patience).map_err(|error| self.explain(error))?;
-        self.check_in(connection);
+        let answer = self.call_with_fds(&AddRegion {}, Some(self.patience));
+        let (added, fds) = answer.map_err(|error| self.explain(error))?;
         let region = match fds.into_iter().next() {
             Some(fd) => ClientRegion::from_fd(fd, self.welcome.session_bytes)?,
             None => ClientRegion::from_name(&added.name, self.welcome.session_bytes, true)?,

@@ -299,7 +299,7 @@ make_choices! {
         Malformed { reason } UnknownRequest { kind } ConditionFailed { namespace name expect found }
         StoreFull { room } IndexFull { requested used limit } UnknownNamespace { namespace } DefaultNamespace {}
         BadLease { lease reason } IdTaken { wanted holder } NamedTwice { namespace name }
-        TooLarge { what found_bytes limit_bytes } BadSlot { slot } WaitTimeout {} NotWritable {}
+        TooLarge { what found_bytes limit_bytes } BadSlot { slot } WaitTimeout {}
         UnknownProcess { pid } ShuttingDown {} Internal { reason }
     }
 }

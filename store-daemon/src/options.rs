@@ -93,7 +93,7 @@ pub struct Options {
     #[arg(long, value_name = "MS", default_value_t = plasmon_protocol::limits::FRAME_TIME_MS_MAX)]
     pub frame_time_ms: u64,
 
-    /// Admit this uid as well; it learns by message and never maps the arena writable (repeatable)
+    /// Admit this uid as well; it never gets a way to write the arena itself (repeatable; not with --arena named)
     #[arg(long = "allow-uid", value_name = "UID")]
     pub allow_uids: Vec<u32>,
 

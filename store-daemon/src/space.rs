@@ -103,6 +103,7 @@ pub(crate) struct Space {
     unpinned: Vec<u64>,
     /// What is left to be freed of leases that have ended.
     ended: Vec<FreeSpace>,
+    let_go: Vec<Arc<Region>>,
     leases: HashMap<LeaseId, Lease>,
     leases_by_offset: BTreeMap<u64, LeaseId>,
     next_lease: u64,
@@ -120,6 +121,7 @@ impl Space {
             limbo_bytes: 0,
             unpinned: Vec::new(),
             ended: Vec::new(),
+            let_go: Vec::new(),
             leases: HashMap::new(),
             leases_by_offset: BTreeMap::new(),
             next_lease: 1,
@@ -197,7 +199,9 @@ impl Space {
         let rounded = len_bytes.checked_next_multiple_of(GRANULE_BYTES).filter(|&bytes| bytes > 0);
         let Some(end) = rounded.and_then(|bytes| offset.checked_add(bytes)) else { return Err(outside) };
         let extent = Extent { offset, len_bytes: end - offset };
-        if offset < lease.extent.offset || end > lease.extent.end() {
+        let staged_bytes = lease.staging.as_ref().map_or(u64::MAX, |region| region.len_bytes());
+        let end_max = lease.extent.end().min(lease.extent.offset.saturating_add(staged_bytes));
+        if offset < lease.extent.offset || end > end_max {
             return Err(outside);
         }
         if lease.rest.range_at(offset).is_none_or(|range| range.end() < end) {
@@ -205,6 +209,18 @@ impl Space {
         }
         lease.rest.take(offset, end);
         Ok(extent)
+    }
+
+    /// What is written for this lease is written into `region`.
+    pub(crate) fn stage(&mut self, id: LeaseId, region: Arc<Region>) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            self.let_go.extend(lease.staging.replace(region));
+        }
+    }
+
+    /// Regions that no lease needs any more. Freeing them takes as long as they are large.
+    pub(crate) fn let_go(&mut self) -> Vec<Arc<Region>> {
+        std::mem::take(&mut self.let_go)
     }
 
     /// Where the bytes of a claimed piece are, if not in the arena yet.
@@ -339,6 +355,7 @@ impl Space {
                 state.revoke();
             }
             self.leases_by_offset.remove(&lease.extent.offset);
+            self.let_go.extend(lease.staging);
             self.release_all(lease.rest);
         }
     }

@@ -49,6 +49,11 @@ pub enum StartError {
         /// What was asked for, in bytes.
         asked_bytes: u64,
     },
+    /// Named segments are open to their user alone, so nobody else could be served.
+    #[error(
+        "--arena named cannot serve other users, whom --allow-uid admits; leave out --allow-uid, or use --arena memfd"
+    )]
+    NamedForOthers,
     /// The socket cannot be served.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -70,6 +75,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            StartError::NamedForOthers => 2,
             StartError::DoesNotFit { .. } | StartError::TooSmall { .. } => 3,
             StartError::Socket(SocketError::InUse { .. }) => 5,
             StartError::Socket(_) => 4,
@@ -142,6 +148,9 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let asked_bytes = options.size.map_or(0, |size| size.to_bytes(memory::total_bytes()));
     if asked_bytes < SIZE_BYTES_MIN {
         return Err(StartError::TooSmall { asked_bytes });
+    }
+    if options.arena == Arena::Named && !options.allow_uids.is_empty() {
+        return Err(StartError::NamedForOthers);
     }
     let signals = match host {
         Host::Process => Some(take_signals()?),

@@ -1,17 +1,9 @@
-//! What every store does, however its memory is made and claimed; and what other users may do.
+//! What every store does, however its memory is made and claimed.
 
 use crate::{CLIENT, STORE};
 use plasmon::{Blob, Brain, Error, Kind, LearnOptions, Metadata, Object, Table, TensorView};
-use plasmon_protocol::message::{Failure, Granted};
-use plasmon_tests::{
-    TestResult,
-    client::Client,
-    daemon::Daemon,
-    raw::RawSession,
-    samples,
-    worker::{fill_of, words},
-};
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, time::SystemTime};
+use plasmon_tests::{TestResult, client::Client, daemon::Daemon, samples, worker::words};
+use std::{collections::BTreeSet, time::SystemTime};
 
 fn connect(daemon: &Daemon) -> plasmon::Result<Brain> {
     Brain::builder().path(daemon.socket()).connect()
@@ -249,67 +241,5 @@ fn listings(brain: &Brain) -> TestResult {
     let sum: i64 = brain.list("")?.iter().map(|found| brain.recall::<i64>(&found.name).unwrap_or(-1)).sum();
     assert_eq!(sum, 9_000 * 8_999 / 2);
     assert_eq!((brain.clear()?, other.remove_namespace()?), (9_000, 1));
-    Ok(())
-}
-
-/// Section 3, the table of regions: other users get no way to write the arena, and are told so.
-#[test]
-fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult {
-    const UID: u32 = 54_321;
-    if !nix::unistd::getuid().is_root() {
-        eprintln!("skipped: only root can start a process of another user");
-        return Ok(());
-    }
-    // The other user must be able to run the program and to come to the socket, whatever the modes of this checkout.
-    let directory = tempfile::tempdir()?;
-    let program = directory.path().join("client-under-test");
-    fs::copy(CLIENT, &program)?;
-    let program = program.display().to_string();
-    let open = |path: &std::path::Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
-    open(directory.path())?;
-    open(directory.path().join("client-under-test").as_path())?;
-    let enter = |daemon: &Daemon| open(daemon.socket().parent().expect("a directory"));
-
-    let closed = Daemon::start(STORE, "16MiB");
-    enter(&closed)?;
-    let mut client = Client::start_as(UID, &program, closed.socket());
-    let error = client.ask_for_error("connect");
-    assert!(error.starts_with("StoreUnavailable ") && error.contains("start one"), "{error}");
-    // Even if somebody opens the socket itself, the daemon looks at who calls.
-    fs::set_permissions(closed.socket(), fs::Permissions::from_mode(0o666))?;
-    let error = client.ask_for_error("connect");
-    assert!(error.starts_with("NotAdmitted ") && error.contains("--allow-uid 54321"), "{error}");
-
-    let daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--allow-uid", "54321"]);
-    enter(&daemon)?;
-    let brain = connect(&daemon)?;
-    brain.learn("ours", &words(1_000_000, 7))?;
-    brain.learn("small", &words(20, 8))?;
-    let mut client = Client::start_as(UID, &program, daemon.socket());
-    client.ask("connect");
-    // Index and arena cannot be written, not even through /proc; the pin table can.
-    assert_eq!(client.ask("rights"), "[false, false, true]");
-    let root = RawSession::begin(daemon.socket());
-    assert_eq!((root.fds.len(), root.welcome.writable), (4, true));
-
-    // It reads and learns small values, and everybody sees whose they are.
-    assert_eq!((client.ask("ends ours"), client.ask("ends small")), ("1000000 7 0".into(), "20 8 0".into()));
-    for len in [8, 1_000, 60_000] {
-        client.ask(&format!("learn theirs {len} 9"));
-        let theirs: Blob = brain.recall("theirs")?;
-        assert_eq!((theirs.len(), fill_of(&theirs)), (len, Some(9)));
-        let metadata = brain.metadata("theirs")?.expect("it is bound");
-        assert_eq!((metadata.writer_uid, metadata.writer_pid), (UID, client.pid()));
-        assert_eq!(brain.recall::<Object>("theirs")?.writer_uid(), UID);
-    }
-    client.ask("forget small");
-    for command in ["learn large 100000 1", "half large 100000", "half-table large 100000"] {
-        let error = client.ask_for_error(command);
-        assert!(error.starts_with("NotWritable ") && error.contains("its own user and root"), "{error}");
-    }
-    // Nor does the daemon grant a lease to a client that does not ask its library.
-    let mut raw = Client::start_as(UID, &program, daemon.socket());
-    assert_eq!(raw.ask("reserve"), format!("{:?}", Err::<Granted, _>(Failure::NotWritable {})));
-    assert_eq!(brain.stats()?.leases, 0);
     Ok(())
 }

@@ -7,6 +7,7 @@ mod faults;
 mod fork;
 mod hostile;
 mod memory;
+mod other_users;
 mod sharing;
 mod startup;
 mod stress;

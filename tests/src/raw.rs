@@ -49,6 +49,20 @@ impl Raw {
         (welcome, fds)
     }
 
+    /// As [`call`](Self::call), for an answer that comes with descriptors.
+    ///
+    /// # Panics
+    /// If the request fails, or the connection breaks.
+    pub fn call_with_fds<R: Request>(&mut self, request: &R) -> (R::Reply, Vec<OwnedFd>) {
+        self.send(7, request);
+        let mut buffer = vec![0; 4_096];
+        let (len, fds) = plasmon_shm::receive(&self.stream, &mut buffer).expect("the daemon answers");
+        let header =
+            FrameHeader::parse(buffer.first_chunk().expect("a whole header")).expect("a valid header");
+        assert_eq!(header.kind, R::Reply::KIND);
+        (R::Reply::parse(buffer[HEADER_BYTES..len].to_vec().into()).expect("a valid reply"), fds)
+    }
+
     /// Joins a session.
     ///
     /// # Panics

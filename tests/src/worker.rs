@@ -16,6 +16,8 @@
 //! | `half NAME LEN` | an object of `LEN` bytes is created, and half of it is written |
 //! | `half-table NAME LEN` | as `half`, for a table whose length nobody knows |
 //! | `seal` | version of what `half` began, its second half written |
+//! | `finish` | version of what `half-table` began, as it is |
+//! | `batch PREFIX COUNT LEN FILL` | version of `PREFIX0`, `PREFIX1`, …, learned at one moment |
 //! | `ends NAME` | length, first and last byte |
 //! | `wait NAME MS` | version of what was recalled within `MS` milliseconds |
 //! | `increment NAME TIMES` | how often another process was faster |
@@ -27,12 +29,20 @@
 //! | `watch-namespace NAMESPACE NAME ...` | first an empty answer, then the looks it took until none was bound |
 //! | `check-samples` | |
 //! | `rights` | of each descriptor of a session of its own, whether it may be written through |
-//! | `reserve` | what the daemon answers when a session of its own asks for a lease |
+//! | `write-after-commit NAME` | for a user who may not write the arena: see `write_after_commit` |
 
 use crate::{raw::RawSession, samples, stress};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::{
+    fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl},
+    sys::uio::{pread, pwrite},
+    unistd::ftruncate,
+};
 use plasmon::{Blob, Brain, Error, LearnOptions, Object, TableWriter, Writable};
-use plasmon_protocol::message::Reserve;
+use plasmon_protocol::{
+    message::{Bind, Change, Commit, Granted, Payload, Reserve},
+    name::{Name, NameError, Namespace},
+    object::{Header, Kind},
+};
 use std::{
     fs::OpenOptions,
     hash::{DefaultHasher, Hasher},
@@ -169,9 +179,8 @@ impl Client {
         if arguments == ["rights"] {
             return text(rights(&self.socket));
         }
-        if arguments == ["reserve"] {
-            let reserve = Reserve { len_bytes: 100_000 };
-            return text(format!("{:?}", RawSession::begin(&self.socket).requests.call(&reserve)));
+        if let ["write-after-commit", name] = arguments[..] {
+            return write_after_commit(&self.socket, name);
         }
         let brain = self.brain.as_ref().ok_or("the first command is connect")?;
         match arguments[..] {
@@ -211,6 +220,15 @@ impl Client {
                 writable[..half].fill(7);
                 self.bytes = Some(writable);
                 text("")
+            }
+            ["finish"] => text(self.table.take().ok_or("no table is being written")?.finish()?),
+            ["batch", prefix, count, len, fill] => {
+                let value = words(len.parse()?, fill.parse()?);
+                let mut batch = brain.batch()?;
+                for number in 0..count.parse::<u64>()? {
+                    batch = batch.learn(&format!("{prefix}{number}"), &value)?;
+                }
+                text(batch.commit()?)
             }
             ["half-table", name, len] => {
                 self.table = Some(half_table(brain, name, len.parse()?)?);
@@ -418,4 +436,43 @@ fn rights(socket: &Path) -> String {
     };
     let session = RawSession::begin(socket);
     format!("{:?}", session.fds.iter().map(may_write).collect::<Vec<bool>>())
+}
+
+/// Learns an object of bytes 0x11 as one who may not write the arena, and tries everything to change it later. Returns
+/// what it is recalled as.
+fn write_after_commit(socket: &Path, name: &str) -> Answer {
+    const LEN: usize = 100_000;
+    let mut session = RawSession::begin(socket);
+    if session.welcome.writable || session.fds.len() != 3 {
+        return Err("the store gave a way to write the arena".into());
+    }
+    let (granted, fds) = session.requests.call_with_fds(&Reserve { len_bytes: LEN as u64 });
+    let [staging] = &fds[..] else { return Err(format!("{} descriptors", fds.len()).into()) };
+    let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if ftruncate(staging, 0).is_ok() || fcntl(staging, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).is_ok()
+    {
+        return Err("the region can be shortened, or sealed".into());
+    }
+    pwrite(staging, &[0x11; LEN], 0)?;
+    let header = Header::new(Kind::BYTES);
+    let Granted { lease, offset, len_bytes, .. } = granted;
+    let bind = |offset, len_bytes| {
+        let payload = Payload::Leased { lease, offset, len_bytes };
+        let (namespace, name) = (Namespace::default(), Name::new(name)?);
+        let bind = Bind { namespace, name, description: None, metadata: None, header, payload };
+        Ok::<_, NameError>(Commit {
+            conditions: vec![],
+            changes: vec![Change::Bind { bind }],
+            end_leases: vec![],
+        })
+    };
+    if session.requests.call(&bind(offset, len_bytes + 64)?).is_ok() {
+        return Err("a piece that is longer than the lease was bound".into());
+    }
+    session.requests.call(&bind(offset, LEN as u64)?).map_err(|failure| format!("{failure:?}"))?;
+    pwrite(staging, &[0x22; LEN], 0)?;
+    fallocate(staging, punch, 0, i64::try_from(LEN)?)?;
+    let mut byte = [0];
+    pread(&session.fds[1], &mut byte, i64::try_from(offset)?)?;
+    text(format!("{:#x}", byte[0]))
 }

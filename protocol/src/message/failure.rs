@@ -153,8 +153,6 @@ choice! {
         },
         /// The time ran out before the name was bound.
         17 = WaitTimeout {},
-        /// This session may not write to the arena itself.
-        18 = NotWritable {},
         /// No session of this process is known.
         19 = UnknownProcess {
             /// The process.

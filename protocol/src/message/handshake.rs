@@ -64,7 +64,7 @@ message! {
         session_bytes: u64,
         /// Most pins the client may hold, over all its regions.
         pins_max: u32,
-        /// Whether the client may write leases itself; if not, it learns by message.
+        /// Whether the client may write its leases in the arena; if not, each comes with a region to be written instead.
         writable: bool,
         /// Whether granted pages are populated already, so that mapping them eagerly costs no memory. Not so with
         /// `--reserve lazy`.

@@ -4,7 +4,7 @@ message! {
     /// Asks for a lease: whole pages of free arena to write an object into.
     ///
     /// Request 10, since protocol 1. The answer may wait until the pages are populated. Answered by [`Granted`], or
-    /// by failure `StoreFull`, `TooMany` or `NotWritable`.
+    /// by failure `StoreFull` or `TooMany`.
     Reserve = 10 answered by Granted {
         /// Bytes wanted, at least 1; rounded up to whole pages.
         len_bytes: u64,
@@ -13,6 +13,10 @@ message! {
 
 message! {
     /// A lease. Reply 11, since protocol 1.
+    ///
+    /// A session that is not [`writable`](crate::message::Welcome::writable) gets one descriptor with it: a region as
+    /// long as the lease, to be written in its place. When a commit names a piece of the lease, the store copies the
+    /// bytes that are at the same distance from the region's beginning into the arena.
     Granted = 11 {
         /// The lease's number, unique while the store lives.
         lease: u64,
@@ -31,7 +35,7 @@ message! {
     ///
     /// Request 12, since protocol 1. If the offset in the answer is the old one, the lease was extended in place;
     /// else the answer is another lease, to which the client copies what it has written, and the old one still
-    /// stands until the client ends it. Answered by [`Granted`], or by failure `StoreFull`, `BadLease` or `TooMany`.
+    /// stands until the client ends it. A region that comes with the answer is a new one in any case. Answered by [`Granted`], or by failure `StoreFull`, `BadLease` or `TooMany`.
     ExtendLease = 12 answered by Granted {
         /// The lease.
         lease: u64,

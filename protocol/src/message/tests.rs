@@ -588,7 +588,6 @@ fn failures() -> impl Iterator<Item = Sample> {
         ),
         ("BadSlot", Failure::BadSlot { slot: 65_536 }),
         ("WaitTimeout", Failure::WaitTimeout {}),
-        ("NotWritable", Failure::NotWritable {}),
         ("UnknownProcess", Failure::UnknownProcess { pid: 1_234 }),
         ("ShuttingDown", Failure::ShuttingDown {}),
         ("Internal", Failure::Internal { reason }),

@@ -1,4 +1,4 @@
-//! Leases: whole pages of free arena for a client to write into.
+//! Leases: whole pages of free arena for a client to write into, itself or by way of a region of its own.
 
 use crate::{
     commit::ReplyTo,
@@ -8,9 +8,10 @@ use crate::{
 };
 use plasmon_protocol::{
     limits::LEASE_SLOTS,
-    message::{AnyRequest, EndLease, ExtendLease, Failure, LeaseEnded, Reserve},
+    message::{AnyRequest, EndLease, ExtendLease, Failure, Granted, LeaseEnded, Reserve},
 };
-use std::sync::Arc;
+use plasmon_shm::{Error, Region, Seals};
+use std::{os::fd::AsFd, sync::Arc};
 
 impl Server {
     pub(crate) fn reserve(&mut self, reply_to: ReplyTo, session: SessionId, reserve: Reserve, scanned: bool) {
@@ -69,21 +70,46 @@ impl Server {
     /// A lease of `len_bytes` for `session`; `None` if there is no room now.
     fn lease(&mut self, session_id: SessionId, len_bytes: u64) -> Result<Option<LeaseId>, Failure> {
         let Some(session) = self.sessions.get(session_id) else { return Err(Failure::UnknownSession {}) };
-        if !session.writable {
-            return Err(Failure::NotWritable {});
-        }
         if len_bytes == 0 {
             let what = "a lease (at least 1 byte)".to_owned();
             return Err(Failure::TooLarge { what, found_bytes: 0, limit_bytes: self.capacity_bytes });
         }
-        let Some(slot) = self.space.free_lease_slot(session_id, LEASE_SLOTS) else {
-            return Err(Failure::TooMany {
-                what: "leases of one session".to_owned(),
-                limit: LEASE_SLOTS.into(),
-            });
+        let limit = if session.writable { LEASE_SLOTS } else { STAGING_LEASES_MAX };
+        let Some(slot) = self.space.free_lease_slot(session_id, limit) else {
+            return Err(Failure::TooMany { what: "leases of one session".to_owned(), limit: limit.into() });
         };
         let region = Arc::clone(&session.regions.first().expect("a session begins with a region").words);
         Ok(self.space.lease(session_id, slot, &region, len_bytes))
+    }
+}
+
+/// Regions of their own that the leases of one session may have. Each takes a descriptor of the daemon's.
+const STAGING_LEASES_MAX: u32 = 128;
+
+impl Server {
+    /// Answers with a lease; if the session has no way to write the arena, with a region to write it into. Returns
+    /// whether that went out.
+    pub(crate) fn tell_granted(&mut self, reply_to: ReplyTo, session: SessionId, granted: &Granted) -> bool {
+        if self.sessions.get(session).is_none_or(|session| session.writable) {
+            return self.try_reply(reply_to, granted);
+        }
+        let make = || -> Result<_, Error> {
+            let label = self.labels.region("staging");
+            let region = Region::create(&label, granted.len_bytes, self.arena.backend(), &self.kernel)?;
+            region.seal(Seals::ShrinkGrow)?;
+            let fd = region.open_read_write()?;
+            Ok((region, fd))
+        };
+        match make() {
+            Ok((region, fd)) => {
+                self.space.stage(LeaseId(granted.lease), Arc::new(region));
+                self.try_reply_with_fds(reply_to, granted, &[fd.as_fd()])
+            }
+            Err(error) => {
+                self.fail(reply_to, Failure::Internal { reason: error.to_string() });
+                false
+            }
+        }
     }
 }
 

@@ -101,10 +101,12 @@ impl Server {
                 self.commits.preparing.push_back(job);
             }
             Copied::Body(body) => {
-                let Some(LongBody { reply_to, session, piece, .. }) = self.commits.copying_long.take() else {
+                let Some(LongBody { reply_to, session, piece, run }) = self.commits.copying_long.take()
+                else {
                     return;
                 };
                 self.space.unclaim(piece);
+                self.copies.ask(Job::LetGo(Box::new(run)));
                 let job = match body {
                     Ok(body) => self.new_commit(reply_to, session, body),
                     Err(reason) => {

@@ -7,7 +7,7 @@ use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, Message};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 impl Server {
@@ -252,11 +252,26 @@ impl Server {
     }
 
     /// Answers a request. Returns whether there was still a connection to answer on.
-    pub(super) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M) -> bool {
+    pub(crate) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M) -> bool {
+        let output_max = self.options.max_queued_output;
+        self.answer(to, |connection| connection.send(to.request_id, message, output_max))
+    }
+
+    /// As [`try_reply`](Self::try_reply), with descriptors. A connection that leaves replies unread ends.
+    pub(crate) fn try_reply_with_fds<M: Message>(
+        &mut self,
+        to: ReplyTo,
+        message: &M,
+        fds: &[BorrowedFd<'_>],
+    ) -> bool {
+        self.answer(to, |connection| connection.send_with_fds(to.request_id, message, fds))
+    }
+
+    fn answer(&mut self, to: ReplyTo, send: impl FnOnce(&mut Connection) -> Result<(), Broken>) -> bool {
         let Some(connection) = self.connections.get_mut(&to.connection) else { return false };
         let was_full = connection.in_flight >= self.options.max_in_flight;
         connection.in_flight = connection.in_flight.saturating_sub(1);
-        match connection.send(to.request_id, message, self.options.max_queued_output) {
+        match send(connection) {
             Ok(()) => {
                 if was_full && connection.has_input() && !connection.backlogged {
                     connection.backlogged = true;

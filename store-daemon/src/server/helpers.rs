@@ -70,10 +70,13 @@ impl Server {
                     Some(found) => {
                         let (slot, extent) = (found.slot, found.extent);
                         let (offset, len_bytes) = (extent.offset, extent.len_bytes);
-                        let told =
-                            self.try_reply(reply_to, &Granted { lease: lease.0, slot, offset, len_bytes });
-                        if !told && grown_from.is_none() {
-                            self.space.end_lease(lease); // nobody knows of it
+                        let granted = Granted { lease: lease.0, slot, offset, len_bytes };
+                        if !self.tell_granted(reply_to, session, &granted) {
+                            // Nobody knows of it.
+                            match grown_from {
+                                Some(before_bytes) => self.space.shrink_lease(lease, before_bytes),
+                                None => self.space.end_lease(lease),
+                            }
                         }
                     }
                     None => self.fail(reply_to, Failure::UnknownSession {}),

@@ -14,7 +14,7 @@ use crate::{
     catalog::Catalog,
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
-    copy::{Copied, Copies},
+    copy::{Copied, Copies, Job},
     options::Options,
     populate::{Demands, Progress},
     reclaim::{Report, ScanDone, ScanJob},
@@ -355,6 +355,9 @@ impl Server {
         self.free_backlog();
         self.prepare_commits();
         self.work_off_commits();
+        for region in self.space.let_go() {
+            self.copies.ask(Job::LetGo(Box::new(region)));
+        }
         let now = Instant::now();
         if self.earliest_deadline.is_some_and(|at| at <= now) {
             self.expire(now);
