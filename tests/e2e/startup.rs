@@ -83,6 +83,15 @@ fn wrong_flags_are_named() {
 }
 
 #[test]
+fn named_segments_for_other_users_are_refused() {
+    let (_directory, socket) = in_directory();
+    let arguments = ["--size", "1MB", "--arena", "named", "--allow-uid", "12345", "--socket", &socket];
+    let (code, _, stderr) = run(STORE, &arguments);
+    assert_eq!(code, 2, "{stderr}");
+    assert_one_line(&stderr, &["--arena named", "--allow-uid", "--arena memfd"]);
+}
+
+#[test]
 fn a_socket_path_that_cannot_be_used_is_named() {
     let (directory, socket) = in_directory();
     let long = format!("{}/{}", directory.path().display(), "x".repeat(120));
