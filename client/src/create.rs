@@ -283,7 +283,7 @@ impl Brain {
         plasmon_protocol::name::Name::check(name)?;
         let frame = BytesFrame::new(len_bytes)?;
         let session = self.session()?;
-        if session.writable.is_none() {
+        if !session.welcome.writable {
             return Err(Error::NotWritable { len_bytes });
         }
         let lease =
@@ -301,7 +301,7 @@ impl Brain {
         let schema = Arc::new(schema.clone());
         Table::new(schema.clone(), Vec::new())?.prepare()?; // the checks that every learned table passes
         let session = self.session()?;
-        if session.writable.is_none() {
+        if !session.welcome.writable {
             return Err(Error::NotWritable { len_bytes: FIRST_LEASE_BYTES });
         }
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).map_err(codec_error)?;

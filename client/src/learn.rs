@@ -239,7 +239,7 @@ impl Batch {
             self.placed_bytes += len_bytes;
             return Ok(Payload::Inline { bytes: prepared.to_vec()?.into() });
         }
-        if self.session.writable.is_none() {
+        if !self.session.welcome.writable {
             return Err(Error::NotWritable { len_bytes });
         }
         let mut lease = match self.open.take() {

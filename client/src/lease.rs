@@ -11,7 +11,7 @@ use plasmon_protocol::{
     pins::Moved,
 };
 use plasmon_shm::LeaseMapping;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
 const KEPT_BYTES_MAX: u64 = 4 << 20;
@@ -90,7 +90,8 @@ impl Lease {
     fn map(session: &Arc<Session>, grant: Granted, writes: Writes) -> Result<Lease> {
         let mut lease =
             Lease { session: Arc::clone(session), grant, mapping: None, start_bytes: 0, ended: false };
-        let Some(writable) = &session.writable else {
+        let here = session.here();
+        let Some(writable) = &here.writable else {
             return Err(Error::NotWritable { len_bytes: lease.grant.len_bytes });
         };
         KeptLease::drop_if_taken(session);
@@ -101,17 +102,14 @@ impl Lease {
     }
 
     fn claim_kept(session: &Arc<Session>, len_bytes: u64) -> Option<Lease> {
-        let mut place = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = place.take()?;
-        let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
-        if state.is_none_or(|state| state.claim() == Moved::No) {
-            // Taken back, so nothing of it is ours any more. It is unmapped before another thread, which may have been
-            // granted these very pages, is let in.
-            drop(kept);
-            return None;
-        }
-        drop(place);
-        let KeptLease { grant, mapping, written_bytes } = kept;
+        let kept = session.private(|private| {
+            let kept = private.kept_lease.take()?;
+            let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
+            // If it was taken back, nothing of it is ours any more. It is unmapped before another thread, which may have
+            // been granted these very pages, is let in.
+            state.is_some_and(|state| state.claim() == Moved::Yes).then_some(kept)
+        });
+        let KeptLease { grant, mapping, written_bytes } = kept?;
         let fits = written_bytes + len_bytes <= grant.len_bytes;
         let lease = Lease {
             session: Arc::clone(session),
@@ -203,28 +201,32 @@ impl KeptLease {
     /// Unmaps the lease that was laid down if the store has taken it back, perhaps to grant its pages to this very
     /// session.
     fn drop_if_taken(session: &Session) {
-        let mut place = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ours = |kept: &KeptLease| {
+        let is_ours = |kept: &mut KeptLease| {
             let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
             state.is_some_and(|state| state.is_idle())
         };
-        if !place.as_ref().is_some_and(is_ours) {
-            *place = None;
-        }
+        session.private(|private| {
+            if !private.kept_lease.as_mut().is_some_and(is_ours) {
+                private.kept_lease = None;
+            }
+        });
     }
 
     /// Lays the lease down for the next learn. If another one is kept already, this one is given back.
     pub(crate) fn lay_down(self, session: &Arc<Session>) {
-        let mut kept = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_none() {
+        let surplus = session.private(|private| {
+            if private.kept_lease.is_some() {
+                return Some(self);
+            }
             if let Some(state) = session.lease_words().lease(self.grant.slot, self.grant.lease) {
                 state.lay_down();
-                *kept = Some(self);
+                private.kept_lease = Some(self);
             }
-            return;
+            None
+        });
+        if let Some(surplus) = surplus {
+            surplus.give_back(session);
         }
-        drop(kept);
-        self.give_back(session);
     }
 
     /// Gives the lease back.

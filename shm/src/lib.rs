@@ -41,6 +41,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("plasmon-shm needs 64-bit Linux: regions are mapped whole, and rights rest on memfd seals");
 
+mod at_fork;
 mod claim;
 mod client_region;
 mod error;
@@ -51,6 +52,7 @@ mod process;
 mod region;
 mod socket;
 
+pub use at_fork::at_fork;
 pub use client_region::ClientRegion;
 pub use error::Error;
 pub use fork_mark::ForkMark;

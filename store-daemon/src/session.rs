@@ -4,8 +4,12 @@
 //! It ends at goodbye, or when the process is gone. A lifeline that closes while the process lives ends leases and
 //! waits, but never pins: arrays of a living process are never pulled away.
 
-use crate::connection::ConnectionId;
-use plasmon_protocol::{index_of, limits::PIN_SLOTS, pins::SessionRegion};
+use crate::{connection::ConnectionId, reclaim::PinRegions};
+use plasmon_protocol::{
+    index_of,
+    limits::PIN_SLOTS,
+    pins::{HandOver, SessionRegion},
+};
 use plasmon_shm::{Region, WordsMapping};
 use std::{
     collections::{HashMap, HashSet},
@@ -36,6 +40,11 @@ pub(crate) struct Session {
     pub(crate) writable: bool,
     pub(crate) began: Instant,
     pub(crate) regions: Vec<PinRegion>,
+    /// For a forked child that has not filled its regions: those of its parent, on whose pins its handles rest, also
+    /// when the parent is gone.
+    pub(crate) inherits: Vec<Arc<WordsMapping>>,
+    /// A forked child that has not joined yet: which process it is, only its lifeline knows.
+    pub(crate) is_awaited: bool,
     pub(crate) pidfd: Option<OwnedFd>,
     /// `None` once the lifeline is closed while the process lives: the session is orphaned.
     pub(crate) lifeline: Option<ConnectionId>,
@@ -53,6 +62,24 @@ impl Session {
     /// Whether the client has said goodbye, and may hold pins still.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaves_after_scan.is_some()
+    }
+
+    /// What a scan reads: first what the session inherits (`plasmon_protocol::pins` says why in this order).
+    fn pin_regions(&mut self, session: SessionId) -> PinRegions {
+        if !self.inherits.is_empty() && self.hand_over() != HandOver::Waiting {
+            self.inherits.clear();
+        }
+        let own = self.regions.iter().map(|region| Arc::clone(&region.words));
+        PinRegions { session, regions: self.inherits.iter().cloned().chain(own).collect() }
+    }
+
+    fn hand_over(&self) -> HandOver {
+        SessionRegion::assume_checked(self.regions[0].words.words()).hand_over()
+    }
+
+    /// Tells the parent of a forked child, if this is one, that it is gone.
+    pub(crate) fn end_hand_over(&self) {
+        SessionRegion::assume_checked(self.regions[0].words.words()).set_ended();
     }
 
     /// Where pin slot `slot` is, counted through all regions.
@@ -128,6 +155,14 @@ impl Sessions {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         self.by_id.iter().map(|(&id, session)| (id, session))
+    }
+
+    /// What a scan reads, the oldest session first: a parent before the children it forked.
+    pub(crate) fn pin_regions(&mut self) -> Vec<PinRegions> {
+        let mut regions: Vec<PinRegions> =
+            self.by_id.iter_mut().map(|(&id, session)| session.pin_regions(id)).collect();
+        regions.sort_unstable_by_key(|regions| regions.session);
+        regions
     }
 
     pub(crate) fn len(&self) -> usize {

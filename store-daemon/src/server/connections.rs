@@ -31,6 +31,17 @@ impl Server {
         }
     }
 
+    /// Accepts who has connected, and hears what the connections that have not said who they are have said.
+    fn hear_newcomers(&mut self) {
+        self.accept();
+        let is_new =
+            |(&id, connection): (&ConnectionId, &Connection)| (connection.role == Role::New).then_some(id);
+        let newcomers: Vec<ConnectionId> = self.connections.iter().filter_map(is_new).collect();
+        for id in newcomers {
+            self.on_connection(id, EpollFlags::EPOLLIN);
+        }
+    }
+
     pub(super) fn listen(&mut self, on: bool) {
         let Some(listener) = &self.listener else { return };
         if on == self.listening {
@@ -232,6 +243,11 @@ impl Server {
         session.connections.remove(&id);
         if session.lifeline == Some(id) {
             session.lifeline = None;
+            if session.is_awaited {
+                // A child that joined before it closed everything may stand in the queue.
+                self.hear_newcomers();
+            }
+            let Some(session) = self.sessions.get(session_id) else { return };
             if session.is_leaving() {
                 return; // it said so; its pins, if it has any, are looked at
             }

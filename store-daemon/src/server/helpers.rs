@@ -124,15 +124,22 @@ impl Server {
         if self.scans.busy {
             return;
         }
-        let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
+        let sessions = self.sessions.pin_regions();
         let job = ScanJob { candidates: self.space.candidates(), sessions, report };
         self.scans.busy = self.scans.jobs.send(job).is_ok();
         self.scans.started += 1;
+        self.scans.children_scanned = self.scans.children;
         self.scans.last = Instant::now();
     }
 
     pub(super) fn on_scanned(&mut self, done: ScanDone) {
         self.scans.busy = false;
+        if self.scans.children_scanned != self.scans.children {
+            // A child was forked meanwhile, and its parent may have dropped what the child still holds.
+            done.unpinned.iter().chain(done.pinned.keys()).for_each(|&offset| self.space.hold(offset));
+            self.start_scan(done.report);
+            return;
+        }
         self.space.reclaim(&done.unpinned);
         for &offset in done.pinned.keys() {
             self.space.hold(offset);

@@ -20,6 +20,7 @@ impl Server {
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         tracing::debug!(session = id.0, pid = session.pid, "session ended");
+        session.end_hand_over();
         if let Some(pidfd) = &session.pidfd {
             let _ = self.epoll.delete(pidfd.as_fd());
         }

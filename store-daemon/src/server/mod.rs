@@ -15,7 +15,7 @@ use crate::{
     options::Options,
     populate::{Demands, Progress},
     reclaim::{Report, ScanDone, ScanJob},
-    session::{Session, SessionId, Sessions},
+    session::{SessionId, Sessions},
     socket::Labels,
     space::{LeaseId, Space},
 };
@@ -120,6 +120,9 @@ pub(crate) struct Scans {
     last: Instant,
     /// Scans begun.
     started: u64,
+    /// Sessions of forked children begun, in all, and when the last scan began. A scan that leaves one out is void.
+    pub(crate) children: u64,
+    children_scanned: u64,
     /// What the last scan found.
     pub(crate) done: ScanDone,
     /// Since when full scans have seen each session hold each object.
@@ -135,6 +138,8 @@ impl Scans {
             next: Vec::new(),
             last: Instant::now(),
             started: 0,
+            children: 0,
+            children_scanned: 0,
             done: ScanDone::default(),
             seen_since: HashMap::new(),
         }
@@ -405,7 +410,7 @@ impl Server {
             }
         }
         // The last scan is made here: there is no loop any more that it could hold up.
-        let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
+        let sessions = self.sessions.pin_regions();
         let candidates = self.space.candidates();
         let done = crate::reclaim::scan(ScanJob { candidates, sessions, report: Report::Everything });
         for hole in self.space.all_but(done.pinned.into_keys()) {
@@ -415,13 +420,6 @@ impl Server {
             }
         }
         tracing::info!("stopped");
-    }
-}
-
-impl Session {
-    fn pin_regions(&self, id: SessionId) -> crate::reclaim::PinRegions {
-        let regions = self.regions.iter().map(|region| Arc::clone(&region.words)).collect();
-        crate::reclaim::PinRegions { session: id, regions }
     }
 }
 
