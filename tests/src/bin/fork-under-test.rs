@@ -8,7 +8,7 @@ use nix::{
         signal::{Signal, kill, raise},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, execv, fork, getppid, pipe2, read, write},
+    unistd::{ForkResult, Pid, alarm, execv, fork, getppid, pipe2, read, write},
 };
 use plasmon::{Blob, Brain, Error};
 use std::{
@@ -23,7 +23,11 @@ use std::{
 
 const LEN: usize = 200_000;
 
+/// A process that waits for what does not come is ended by SIGALRM: far longer than any of this takes.
+const GIVES_UP_AFTER_SECS: u32 = 120;
+
 fn main() -> ExitCode {
+    alarm::set(GIVES_UP_AFTER_SECS);
     let mut arguments = std::env::args().skip(1);
     let (scenario, socket) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
     if scenario.starts_with("held-up") {
@@ -357,6 +361,7 @@ fn in_child(what: impl FnOnce()) -> Pid {
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
+            alarm::set(GIVES_UP_AFTER_SECS);
             let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).is_ok();
             // SAFETY: `_exit` ends the process; nothing of it is needed any more.
             unsafe { libc::_exit(i32::from(!well)) }
