@@ -15,7 +15,6 @@ use plasmon_protocol::{
     limits::PIN_SLOTS,
     message::{AddRegion, Failure, Goodbye, Request, Welcome},
     pins::{HandOver, SessionRegion, pin_for},
-    sync::{Ordering as WordOrdering, Words},
 };
 use plasmon_shm::{
     BytesMapping, ClientRegion, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
@@ -39,25 +38,6 @@ const LOOK_AGAIN_AFTER_NS: u64 = 50_000_000;
 /// Idle connections that are kept for the next call.
 const IDLE_CONNECTIONS_MAX: usize = 8;
 
-/// Nobody's own uid: what the kernel shows for uids that have no number in this user namespace.
-const OVERFLOW_UID: u32 = 65_534;
-
-/// The index as the kernel lets a client see it: loads only.
-#[derive(Debug)]
-pub(crate) struct IndexWords(ReadOnlyWords);
-
-impl Words for IndexWords {
-    #[inline]
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    #[inline]
-    fn load(&self, index: usize, order: WordOrdering) -> u64 {
-        self.0.load(index, order)
-    }
-}
-
 /// One region of pin slots.
 #[derive(Debug)]
 struct PinRegion {
@@ -73,7 +53,7 @@ pub(crate) struct Session {
     /// Whether the store is run by this user or root.
     pub(crate) store_is_own: bool,
     pub(crate) welcome: Welcome,
-    pub(crate) index: IndexReader<IndexWords>,
+    pub(crate) index: IndexReader<ReadOnlyWords>,
     bytes: BytesMapping,
     here: ArcSwap<Here>,
     regions: Vec<OnceLock<PinRegion>>,
@@ -86,6 +66,7 @@ pub(crate) struct Session {
     /// Set in the process that began the session, or inherited it. A forked child that has not must touch neither its
     /// sockets nor its slots.
     mark: ForkMark,
+    overflow_uid: u32,
     patience: Duration,
 }
 
@@ -187,7 +168,7 @@ impl Session {
             socket: socket.to_owned(),
             store_uid,
             store_is_own: crate::store::is_own(store_uid),
-            index: IndexReader::open(IndexWords(index.map_words_read_only()?))?,
+            index: IndexReader::open(index.map_words_read_only()?)?,
             bytes: arena.map_bytes_read_only()?,
             here: ArcSwap::from_pointee(Here::new(welcome.token, lifeline, writable)),
             regions,
@@ -196,6 +177,7 @@ impl Session {
             gone: AtomicBool::new(false),
             hands_over: AtomicBool::new(false),
             mark: ForkMark::new()?,
+            overflow_uid: plasmon_shm::overflow_uid(),
             patience,
             welcome,
         })
@@ -260,7 +242,7 @@ impl Session {
     /// Whether what this uid wrote may be decoded without validating it: it is this user, as the daemon sees him, or
     /// root.
     pub(crate) fn trusts(&self, writer_uid: u32) -> bool {
-        (writer_uid == self.welcome.uid || writer_uid == 0) && writer_uid != OVERFLOW_UID
+        (writer_uid == self.welcome.uid || writer_uid == 0) && writer_uid != self.overflow_uid
     }
 
     // Requests.

@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
+use plasmon_protocol::sync::Words;
+
 use crate::claim::Claim;
 use crate::client_region::{ClientRegion, MemoryId};
 use crate::error::{Error, refused};
@@ -102,7 +104,7 @@ impl WordsMapping {
     }
 }
 
-/// A whole region as words that this process can only read.
+/// A whole region as words that this process can only read, through [`Words`]: the index as a client has it.
 #[derive(Debug)]
 pub struct ReadOnlyWords {
     mapping: Mapping,
@@ -112,39 +114,6 @@ impl ReadOnlyWords {
     pub(crate) fn new(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<Self, Error> {
         check_whole_words(len_bytes)?;
         Ok(Self { mapping: Mapping::new(fd, 0, len_bytes, Access::ReadOnly)? })
-    }
-
-    /// How many words there are.
-    #[must_use]
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.mapping.len_bytes / WORD_BYTES
-    }
-
-    /// Whether there are no words: never, as a region has at least one byte and whole words.
-    #[must_use]
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Loads the word `index`, `order` being `Relaxed` or `Acquire`.
-    ///
-    /// An acquiring load is a relaxed one and a fence behind it, because Rust promises only of relaxed loads that
-    /// they work on read-only memory. On x86-64 both are a plain `mov`.
-    ///
-    /// # Panics
-    /// If `index` is not below [`len`](Self::len), or `order` is another one.
-    #[must_use]
-    #[inline]
-    pub fn load(&self, index: usize, order: Ordering) -> u64 {
-        let value = self.words()[index].load(Ordering::Relaxed);
-        match order {
-            Ordering::Relaxed => {}
-            Ordering::Acquire => fence(Ordering::Acquire),
-            _ => panic!("a read-only word is loaded with Relaxed or Acquire, not with {order:?}"),
-        }
-        value
     }
 
     /// Private, as a store through it would end the process.
@@ -160,6 +129,31 @@ impl ReadOnlyWords {
                 self.mapping.len_bytes / WORD_BYTES,
             )
         }
+    }
+}
+
+impl Words for ReadOnlyWords {
+    #[inline]
+    fn count(&self) -> usize {
+        self.mapping.len_bytes / WORD_BYTES
+    }
+
+    /// As the trait says, `order` being `Relaxed` or `Acquire`.
+    ///
+    /// An acquiring load is a relaxed one and a fence behind it, because Rust promises only of relaxed loads that
+    /// they work on read-only memory. On x86-64 both are a plain `mov`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`count`](Words::count), or `order` is another one.
+    #[inline]
+    fn load(&self, index: usize, order: Ordering) -> u64 {
+        let value = self.words()[index].load(Ordering::Relaxed);
+        match order {
+            Ordering::Relaxed => {}
+            Ordering::Acquire => fence(Ordering::Acquire),
+            _ => panic!("a read-only word is loaded with Relaxed or Acquire, not with {order:?}"),
+        }
+        value
     }
 }
 

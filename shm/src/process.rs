@@ -1,4 +1,4 @@
-//! What a process says about itself to the kernel, and the clocks that processes share.
+//! What a process and the kernel say about each other, and the clocks that processes share.
 
 use nix::sys::prctl;
 use nix::time::{ClockId, clock_gettime};
@@ -13,6 +13,17 @@ use crate::error::{Error, refused};
 /// [`Error::System`] if the kernel refuses.
 pub fn set_not_dumpable() -> Result<(), Error> {
     prctl::set_dumpable(false).map_err(refused("prctl(PR_SET_DUMPABLE)", || "not dumpable".to_owned()))
+}
+
+/// The uid that the kernel shows for all users who have no number in this user namespace: nobody's own.
+///
+/// ```
+/// assert_ne!(plasmon_shm::overflow_uid(), 0);
+/// ```
+#[must_use]
+pub fn overflow_uid() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    text.trim().parse().unwrap_or(65_534)
 }
 
 /// Nanoseconds since the machine started, counting the time it slept (CLOCK_BOOTTIME).

@@ -218,7 +218,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let parts = Parts {
         kernel,
         own_uid: nix::unistd::getuid().as_raw(),
-        overflow_uid: overflow_uid(),
+        overflow_uid: plasmon_shm::overflow_uid(),
         store_uuid,
         capacity_bytes: asked_bytes,
         arena,
@@ -275,12 +275,6 @@ fn take_signals() -> Result<SignalFd, StartError> {
     set.add(Signal::SIGINT);
     set.thread_block().map_err(failed)?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
-}
-
-/// The uid that the kernel shows for those that have no number in this user namespace.
-fn overflow_uid() -> u32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    text.trim().parse().unwrap_or(65_534)
 }
 
 /// As many descriptors as the hard limit allows: each client takes a few.
