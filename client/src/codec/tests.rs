@@ -899,7 +899,7 @@ fn golden_files_of_every_kind_are_unchanged() -> TestResult {
     for (name, file, header) in samples() {
         let path = folder.join(format!("{name}.arrow"));
         if !path.exists() && std::env::var_os("PLASMON_WRITE_GOLDEN").is_some() {
-            fs::create_dir_all(&folder)?;
+            fs::create_dir_all(folder)?;
             fs::write(&path, file.as_slice())?;
         }
         let golden = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
