@@ -34,6 +34,16 @@ pub(crate) enum Role {
     Requests(SessionId),
 }
 
+impl Role {
+    /// The session that the connection belongs to.
+    pub(crate) fn session(self) -> Option<SessionId> {
+        match self {
+            Role::New => None,
+            Role::Lifeline(session) | Role::Requests(session) => Some(session),
+        }
+    }
+}
+
 /// A frame as it came.
 #[derive(Debug)]
 pub(crate) struct Frame {
@@ -106,13 +116,6 @@ impl Connection {
             closing: false,
             backlogged: false,
             waits: Vec::new(),
-        }
-    }
-
-    pub(crate) fn session(&self) -> Option<SessionId> {
-        match self.role {
-            Role::New => None,
-            Role::Lifeline(session) | Role::Requests(session) => Some(session),
         }
     }
 

@@ -250,6 +250,11 @@ impl Space {
         self.objects.get(&offset)
     }
 
+    /// Number of objects, with a name or without.
+    pub(crate) fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
     /// Everything without a name, for the next scan.
     pub(crate) fn candidates(&mut self) -> Vec<u64> {
         self.retired.drain(..).chain(self.limbo.iter().copied()).collect()

@@ -187,6 +187,20 @@ fn the_store_serves_without_the_newer_kernel_calls() {
     assert!(stderr.contains("everything"), "{stderr}");
 }
 
+/// A helper that is gone would leave requests without an answer: the store ends instead, and says so.
+#[test]
+fn a_helper_that_fails_ends_the_store_with_a_code_of_its_own() {
+    for helper in ["plasmon-populate", "plasmon-scan", "plasmon-look"] {
+        let (directory, socket) = in_directory();
+        let (code, _, stderr) =
+            run(STORE, &["--size", "1MB", "--pretend-panic", helper, "--socket", &socket]);
+        assert_eq!(code, 6, "{stderr}");
+        assert!(stderr.contains(&format!("helper thread {helper} failed")), "{stderr}");
+        let left = fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(left, 0, "socket and lock are gone");
+    }
+}
+
 #[test]
 fn the_probe_names_kernel_features_and_the_largest_size() {
     let (code, stdout, _) = run(STORE, &["--probe"]);
