@@ -222,6 +222,28 @@ fn a_client_cannot_use_what_is_not_its_own() {
 }
 
 #[test]
+fn leases_of_a_session_are_limited_and_their_slots_come_back() {
+    let mut daemon = Daemon::start(STORE, "8MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let reserve = Reserve { len_bytes: 1 };
+    let leases: Vec<_> =
+        (0..1_024).map(|_| session.requests.call(&reserve).expect("there is room")).collect();
+    let slots: std::collections::BTreeSet<u32> = leases.iter().map(|lease| lease.slot).collect();
+    assert_eq!(slots, (0..1_024).collect(), "each has a slot of its own");
+    let refusal = session.requests.call(&reserve);
+    assert!(matches!(refusal, Err(Failure::TooMany { limit: 1_024, .. })), "{refusal:?}");
+    for lease in [&leases[500], &leases[1_023], &leases[0]] {
+        session.requests.call(&EndLease { lease: lease.lease }).expect("it is this session's");
+        assert_eq!(session.requests.call(&reserve).expect("there is room").slot, lease.slot);
+    }
+    session.requests.send(1, &Goodbye {});
+    assert!(session.lifeline.is_closed_by_peer());
+    let mut other = RawSession::begin(daemon.socket());
+    assert_eq!((stats(&mut other).leases, stats(&mut other).leased_bytes), (0, 0));
+    assert_serves(&mut daemon);
+}
+
+#[test]
 fn pin_slots_that_are_taken_or_absent_are_refused() {
     let mut daemon = Daemon::start(STORE, "4MiB");
     let mut session = RawSession::begin(daemon.socket());
@@ -234,6 +256,8 @@ fn pin_slots_that_are_taken_or_absent_are_refused() {
     let slot = |slot| NameSlot { namespace: Namespace::default(), name: name("held"), slot };
     let many = FindMany { names: vec![slot(4), slot(5), slot(3)] };
     assert_eq!(session.requests.call(&many), Err(Failure::BadSlot { slot: 3 }));
+    let twice = FindMany { names: vec![slot(4), slot(4)] };
+    assert_eq!(session.requests.call(&twice), Err(Failure::BadSlot { slot: 4 }));
     assert_eq!(stats(&mut session).pins, 1, "the pins of a refused request are withdrawn");
     assert_serves(&mut daemon);
 }
