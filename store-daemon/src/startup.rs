@@ -174,7 +174,10 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     // Openings first: the seal forbids new writable mappings, the mode forbids new openings.
     let arena = Arc::new(Region::create(&labels.region("arena"), asked_bytes, backend, &kernel)?);
     let openings = match backend {
-        Backend::Memfd => Some([index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?]),
+        Backend::Memfd => {
+            let openings = [index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?];
+            Some(openings.map(Arc::new))
+        }
         Backend::Named => None,
     };
     index.seal(Seals::ShrinkGrowFutureWriteSeal)?;

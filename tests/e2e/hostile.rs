@@ -4,8 +4,9 @@ use crate::{CLIENT, STORE};
 use plasmon_protocol::{
     frame::FrameHeader,
     message::{
-        Bind, Change, Commit, Condition, EndLease, Expect, Failure, Find, FindMany, Goodbye, Hello, Kick,
-        Kicked, ListNames, MAGIC, NameSlot, Payload, ReadStats, Reserve, Role, Stats, VERSION, Wait,
+        AddRegion, Bind, Change, Commit, Condition, EndLease, Expect, Failure, Find, FindMany, Goodbye,
+        Hello, Kick, Kicked, ListNames, MAGIC, NameSlot, Payload, ReadStats, Reserve, Role, Stats, VERSION,
+        Wait,
     },
     name::{Name, Namespace},
     object::{Header, Kind},
@@ -356,6 +357,32 @@ fn replies_that_nobody_reads_close_that_connection() {
     (0..60).for_each(|id| deaf.send(id, &list));
     assert!(deaf.is_closed_by_peer());
     assert_eq!(stats(&mut session).objects, 10_000);
+    assert_serves(&mut daemon);
+}
+
+/// Descriptors wait with their message, behind replies that the client has not read yet.
+#[test]
+fn a_region_is_added_behind_unread_replies() {
+    let mut daemon = Daemon::start(STORE, "16MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    for batch in 0..8 {
+        let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
+        session.requests.call(&commit(names)).expect("there is room");
+    }
+    let list = ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 };
+    (0..10).for_each(|id| session.requests.send(id, &list));
+    (10..13).for_each(|id| session.requests.send(id, &AddRegion {}));
+    session.requests.send(13, &list);
+    // Each descriptor comes with the frame that it belongs to.
+    let answers: Vec<(u64, u16, usize)> = (0..14)
+        .map(|_| {
+            let (header, _, fds) = session.requests.receive_with_fds();
+            (header.request_id, header.kind, fds.len())
+        })
+        .collect();
+    let wanted: Vec<_> =
+        (0..14).map(|id| if (10..13).contains(&id) { (id, 17, 1) } else { (id, 25, 0) }).collect();
+    assert_eq!(answers, wanted);
     assert_serves(&mut daemon);
 }
 

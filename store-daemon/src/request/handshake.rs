@@ -2,7 +2,7 @@
 
 use crate::{
     commit::ReplyTo,
-    connection::{ConnectionId, Role},
+    connection::Role,
     server::Server,
     session::{PinRegion, Session},
 };
@@ -13,7 +13,7 @@ use plasmon_protocol::{
 use plasmon_shm::{Error, Region, Seals, boottime_ns};
 use std::{
     collections::HashSet,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Instant,
 };
@@ -93,19 +93,16 @@ impl Server {
         self.watch_process(session);
         tracing::debug!(session = session.0, pid = peer.pid, uid = peer.uid, "session began");
 
-        let mut fds: Vec<BorrowedFd<'_>> = Vec::new();
-        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, &region_fd) {
-            fds.extend([index.as_fd(), arena.as_fd(), session_region.as_fd()]);
+        let mut fds = Vec::new();
+        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, region_fd) {
+            fds.extend([Arc::clone(index), Arc::clone(arena), Arc::new(session_region)]);
             if writable {
-                fds.push(arena_writable.as_fd());
+                fds.push(Arc::clone(arena_writable));
             }
         }
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.in_flight -= 1;
         connection.settle(Role::Lifeline(session));
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &welcome, &fds) {
-            self.break_connection(id, why);
-        }
+        self.try_reply(reply_to, &welcome, fds);
         Ok(())
     }
 
@@ -124,7 +121,6 @@ impl Server {
     }
 
     pub(crate) fn add_region(&mut self, reply_to: ReplyTo, session_id: crate::session::SessionId) {
-        let id: ConnectionId = reply_to.connection;
         let Some(session) = self.sessions.get(session_id) else { return };
         let regions = session.regions.len();
         let slots = plasmon_protocol::index_of(plasmon_protocol::limits::PIN_SLOTS.into());
@@ -141,13 +137,8 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(session_id) {
             session.regions.push(region);
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.in_flight -= 1;
-        let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
-        let added = RegionAdded { region: region_number, name };
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &added, &fds) {
-            self.break_connection(id, why);
-        }
+        let fds = fd.into_iter().map(Arc::new).collect();
+        self.try_reply(reply_to, &RegionAdded { region: region_number, name }, fds);
     }
 
     fn make_session_region(&self, number: usize) -> Result<(PinRegion, Option<OwnedFd>), Failure> {

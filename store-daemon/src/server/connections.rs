@@ -8,7 +8,8 @@ use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use plasmon_protocol::message::{self, AnyRequest, Failed, Failure, Message};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl Server {
@@ -168,6 +169,7 @@ impl Server {
                 .fail(reply_to, Failure::VersionMismatch { client: version, store: message::VERSION });
         }
         match AnyRequest::parse(header.kind, body) {
+            Some(Ok(AnyRequest::Hello(_))) if self.closing => self.fail(reply_to, Failure::ShuttingDown {}),
             Some(Ok(AnyRequest::Hello(hello))) => self.on_hello(reply_to, &hello),
             Some(Err(error)) => self.refuse(id, &error.to_string()),
             _ => self.refuse(id, "the first message on a connection must be Hello"),
@@ -253,15 +255,15 @@ impl Server {
 
     /// Answers a request, if its connection is still there.
     pub(crate) fn reply<M: Message>(&mut self, to: ReplyTo, message: &M) {
-        self.try_reply(to, message);
+        self.try_reply(to, message, Vec::new());
     }
 
-    /// Answers a request. Returns whether there was still a connection to answer on.
-    pub(super) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M) -> bool {
+    /// Answers a request, with descriptors. Returns whether there was still a connection to answer on.
+    pub(crate) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M, fds: Vec<Arc<OwnedFd>>) -> bool {
         let Some(connection) = self.connections.get_mut(&to.connection) else { return false };
         let was_full = connection.in_flight >= self.options.max_in_flight;
         connection.in_flight = connection.in_flight.saturating_sub(1);
-        match connection.send(to.request_id, message, self.options.max_queued_output) {
+        match connection.send_with_fds(to.request_id, message, fds, self.options.max_queued_output) {
             Ok(()) => {
                 if was_full && connection.has_input() && !connection.backlogged {
                     connection.backlogged = true;
@@ -284,9 +286,5 @@ impl Server {
     /// Something must have happened by `at`.
     pub(super) fn note_deadline(&mut self, at: Option<Instant>) {
         self.earliest_deadline = self.earliest_deadline.into_iter().chain(at).min();
-    }
-
-    pub(crate) fn break_connection(&mut self, id: ConnectionId, why: Broken) {
-        self.broken.push((id, why));
     }
 }

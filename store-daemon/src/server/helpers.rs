@@ -74,8 +74,11 @@ impl Server {
                     Some(found) => {
                         let (slot, extent) = (found.slot, found.extent);
                         let (offset, len_bytes) = (extent.offset, extent.len_bytes);
-                        let told =
-                            self.try_reply(reply_to, &Granted { lease: lease.0, slot, offset, len_bytes });
+                        let told = self.try_reply(
+                            reply_to,
+                            &Granted { lease: lease.0, slot, offset, len_bytes },
+                            Vec::new(),
+                        );
                         if !told && grown_from.is_none() {
                             self.space.end_lease(lease); // nobody knows of it
                         }

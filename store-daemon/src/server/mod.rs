@@ -209,7 +209,7 @@ pub(crate) struct Server {
     pub(crate) session_bytes: u64,
     /// Separate openings, never the daemon's own: index and arena read-only, arena writable. `None` where the
     /// regions are named segments.
-    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) openings: Option<[Arc<OwnedFd>; 3]>,
     /// Whether a helper populates what is granted; if not, everything counts as populated.
     pub(crate) populates: bool,
 
@@ -244,6 +244,8 @@ pub(crate) struct Server {
     wake: Arc<EventFd>,
     events: Receiver<Event>,
     helpers: Vec<JoinHandle<()>>,
+    /// Every request is answered with `ShuttingDown`.
+    pub(crate) closing: bool,
     /// Set when the loop is to end, and how.
     end: Option<Result<(), ServeError>>,
 }
@@ -261,7 +263,7 @@ pub(crate) struct Parts {
     pub(crate) index: Region,
     pub(crate) labels: Labels,
     pub(crate) session_bytes: u64,
-    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) openings: Option<[Arc<OwnedFd>; 3]>,
     pub(crate) populates: bool,
     pub(crate) catalog: Catalog,
     pub(crate) space: Space,
@@ -336,6 +338,7 @@ impl Server {
             wake: parts.wake,
             events: parts.events,
             helpers: parts.helpers,
+            closing: false,
             end: None,
         })
     }
@@ -442,7 +445,10 @@ impl Server {
 
     fn close(mut self) {
         self.listener = None;
+        self.closing = true;
+        self.finish_half_visible();
         self.catalog.close();
+        self.refuse_the_rest();
         // The helpers end with their channels; population must not take back what is given back below.
         drop((self.demands, self.scans.jobs, self.looks.jobs));
         for helper in self.helpers {
