@@ -237,6 +237,22 @@ impl<'a> SessionRegion<'a> {
         self.words[session::PINS + index_of(slot.into())].store(pin, Ordering::Relaxed);
     }
 
+    /// Stores `pin` into slot `slot` if that is free, and returns whether it was. Daemon only, for a client that asked
+    /// it to pin; a slot that the client uses for something else keeps its pin. `false` also for a number beyond the
+    /// slots.
+    ///
+    /// Needs no fence: the scan that could free the object is handed over to its thread after this. PAIRS: unpin
+    #[must_use]
+    pub fn claim(&self, slot: u32, pin: u64) -> bool {
+        if slot >= PIN_SLOTS {
+            return false;
+        }
+        self.words[session::PIN_HIGH_WATER].fetch_max(u64::from(slot) + 1, Ordering::Relaxed);
+        self.words[session::PINS + index_of(slot.into())]
+            .compare_exchange(0, pin, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Empties slot `slot`: the reader's last access comes before it. PAIRS: unpin
     ///
     /// # Panics
@@ -424,6 +440,19 @@ mod tests {
         let mut found = Vec::new();
         region.scan(|pin| found.push(offset_of(pin).unwrap()));
         assert_eq!(found, [0, 128]);
+    }
+
+    #[test]
+    fn a_slot_that_is_taken_is_not_claimed() {
+        let words = region();
+        let region = SessionRegion::prepare(&words).unwrap();
+        assert!(region.claim(5, pin_for(64)));
+        assert!(!region.claim(5, pin_for(128)) && !region.claim(PIN_SLOTS, pin_for(128)));
+        let mut found = Vec::new();
+        region.scan(|pin| found.push(offset_of(pin).unwrap()));
+        assert_eq!(found, [64]);
+        region.withdraw(5);
+        assert!(region.claim(5, pin_for(128)));
     }
 
     /// The daemon treats a session region as hostile.

@@ -16,7 +16,8 @@
 //! * The seqlock, `neighbour_moves` and `rebind_twice`: a bound name is never missed and an entry never torn, held by a
 //!   pin or inline (invariant 3; `index`, W1-W4 and L1-L4).
 //! * `one_commit` and `two_commits`: a snapshot is true at one moment, in one bucket and in two.
-//! * Leases: `claim_against_take`. Forks: `hand_over` and `hand_over_by_a_dead_parent`.
+//! * Leases: `claim_against_take`. Slots that the daemon pins in: `claim_against_withdraw`. Forks: `hand_over` and
+//!   `hand_over_by_a_dead_parent`.
 //!
 //! Three steps can be left out through `Steps`, and the models named `without_…` demand that loom then finds the
 //! violation: the reader's fence, the daemon's fence, and the second look after a miss. Two more demand it where a
@@ -215,6 +216,38 @@ fn unpin_then_reuse(seen: &Seen) {
 fn the_last_read_comes_before_the_reuse() {
     let outcomes = &["left in limbo", "reused after the first scan", "reused after the second scan"];
     explore(None, outcomes, unpin_then_reuse);
+}
+
+/// The daemon pins in a slot that the client named and is just giving up (`Find`): it never overwrites a pin that is
+/// held, and the last read under the old pin comes before whatever follows the claim.
+fn claim_against_withdraw(seen: &Seen) {
+    let session = session_region();
+    let extents = Arc::new([Extent::holding(1), Extent::holding(2)]);
+    SessionRegion::assume_checked(&session).publish(0, pin_for(0));
+
+    let reader = {
+        let (session, extents) = (session.clone(), extents.clone());
+        thread::spawn(move || {
+            let held = Pin { session: &session, slot: 0 };
+            let content = extents[0].read();
+            drop(held);
+            assert_eq!(content, 1, "an extent was reused under its reader");
+        })
+    };
+
+    if SessionRegion::assume_checked(&session).claim(0, pin_for(64)) {
+        seen.note("claimed");
+        extents[0].write(3);
+        assert!(is_pinned(&session, 64), "the daemon's pin is seen by its own scan");
+    } else {
+        seen.note("refused");
+    }
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_claimed_slot_overwrites_no_pin() {
+    explore(None, &["claimed", "refused"], claim_against_withdraw);
 }
 
 // ---------------------------------------------------------------- One name: whole, and never missing

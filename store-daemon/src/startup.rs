@@ -6,7 +6,8 @@ use crate::{
     options::{Arena, Options, Reserve},
     populate::{Demands, Populated, Populator, Progress},
     reclaim,
-    server::{Event, Notifier, Parts, Server},
+    server::{Event, Notifier, Parts, ServeError, Server},
+    session::Orphan,
     size::Human,
     socket::{SocketError, SocketPath},
     space::Space,
@@ -112,9 +113,13 @@ impl Ready {
     }
 
     /// Serves until stopped, by a [`Stopper`] or by a signal where signals are handled; then removes the socket.
-    pub fn serve(self) {
-        self.server.run();
+    ///
+    /// # Errors
+    /// [`ServeError`] if something else made it stop.
+    pub fn serve(self) -> Result<(), ServeError> {
+        let end = self.server.run();
         drop(self.socket);
+        end
     }
 }
 
@@ -169,7 +174,10 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     // Openings first: the seal forbids new writable mappings, the mode forbids new openings.
     let arena = Arc::new(Region::create(&labels.region("arena"), asked_bytes, backend, &kernel)?);
     let openings = match backend {
-        Backend::Memfd => Some([index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?]),
+        Backend::Memfd => {
+            let openings = [index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?];
+            Some(openings.map(Arc::new))
+        }
         Backend::Named => None,
     };
     index.seal(Seals::ShrinkGrowFutureWriteSeal)?;
@@ -201,15 +209,28 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         })?;
         populated = Populated::by_writers(asked_bytes);
     }
-    let populate = spawn("plasmon-populate", move || populator.run(&demands))?;
+    let pretend_panic = options.pretend_panic.clone();
+    let spawn = |name, run: Box<dyn FnOnce() + Send>| spawn(name, &notifier, pretend_panic == name, run);
+    let populate = spawn("plasmon-populate", Box::new(move || populator.run(&demands)))?;
 
     let (scan_jobs, jobs) = mpsc::channel();
     let tell = notifier.clone();
-    let scan = spawn("plasmon-scan", move || {
-        for job in jobs {
-            tell.tell(Event::Scanned(reclaim::scan(job)));
-        }
-    })?;
+    let scan = spawn(
+        "plasmon-scan",
+        Box::new(move || jobs.into_iter().for_each(|job| tell.tell(Event::Scanned(reclaim::scan(job))))),
+    )?;
+
+    let (look_jobs, jobs) = mpsc::channel::<Vec<Orphan>>();
+    let tell = notifier.clone();
+    let look = spawn(
+        "plasmon-look",
+        Box::new(move || {
+            for orphans in jobs {
+                let gone = orphans.iter().filter(|orphan| orphan.is_gone()).map(|orphan| orphan.session);
+                tell.tell(Event::Looked(gone.collect()));
+            }
+        }),
+    )?;
 
     if host == Host::Process && !options.debuggable {
         plasmon_shm::set_not_dumpable()?;
@@ -230,12 +251,13 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         catalog,
         space: Space::new(asked_bytes, populated),
         scan_jobs,
+        look_jobs,
         demands: Demands(demands_tell),
         listener,
         signals,
         wake: Arc::clone(&notifier.wake),
         events,
-        helpers: vec![populate, scan],
+        helpers: vec![populate, scan, look],
         options,
     };
     let server = Server::new(parts)
@@ -288,8 +310,27 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, StartError> {
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+/// Starts a helper thread. If it panics the loop is told, and ends: requests that need the helper would hang.
+fn spawn(
+    name: &'static str,
+    notifier: &Notifier,
+    panics: bool,
+    run: Box<dyn FnOnce() + Send>,
+) -> Result<thread::JoinHandle<()>, StartError> {
+    struct TellOnPanic(Notifier, &'static str);
+    impl Drop for TellOnPanic {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                self.0.tell(Event::HelperFailed(self.1));
+            }
+        }
+    }
+    let tell = TellOnPanic(notifier.clone(), name);
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _tell = tell;
+        assert!(!panics, "told to by --pretend-panic");
+        run();
+    });
     spawned.map_err(|error| StartError::System {
         what: "cannot start a helper thread",
         source: nix::Error::from_raw(error.raw_os_error().unwrap_or(0)),

@@ -274,7 +274,7 @@ fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult 
     enter(&closed)?;
     let mut client = Client::start_as(UID, &program, closed.socket());
     let error = client.ask_for_error("connect");
-    assert!(error.starts_with("StoreUnavailable ") && error.contains("start one"), "{error}");
+    assert!(error.starts_with("StoreUnavailable ") && error.contains("may not connect"), "{error}");
     // Even if somebody opens the socket itself, the daemon looks at who calls.
     fs::set_permissions(closed.socket(), fs::Permissions::from_mode(0o666))?;
     let error = client.ask_for_error("connect");

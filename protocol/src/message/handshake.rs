@@ -108,9 +108,10 @@ message! {
 }
 
 message! {
-    /// The session ends: no handle is left. Its leases, waits and pins end with it.
+    /// The client needs nothing any more, it says. Its leases and waits end.
     ///
-    /// Request 6, since protocol 1. Not answered; the store closes the session's connections.
+    /// Pins stay: the session ends when a scan that begins after this finds none, or with the process. Request 6, since
+    /// protocol 1. Not answered; the store closes the session's connections.
     Goodbye = 6 {}
 }
 

@@ -14,7 +14,7 @@ use plasmon_protocol::{
 use plasmon_shm::{Error, FDS_MAX, Region, Seals, boottime_ns};
 use std::{
     collections::HashSet,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Instant,
 };
@@ -90,19 +90,16 @@ impl Server {
         self.watch_process(session);
         tracing::debug!(session = session.0, pid = peer.pid, uid = peer.uid, "session began");
 
-        let mut fds: Vec<BorrowedFd<'_>> = Vec::new();
-        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, &region_fd) {
-            fds.extend([index.as_fd(), arena.as_fd(), session_region.as_fd()]);
+        let mut fds = Vec::new();
+        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, region_fd) {
+            fds.extend([Arc::clone(index), Arc::clone(arena), Arc::new(session_region)]);
             if writable {
-                fds.push(arena_writable.as_fd());
+                fds.push(Arc::clone(arena_writable));
             }
         }
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.in_flight -= 1;
         connection.settle(Role::Lifeline(session));
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &welcome, &fds) {
-            self.break_connection(id, why);
-        }
+        self.try_reply(reply_to, &welcome, fds);
         Ok(())
     }
 
@@ -164,12 +161,8 @@ impl Server {
         self.scans.children += 1;
         tracing::debug!(session = session.0, uid, "session of a child that is about to be forked");
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.in_flight -= 1;
         connection.settle(Role::Lifeline(session));
-        let fds: Vec<BorrowedFd<'_>> = fds.iter().flatten().map(AsFd::as_fd).collect();
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &added, &fds) {
-            self.break_connection(id, why);
-        }
+        self.try_reply(reply_to, &added, fds.into_iter().flatten().map(Arc::new).collect());
         Ok(())
     }
 
@@ -207,7 +200,6 @@ impl Server {
     }
 
     pub(crate) fn add_region(&mut self, reply_to: ReplyTo, session_id: SessionId) {
-        let id: ConnectionId = reply_to.connection;
         let Some(session) = self.sessions.get(session_id) else { return };
         let regions = session.regions.len();
         let slots = index_of(plasmon_protocol::limits::PIN_SLOTS.into());
@@ -224,13 +216,8 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(session_id) {
             session.regions.push(region);
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.in_flight -= 1;
-        let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
-        let added = RegionAdded { region: region_number, name };
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &added, &fds) {
-            self.break_connection(id, why);
-        }
+        let fds = fd.into_iter().map(Arc::new).collect();
+        self.try_reply(reply_to, &RegionAdded { region: region_number, name }, fds);
     }
 
     fn make_session_region(&self, number: usize) -> Result<(PinRegion, Option<OwnedFd>), Failure> {

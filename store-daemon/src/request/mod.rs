@@ -20,6 +20,12 @@ impl Server {
             }
             return;
         }
+        if self.closing {
+            return match request {
+                AnyRequest::Goodbye(_) => {} // is not answered
+                _ => self.fail(reply_to, Failure::ShuttingDown {}),
+            };
+        }
         tracing::trace!(session = session.0, request = request.name(), "request");
         match request {
             AnyRequest::Commit(commit) => self.begin_commit(reply_to, session, commit, scanned),

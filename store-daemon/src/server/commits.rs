@@ -5,9 +5,10 @@ use crate::commit::{CommitJob, NoPlace, NotPlaced, ReplyTo, Slice, Workbench, Wr
 use crate::connection::{Broken, Connection, ConnectionId};
 use crate::session::SessionId;
 use crate::space::LeaseId;
+use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
 use plasmon_protocol::message::{AnyRequest, Bound, Commit, Committed, Failure};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Server {
     /// Begins a commit; `scanned` says that everything reclaimable has just been reclaimed for it.
@@ -72,6 +73,38 @@ impl Server {
             if Instant::now() >= until {
                 return;
             }
+        }
+    }
+
+    /// Works off a commit that is half visible when the store stops, within a second: nothing can fail in it any more.
+    pub(super) fn finish_half_visible(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(1);
+        while self.is_mid_commit() && Instant::now() < patience {
+            self.work_off_commits();
+        }
+    }
+
+    /// Answers everything that waits, and what has come until now, with `ShuttingDown`. Waits for nobody: what a client
+    /// does not take at once, because it reads too little, is lost to it.
+    pub(super) fn refuse_the_rest(&mut self) {
+        let granted = self.grants.drain().map(|(_, grant)| match grant {
+            Grant::Lease { reply_to, .. } => reply_to,
+            Grant::Commit(job) => job.reply_to,
+        });
+        // Of a commit that could not be finished its client must not believe that nothing has happened.
+        let queued = self.commits.drain(..).filter(|job| !job.is_half_visible()).map(|job| job.reply_to);
+        let parked = [&mut self.deferred, &mut self.scans.current, &mut self.scans.next];
+        let parked = parked.into_iter().flat_map(|parked| parked.drain(..)).map(|parked| parked.reply_to);
+        let waiting = self.waits.drain().flat_map(|(_, waiters)| waiters).map(|waiter| waiter.reply_to);
+        for reply_to in granted.chain(queued).chain(parked).chain(waiting).collect::<Vec<_>>() {
+            self.fail(reply_to, Failure::ShuttingDown {});
+        }
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.on_connection(id, EpollFlags::EPOLLIN);
+        }
+        while let Some(id) = self.ready.pop() {
+            self.take_backlog(id);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the helper threads report: pages that are there, and pins that a scan found.
 
-use super::{Event, Grant, Parked, Server};
+use super::{Event, Grant, Parked, ServeError, Server};
 use crate::commit::ReplyTo;
 use crate::populate::Progress;
 use crate::reclaim::{Report, ScanDone, ScanJob};
@@ -21,7 +21,9 @@ impl Server {
                 Event::Populate(Progress::Met(ticket)) => self.on_populated(ticket, true),
                 Event::Populate(Progress::Short(ticket)) => self.on_populated(ticket, false),
                 Event::Scanned(done) => self.on_scanned(done),
-                Event::Stop => self.stopping = true,
+                Event::Looked(gone) => self.on_looked(&gone),
+                Event::HelperFailed(name) => self.end = Some(Err(ServeError::Helper { name })),
+                Event::Stop => self.stop(),
             }
         }
     }
@@ -72,8 +74,11 @@ impl Server {
                     Some(found) => {
                         let (slot, extent) = (found.slot, found.extent);
                         let (offset, len_bytes) = (extent.offset, extent.len_bytes);
-                        let told =
-                            self.try_reply(reply_to, &Granted { lease: lease.0, slot, offset, len_bytes });
+                        let told = self.try_reply(
+                            reply_to,
+                            &Granted { lease: lease.0, slot, offset, len_bytes },
+                            Vec::new(),
+                        );
                         if !told && grown_from.is_none() {
                             self.space.end_lease(lease); // nobody knows of it
                         }
@@ -125,11 +130,31 @@ impl Server {
             return;
         }
         let sessions = self.sessions.pin_regions();
-        let job = ScanJob { candidates: self.space.candidates(), sessions, report };
+        let job = ScanJob {
+            candidates: self.space.candidates(),
+            sessions,
+            report,
+            others_max: self.space.object_count(),
+            usage: self.scans.current.iter().any(|parked| matches!(parked.request, AnyRequest::ReadStats(_))),
+        };
         self.scans.busy = self.scans.jobs.send(job).is_ok();
         self.scans.started += 1;
         self.scans.children_scanned = self.scans.children;
         self.scans.last = Instant::now();
+    }
+
+    /// Has the processes behind closed lifelines looked at.
+    pub(super) fn start_look(&mut self) {
+        let orphans = self.sessions.orphans();
+        self.looks.is_due = false;
+        self.looks.busy = !orphans.is_empty() && self.looks.jobs.send(orphans).is_ok();
+    }
+
+    fn on_looked(&mut self, gone: &[SessionId]) {
+        self.looks.busy = false;
+        for &id in gone {
+            self.end_session(id);
+        }
     }
 
     pub(super) fn on_scanned(&mut self, done: ScanDone) {
@@ -153,6 +178,7 @@ impl Server {
         if done.report == Report::Everything {
             self.note_holders(&done);
         }
+        self.scans.usage = done.usage.unwrap_or(self.scans.usage);
         self.scans.done = done;
         let answered = std::mem::replace(&mut self.scans.current, std::mem::take(&mut self.scans.next));
         if !self.scans.current.is_empty() {

@@ -12,10 +12,11 @@ use crate::{
     catalog::Catalog,
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
+    memory::Usage,
     options::Options,
     populate::{Demands, Progress},
     reclaim::{Report, ScanDone, ScanJob},
-    session::{SessionId, Sessions},
+    session::{Orphan, SessionId, Sessions},
     socket::Labels,
     space::{LeaseId, Space},
 };
@@ -64,7 +65,28 @@ const FRAMES_PER_TURN: usize = 64;
 pub(crate) enum Event {
     Populate(Progress),
     Scanned(ScanDone),
+    /// The sessions whose process is gone.
+    Looked(Vec<SessionId>),
+    /// The helper thread of this name has panicked.
+    HelperFailed(&'static str),
     Stop,
+}
+
+/// Why a store stopped that nobody had told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A helper thread panicked: requests that need it would wait for ever.
+    #[error(
+        "helper thread {name} failed; this is a defect of the store, please report it with the lines above"
+    )]
+    Helper {
+        /// The thread's name.
+        name: &'static str,
+    },
+    /// The kernel refused to wait for events.
+    #[error("waiting for events failed: {0}")]
+    Events(#[from] nix::Error),
 }
 
 /// What wakes the loop.
@@ -125,6 +147,8 @@ pub(crate) struct Scans {
     children_scanned: u64,
     /// What the last scan found.
     pub(crate) done: ScanDone,
+    /// What the daemon itself took from the machine when somebody last asked.
+    pub(crate) usage: Usage,
     /// Since when full scans have seen each session hold each object.
     pub(crate) seen_since: HashMap<(SessionId, u64), Instant>,
 }
@@ -141,6 +165,7 @@ impl Scans {
             children: 0,
             children_scanned: 0,
             done: ScanDone::default(),
+            usage: Usage::default(),
             seen_since: HashMap::new(),
         }
     }
@@ -148,6 +173,19 @@ impl Scans {
     /// Pins held by all sessions, as of the last scan.
     fn pin_count(&self) -> u64 {
         self.done.pins.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// Looks at processes that live on without their lifeline: one at a time.
+pub(crate) struct Looks {
+    pub(crate) jobs: Sender<Vec<Orphan>>,
+    busy: bool,
+    is_due: bool,
+}
+
+impl Looks {
+    pub(crate) fn new(jobs: Sender<Vec<Orphan>>) -> Self {
+        Looks { jobs, busy: false, is_due: false }
     }
 }
 
@@ -176,7 +214,7 @@ pub(crate) struct Server {
     pub(crate) session_bytes: u64,
     /// Separate openings, never the daemon's own: index and arena read-only, arena writable. `None` where the
     /// regions are named segments.
-    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) openings: Option<[Arc<OwnedFd>; 3]>,
     /// Whether a helper populates what is granted; if not, everything counts as populated.
     pub(crate) populates: bool,
 
@@ -185,6 +223,7 @@ pub(crate) struct Server {
     pub(crate) sessions: Sessions,
     pub(crate) connections: HashMap<ConnectionId, Connection>,
     pub(crate) scans: Scans,
+    looks: Looks,
     pub(crate) counters: Counters,
     pub(crate) last_version: u64,
 
@@ -210,7 +249,10 @@ pub(crate) struct Server {
     wake: Arc<EventFd>,
     events: Receiver<Event>,
     helpers: Vec<JoinHandle<()>>,
-    stopping: bool,
+    /// Every request is answered with `ShuttingDown`.
+    pub(crate) closing: bool,
+    /// Set when the loop is to end, and how.
+    end: Option<Result<(), ServeError>>,
 }
 
 /// What start-up has made ready for the loop.
@@ -226,11 +268,12 @@ pub(crate) struct Parts {
     pub(crate) index: Region,
     pub(crate) labels: Labels,
     pub(crate) session_bytes: u64,
-    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) openings: Option<[Arc<OwnedFd>; 3]>,
     pub(crate) populates: bool,
     pub(crate) catalog: Catalog,
     pub(crate) space: Space,
     pub(crate) scan_jobs: Sender<ScanJob>,
+    pub(crate) look_jobs: Sender<Vec<Orphan>>,
     pub(crate) demands: Demands,
     pub(crate) listener: Listener,
     pub(crate) signals: Option<SignalFd>,
@@ -278,6 +321,7 @@ impl Server {
             sessions: Sessions::default(),
             connections: HashMap::new(),
             scans: Scans::new(parts.scan_jobs),
+            looks: Looks::new(parts.look_jobs),
             counters: Counters::default(),
             last_version: 0,
             demands: parts.demands,
@@ -299,29 +343,39 @@ impl Server {
             wake: parts.wake,
             events: parts.events,
             helpers: parts.helpers,
-            stopping: false,
+            closing: false,
+            end: None,
         })
     }
 
     /// Serves until it is told to stop, then closes the store: tells readers, and gives back all memory that no pin
     /// holds.
-    pub(crate) fn run(mut self) {
+    ///
+    /// # Errors
+    /// [`ServeError`] if it stopped for another reason; it has closed the store all the same.
+    pub(crate) fn run(mut self) -> Result<(), ServeError> {
         let mut ready = vec![EpollEvent::empty(); 256];
-        while !self.stopping {
+        let end = loop {
             let count = match self.epoll.wait(&mut ready, self.timeout()) {
                 Ok(count) => count,
                 Err(nix::Error::EINTR) => 0,
-                Err(error) => {
-                    tracing::error!(%error, "waiting for events failed");
-                    break;
-                }
+                Err(error) => break Err(error.into()),
             };
             for event in &ready[..count] {
                 self.on_event(event.data(), event.events());
             }
+            if let Some(end) = self.end.take() {
+                break end;
+            }
             self.end_turn();
-        }
+        };
         self.close();
+        end
+    }
+
+    /// Ends the loop, unless something worse has ended it.
+    fn stop(&mut self) {
+        self.end.get_or_insert(Ok(()));
     }
 
     fn on_event(&mut self, token: u64, flags: EpollFlags) {
@@ -331,7 +385,7 @@ impl Server {
             tokens::SIGNALS => {
                 if let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
                     tracing::info!(signal = signal.ssi_signo, "stopping");
-                    self.stopping = true;
+                    self.stop();
                 }
             }
             token if token & tokens::PROCESS != 0 => self.end_session(SessionId(token & !tokens::PROCESS)),
@@ -358,19 +412,14 @@ impl Server {
         }
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING_EVERY;
-            for id in self.sessions.orphans() {
-                if self
-                    .sessions
-                    .get(id)
-                    .is_some_and(|session| session.process_is_gone(&self.labels.session_mark(id)))
-                {
-                    self.end_session(id);
-                }
-            }
+            self.looks.is_due |= self.sessions.orphan_count() > 0;
             // Since when a pin is held is known only where somebody looks. Many pins are looked at when asked for.
             if self.sessions.len() > 0 && self.scans.pin_count() <= HOUSEKEEPING_PINS_MAX {
                 self.start_scan(Report::Everything);
             }
+        }
+        if self.looks.is_due && !self.looks.busy {
+            self.start_look();
         }
         let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
         let limbo_is_due = waits_for_scan && now.duration_since(self.scans.last) >= LIMBO_EVERY;
@@ -401,18 +450,20 @@ impl Server {
 
     fn close(mut self) {
         self.listener = None;
+        self.closing = true;
+        self.finish_half_visible();
         self.catalog.close();
+        self.refuse_the_rest();
         // The helpers end with their channels; population must not take back what is given back below.
-        drop((self.demands, self.scans.jobs));
+        drop((self.demands, self.scans.jobs, self.looks.jobs));
         for helper in self.helpers {
-            if helper.join().is_err() {
-                tracing::error!("a helper thread panicked");
-            }
+            let _ = helper.join(); // its panic was told to the loop
         }
         // The last scan is made here: there is no loop any more that it could hold up.
         let sessions = self.sessions.pin_regions();
         let candidates = self.space.candidates();
-        let done = crate::reclaim::scan(ScanJob { candidates, sessions, report: Report::Everything });
+        let (report, others_max) = (Report::Everything, self.space.object_count());
+        let done = crate::reclaim::scan(ScanJob { candidates, sessions, report, others_max, usage: false });
         for hole in self.space.all_but(done.pinned.into_keys()) {
             if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
                 tracing::warn!(%error, "cannot give back the arena's memory; it goes with the last process that maps it");
