@@ -13,7 +13,6 @@ use plasmon_protocol::{
     message::{Describe, Hello, MAGIC, Message, Role, VERSION, Welcome},
     name::{Name, Namespace},
     pins::{SessionRegion, pin_for},
-    sync::{Ordering, Words},
 };
 use plasmon_shm::{ClientRegion, ReadOnlyWords, WordsMapping};
 use plasmon_store::{Reserve, testing::Running};
@@ -53,7 +52,7 @@ fn store_of(names: u32) -> (Running, Brain) {
 fn lookup_pin_unpin(bencher: Bencher, names: u32) {
     let (store, _brain) = store_of(names);
     let session = RawSession::begin(store.socket());
-    let reader = IndexReader::open(LoadOnly(&session.index)).expect("an index");
+    let reader = IndexReader::open(&session.index).expect("an index");
     let pins = SessionRegion::open(session.region.words()).expect("a session region");
     let namespace = Namespace::default();
     let asked: Vec<NameId> =
@@ -173,20 +172,6 @@ impl RawSession {
         read_frame(&mut requests, &mut buffer);
         let index = index.map_words_read_only().expect("a mapping");
         RawSession { _lifeline: lifeline, requests, index, region: region.map_words().expect("a mapping") }
-    }
-}
-
-struct LoadOnly<'a>(&'a ReadOnlyWords);
-
-impl Words for LoadOnly<'_> {
-    #[inline]
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    #[inline]
-    fn load(&self, index: usize, order: Ordering) -> u64 {
-        self.0.load(index, order)
     }
 }
 

@@ -2,21 +2,23 @@
 
 use crate::error::{Error, Result};
 use interprocess::{
+    ConnectWaitMode,
     local_socket::{ConnectOptions, GenericFilePath, Stream as AnyStream, ToFsName},
     os::unix::uds_local_socket::Stream,
 };
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, UnixAddr, getpeername, getsockopt, recv, send, sockopt::PeerCredentials};
 use plasmon_protocol::{
     frame::{FrameHeader, HEADER_BYTES},
     index_of,
-    message::{Attached, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome},
+    message::{
+        Attached, ChildAdded, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome,
+    },
 };
-use plasmon_shm::Kernel;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Why a call got no answer.
@@ -38,6 +40,8 @@ pub(crate) struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
     next_request: u64,
+    /// It is asked to join a session, and the store's answer is still to be heard.
+    joining: bool,
     /// The store has said its last word on this connection.
     over: bool,
 }
@@ -50,17 +54,27 @@ pub(crate) struct Reached {
 }
 
 impl Connection {
-    /// Connects, and asks the kernel who listens. No request will take longer than `patience` to be sent.
+    /// Connects, and asks the kernel who listens. Neither that nor sending a request takes longer than `patience`.
     pub(crate) fn open(socket: &Path, patience: Duration) -> io::Result<Reached> {
-        let name = socket.to_fs_name::<GenericFilePath>()?;
-        let AnyStream::UdSocket(stream) = ConnectOptions::new().name(name).connect_sync()?;
+        let deadline = Instant::now() + patience;
+        let stream = loop {
+            let name = socket.to_fs_name::<GenericFilePath>()?;
+            let options = ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Deferred);
+            let AnyStream::UdSocket(stream) = options.connect_sync()?;
+            // A Unix socket is connected at once, or not at all because too many wait to be accepted.
+            match getpeername::<UnixAddr>(stream.as_fd().as_raw_fd()) {
+                Ok(_) => break stream,
+                Err(nix::Error::ENOTCONN) if Instant::now() < deadline => {
+                    std::thread::sleep(CONNECT_AGAIN_AFTER)
+                }
+                Err(nix::Error::ENOTCONN) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error.into()),
+            }
+        };
         stream.inner().set_write_timeout(Some(patience.max(SHORTEST)))?;
-        let store_uid =
-            match plasmon_shm::peer(stream.as_fd(), &Kernel { peer_pidfd: false, ..Kernel::detect() }) {
-                Ok(peer) => peer.uid,
-                Err(error) => return Err(io::Error::other(error)),
-            };
-        let connection = Connection { stream, buffer: Vec::new(), next_request: 1, over: false };
+        let store_uid = getsockopt(&stream, PeerCredentials)?.uid();
+        let connection =
+            Connection { stream, buffer: Vec::new(), next_request: 1, joining: false, over: false };
         Ok(Reached { connection, store_uid })
     }
 
@@ -70,10 +84,32 @@ impl Connection {
         self.receive_with_fds(Some(patience))
     }
 
-    /// Joins the session with this token.
-    pub(crate) fn join(&mut self, token: [u8; 16], patience: Duration) -> Result<(), CallError> {
+    /// Begins a session on this connection, which becomes its lifeline, for a child that the process behind `token` is
+    /// about to fork.
+    pub(crate) fn begin_child(
+        &mut self,
+        token: [u8; 16],
+        regions: u32,
+        patience: Duration,
+    ) -> Result<(ChildAdded, Vec<OwnedFd>), CallError> {
+        self.greet(Role::Child { token, regions })?;
+        self.receive_with_fds(Some(patience))
+    }
+
+    /// Asks to join the session with this token; [`joined`](Self::joined) hears the answer.
+    pub(crate) fn join(&mut self, token: [u8; 16]) -> Result<(), CallError> {
         self.greet(Role::Requests { token })?;
-        self.receive::<Attached>(Some(patience)).map(drop)
+        self.joining = true;
+        Ok(())
+    }
+
+    /// Waits until the store has answered that the connection belongs to the session it was asked to join.
+    pub(crate) fn joined(&mut self, patience: Duration) -> Result<(), CallError> {
+        if self.joining {
+            self.receive::<Attached>(Some(patience))?;
+            self.joining = false;
+        }
+        Ok(())
     }
 
     /// Sends the first message. A store that refuses a process says so as soon as it is connected, and hangs up: what
@@ -212,6 +248,9 @@ impl AsFd for Connection {
     }
 }
 
+/// Between two attempts to connect while too many others wait for it.
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
 /// Shortest timeout of a socket: one of zero would mean none at all.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -296,7 +335,7 @@ mod tests {
             store.write_all(&refusal).unwrap();
             drop(store);
             let result = match join {
-                true => connection.join([0; 16], PATIENCE),
+                true => connection.join([0; 16]).and_then(|()| connection.joined(PATIENCE)),
                 false => connection.begin_session(PATIENCE).map(drop),
             };
             assert!(matches!(result, Err(CallError::Failed(Failure::NotAdmitted { .. }))), "{result:?}");

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("{name:?} in namespace {namespace:?} was not bound within {} seconds", .waited.as_secs_f64())]
     WaitTimeout { namespace: String, name: String, waited: Duration },
     /// No store answers. Values already recalled stay valid; a later call connects again when a store is back.
-    #[error("no store answers at {}; start one with: plasmon-store --size 1GiB", tried(.sockets))]
+    #[error("{}", unavailable(.sockets, .source.as_ref()))]
     StoreUnavailable { sockets: Vec<PathBuf>, source: Option<io::Error> },
     /// The store went away after the change was sent and before it answered: it may or may not have happened.
     #[error(
@@ -347,11 +347,43 @@ fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>)
     format!("{name:?} in namespace {namespace:?} was expected {wanted}, and {found}")
 }
 
-fn tried(sockets: &[PathBuf]) -> String {
+fn unavailable(sockets: &[PathBuf], source: Option<&io::Error>) -> String {
+    let refused = source.and_then(io::Error::raw_os_error) == Some(nix::libc::EACCES);
     match sockets {
-        [] => "the socket it had".to_owned(),
+        [] => "no store answers at the socket it had".to_owned(),
+        [socket] if refused => format!(
+            "this user may not connect to the store at {}; whoever runs it can admit others with: plasmon-store \
+             --allow-uid {}",
+            socket.display(),
+            nix::unistd::getuid()
+        ),
+        [socket] => format!(
+            "no store answers at {0}; start one with: plasmon-store --size 1GiB --socket {0}",
+            socket.display()
+        ),
         sockets => {
-            sockets.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", nor at ")
+            let tried = sockets.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            format!(
+                "no store answers at {}; start one with: plasmon-store --size 1GiB",
+                tried.join(", nor at ")
+            )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_not_there_and_one_that_may_not_be_asked_are_told_apart() {
+        let error = |errno| Error::StoreUnavailable {
+            sockets: vec!["/run/store.sock".into()],
+            source: Some(io::Error::from_raw_os_error(errno)),
+        };
+        let refused = error(nix::libc::EACCES).to_string();
+        assert!(refused.contains("may not connect") && refused.contains("--allow-uid"), "{refused}");
+        let absent = error(nix::libc::ENOENT).to_string();
+        assert!(absent.ends_with("plasmon-store --size 1GiB --socket /run/store.sock"), "{absent}");
     }
 }

@@ -11,10 +11,7 @@ use plasmon_protocol::{
     pins::Moved,
 };
 use plasmon_shm::{ClientRegion, LeaseMapping};
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, PoisonError},
-};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
 const KEPT_BYTES_MAX: u64 = 4 << 20;
@@ -61,8 +58,7 @@ impl Lease {
     /// store has made the pages.
     pub(crate) fn get(session: &Arc<Session>, len_bytes: u64) -> Result<Lease, CallError> {
         let kept_max = KEPT_BYTES_MAX.min(session.welcome.capacity_bytes / 64);
-        let keeps =
-            session.writable.is_some() && len_bytes > INLINE_BYTES_MAX.into() && len_bytes <= kept_max;
+        let keeps = session.welcome.writable && len_bytes > INLINE_BYTES_MAX.into() && len_bytes <= kept_max;
         if keeps && let Some(lease) = Lease::claim_kept(session, len_bytes) {
             return Ok(lease);
         }
@@ -96,7 +92,7 @@ impl Lease {
         session: &Session,
         request: &R,
     ) -> Result<(Granted, Option<OwnedFd>), CallError> {
-        if session.writable.is_some() {
+        if session.welcome.writable {
             return Ok((session.call_for(request, None)?, None));
         }
         let (grant, fds) = session.call_with_fds(request, None)?;
@@ -111,8 +107,9 @@ impl Lease {
     ) -> Result<Lease> {
         let mut lease =
             Lease { session: Arc::clone(session), grant, mapping: None, start_bytes: 0, ended: false };
+        let here = session.here();
         let (offset, len_bytes) = (lease.grant.offset, lease.grant.len_bytes);
-        let mapping = match (&session.writable, staging) {
+        let mapping = match (&here.writable, staging) {
             (Some(arena), _) => {
                 KeptLease::drop_if_taken(session);
                 let populate = writes == Writes::All || session.welcome.populated;
@@ -128,17 +125,14 @@ impl Lease {
     }
 
     fn claim_kept(session: &Arc<Session>, len_bytes: u64) -> Option<Lease> {
-        let mut place = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = place.take()?;
-        let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
-        if state.is_none_or(|state| state.claim() == Moved::No) {
-            // Taken back, so nothing of it is ours any more. It is unmapped before another thread, which may have been
-            // granted these very pages, is let in.
-            drop(kept);
-            return None;
-        }
-        drop(place);
-        let KeptLease { grant, mapping, written_bytes } = kept;
+        let kept = session.private(|private| {
+            let kept = private.kept_lease.take()?;
+            let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
+            // If it was taken back, nothing of it is ours any more. It is unmapped before another thread, which may have
+            // been granted these very pages, is let in.
+            state.is_some_and(|state| state.claim() == Moved::Yes).then_some(kept)
+        });
+        let KeptLease { grant, mapping, written_bytes } = kept?;
         let fits = written_bytes + len_bytes <= grant.len_bytes;
         let lease = Lease {
             session: Arc::clone(session),
@@ -194,7 +188,7 @@ impl Lease {
         let (grant, staging) = Lease::ask(&self.session, &request)?;
         let map = |grant| Lease::map(&self.session, grant, staging, Writes::Some).map_err(CallError::Other);
         let in_place = grant.lease == self.grant.lease;
-        if in_place && self.session.writable.is_some() {
+        if in_place && self.session.welcome.writable {
             // The same lease, longer: mapped anew, since the old mapping ends too early. Whoever maps it answers for
             // it, also if that fails.
             self.mapping = None;
@@ -229,7 +223,7 @@ impl Lease {
         let short = self.grant.len_bytes <= kept_max.next_multiple_of(4_096);
         self.ended = true;
         match self.mapping.take() {
-            Some(mapping) if keep && room_left && short && self.session.writable.is_some() => {
+            Some(mapping) if keep && room_left && short && self.session.welcome.writable => {
                 let (grant, written_bytes) = (self.grant.clone(), self.start_bytes);
                 Closed::Rest(KeptLease { grant, mapping, written_bytes })
             }
@@ -246,28 +240,32 @@ impl KeptLease {
     /// Unmaps the lease that was laid down if the store has taken it back, perhaps to grant its pages to this very
     /// session.
     fn drop_if_taken(session: &Session) {
-        let mut place = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ours = |kept: &KeptLease| {
+        let is_ours = |kept: &mut KeptLease| {
             let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
             state.is_some_and(|state| state.is_idle())
         };
-        if !place.as_ref().is_some_and(is_ours) {
-            *place = None;
-        }
+        session.private(|private| {
+            if !private.kept_lease.as_mut().is_some_and(is_ours) {
+                private.kept_lease = None;
+            }
+        });
     }
 
     /// Lays the lease down for the next learn. If another one is kept already, this one is given back.
     pub(crate) fn lay_down(self, session: &Arc<Session>) {
-        let mut kept = session.kept_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_none() {
+        let surplus = session.private(|private| {
+            if private.kept_lease.is_some() {
+                return Some(self);
+            }
             if let Some(state) = session.lease_words().lease(self.grant.slot, self.grant.lease) {
                 state.lay_down();
-                *kept = Some(self);
+                private.kept_lease = Some(self);
             }
-            return;
+            None
+        });
+        if let Some(surplus) = surplus {
+            surplus.give_back(session);
         }
-        drop(kept);
-        self.give_back(session);
     }
 
     /// Gives the lease back.

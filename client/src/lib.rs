@@ -45,6 +45,7 @@ mod learn;
 mod lease;
 mod object;
 mod paths;
+mod process;
 mod session;
 mod slots;
 mod store;

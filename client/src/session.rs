@@ -4,21 +4,23 @@ use crate::{
     connection::{CallError, Connection, Reached},
     error::{Error, Result},
     lease::KeptLease,
+    process::unforked,
     slots::Slots,
 };
+use arc_swap::{ArcSwap, Guard};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use plasmon_protocol::{
     index::{Entry, IndexReader},
     index_of,
     limits::PIN_SLOTS,
     message::{AddRegion, Failure, Goodbye, Request, Welcome},
-    pins::{SessionRegion, pin_for},
-    sync::{Ordering as WordOrdering, Words},
+    pins::{HandOver, SessionRegion, pin_for},
 };
 use plasmon_shm::{
     BytesMapping, ClientRegion, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
 };
 use std::{
+    collections::HashSet,
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -27,7 +29,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a look at the lifeline is good for.
@@ -35,25 +37,6 @@ const LOOK_AGAIN_AFTER_NS: u64 = 50_000_000;
 
 /// Idle connections that are kept for the next call.
 const IDLE_CONNECTIONS_MAX: usize = 8;
-
-/// Nobody's own uid: what the kernel shows for uids that have no number in this user namespace.
-const OVERFLOW_UID: u32 = 65_534;
-
-/// The index as the kernel lets a client see it: loads only.
-#[derive(Debug)]
-pub(crate) struct IndexWords(ReadOnlyWords);
-
-impl Words for IndexWords {
-    #[inline]
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    #[inline]
-    fn load(&self, index: usize, order: WordOrdering) -> u64 {
-        self.0.load(index, order)
-    }
-}
 
 /// One region of pin slots.
 #[derive(Debug)]
@@ -70,22 +53,69 @@ pub(crate) struct Session {
     /// Whether the store is run by this user or root.
     pub(crate) store_is_own: bool,
     pub(crate) welcome: Welcome,
-    pub(crate) index: IndexReader<IndexWords>,
-    /// `None` where this client may not write the arena itself: each lease then comes with a region to write into.
-    pub(crate) writable: Option<ClientRegion>,
-    pub(crate) kept_lease: Mutex<Option<KeptLease>>,
+    pub(crate) index: IndexReader<ReadOnlyWords>,
     bytes: BytesMapping,
-    lifeline: Connection,
-    idle: Mutex<Vec<Connection>>,
+    here: ArcSwap<Here>,
     regions: Vec<OnceLock<PinRegion>>,
-    growing: Mutex<()>,
     /// What to add to this process's CLOCK_BOOTTIME to get the daemon's, wrapping: time namespaces shift it.
     clock_offset_ns: u64,
     looked_ns: AtomicU64,
     gone: AtomicBool,
-    /// Set in the process that began the session. A forked child must touch neither its sockets nor its slots.
+    /// Whether a child was forked that may still rest on pins of this process: they are not simply given back.
+    hands_over: AtomicBool,
+    /// Set in the process that began the session, or inherited it. A forked child that has not must touch neither its
+    /// sockets nor its slots.
     mark: ForkMark,
+    overflow_uid: u32,
     patience: Duration,
+}
+
+/// What of a session belongs to one process: a forked child that inherits the session gets its own.
+#[derive(Debug)]
+pub(crate) struct Here {
+    token: [u8; 16],
+    lifeline: Connection,
+    /// `None` where this client may not write the arena itself: each lease then comes with a region to write into.
+    pub(crate) writable: Option<ClientRegion>,
+    /// Held while a region is asked for.
+    growing: Mutex<()>,
+    /// Locked by [`Session::private`] alone.
+    private: Mutex<Private>,
+}
+
+/// What changes under a lock that no fork finds held.
+#[derive(Debug, Default)]
+pub(crate) struct Private {
+    idle: Vec<Connection>,
+    pub(crate) kept_lease: Option<KeptLease>,
+    hand_overs: HandOvers,
+}
+
+/// Pins of this process that its children may rest on.
+#[derive(Debug, Default)]
+struct HandOvers {
+    /// The first regions of children that have not filled them yet.
+    waiting: Vec<WordsMapping>,
+    /// Slots whose handles were dropped meanwhile.
+    queued: Vec<u32>,
+    /// Slots that a child rests on which has no session for it: they are never given back.
+    kept: HashSet<u32>,
+}
+
+/// What the store has made ready for a child that is about to be forked.
+#[derive(Debug)]
+pub(crate) struct Heir {
+    here: Arc<Here>,
+    /// One for each of the parent's.
+    regions: Vec<ClientRegion>,
+    /// The first of them, for the parent to look at.
+    first: Option<WordsMapping>,
+}
+
+impl Here {
+    fn new(token: [u8; 16], lifeline: Connection, writable: Option<ClientRegion>) -> Here {
+        Here { token, lifeline, writable, growing: Mutex::default(), private: Mutex::default() }
+    }
 }
 
 impl Session {
@@ -132,24 +162,22 @@ impl Session {
         SessionRegion::open(words.words())?;
         let regions_max = index_of(u64::from(welcome.pins_max.div_ceil(PIN_SLOTS))).max(1);
         let regions: Vec<OnceLock<PinRegion>> = (0..regions_max).map(|_| OnceLock::new()).collect();
-        let slots = Slots::new(slots_of_region(0, welcome.pins_max));
+        let slots = Slots::new(slots_of_region(0, welcome.pins_max))?;
         regions[0].get_or_init(|| PinRegion { words, slots });
         Ok(Session {
             socket: socket.to_owned(),
             store_uid,
             store_is_own: crate::store::is_own(store_uid),
-            index: IndexReader::open(IndexWords(index.map_words_read_only()?))?,
+            index: IndexReader::open(index.map_words_read_only()?)?,
             bytes: arena.map_bytes_read_only()?,
-            writable,
-            kept_lease: Mutex::new(None),
-            lifeline,
-            idle: Mutex::new(Vec::new()),
+            here: ArcSwap::from_pointee(Here::new(welcome.token, lifeline, writable)),
             regions,
-            growing: Mutex::new(()),
             clock_offset_ns: welcome.boottime_ns.wrapping_sub(boottime_ns()),
             looked_ns: AtomicU64::new(monotonic_coarse_ns()),
             gone: AtomicBool::new(false),
+            hands_over: AtomicBool::new(false),
             mark: ForkMark::new()?,
+            overflow_uid: plasmon_shm::overflow_uid(),
             patience,
             welcome,
         })
@@ -158,7 +186,7 @@ impl Session {
     /// Whether the store still answers for this session, as far as a look at most 50 ms old can tell. Costs some
     /// nanoseconds, and a system call each 50 ms.
     ///
-    /// Never alive in a forked child, which begins a session of its own.
+    /// Never alive in a forked child that has not inherited it: that begins a session of its own.
     #[inline]
     pub(crate) fn is_alive(&self) -> bool {
         if !self.mark.is_here() {
@@ -175,14 +203,28 @@ impl Session {
     #[cold]
     fn look(&self, now_ns: u64) {
         self.looked_ns.store(now_ns, Ordering::Relaxed);
-        let mut fds = [PollFd::new(self.lifeline.as_fd(), PollFlags::POLLIN)];
+        let here = self.here();
+        let mut fds = [PollFd::new(here.lifeline.as_fd(), PollFlags::POLLIN)];
         // The lifeline carries nothing: whatever happens on it is its end.
         if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
             self.lose();
         }
     }
 
-    /// Whether this process began the session: false in a forked child.
+    /// What of the session belongs to this process.
+    pub(crate) fn here(&self) -> Guard<Arc<Here>> {
+        self.here.load()
+    }
+
+    /// Does something that a fork must not find half done. It never waits, and drops neither a handle nor a session.
+    pub(crate) fn private<T>(&self, what: impl FnOnce(&mut Private) -> T) -> T {
+        let _unforked = unforked();
+        let here = self.here();
+        let mut private = here.private.lock().unwrap_or_else(PoisonError::into_inner);
+        what(&mut private)
+    }
+
+    /// Whether this process began the session or inherited it whole: false in other forked children.
     pub(crate) fn is_here(&self) -> bool {
         self.mark.is_here()
     }
@@ -200,7 +242,7 @@ impl Session {
     /// Whether what this uid wrote may be decoded without validating it: it is this user, as the daemon sees him, or
     /// root.
     pub(crate) fn trusts(&self, writer_uid: u32) -> bool {
-        (writer_uid == self.welcome.uid || writer_uid == 0) && writer_uid != OVERFLOW_UID
+        (writer_uid == self.welcome.uid || writer_uid == 0) && writer_uid != self.overflow_uid
     }
 
     // Requests.
@@ -243,18 +285,20 @@ impl Session {
         if !self.mark.is_here() {
             return Err(not_sent(io::ErrorKind::NotConnected.into())); // a forked child: the connections are its parent's
         }
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(connection) = idle {
-            return Ok(connection);
+        if self.hands_over.load(Ordering::Relaxed) {
+            self.private(|private| self.settle(&mut private.hand_overs));
         }
-        let Reached { mut connection, store_uid } =
-            Connection::open(&self.socket, self.patience).map_err(not_sent)?;
-        if store_uid != self.store_uid {
-            // Somebody else listens there now. It gets neither the token nor the request.
-            return Err(not_sent(io::ErrorKind::PermissionDenied.into()));
-        }
-        match connection.join(self.welcome.token, self.patience) {
-            Ok(()) => Ok(connection),
+        let idle = self.private(|private| private.idle.pop());
+        let joining = match idle {
+            Some(connection) => Ok(connection),
+            None => self.join(self.patience),
+        };
+        let joined = joining.and_then(|mut connection| {
+            connection.joined(self.patience)?;
+            Ok(connection)
+        });
+        match joined {
+            Ok(connection) => Ok(connection),
             // Whatever happened here, the request itself was not sent.
             Err(CallError::Lost { source, .. }) => Err(not_sent(source)),
             // Another store listens there now, or this one is about to end.
@@ -265,17 +309,38 @@ impl Session {
         }
     }
 
-    fn check_in(&self, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push(connection);
+    /// A connection that has asked to join this session.
+    fn join(&self, patience: Duration) -> Result<Connection, CallError> {
+        let not_sent = |source| CallError::Lost { source, sent: false };
+        let Reached { mut connection, store_uid } =
+            Connection::open(&self.socket, patience).map_err(not_sent)?;
+        if store_uid != self.store_uid {
+            // Somebody else listens there now. It gets neither the token nor the request.
+            return Err(not_sent(io::ErrorKind::PermissionDenied.into()));
         }
+        connection.join(self.here().token)?;
+        Ok(connection)
+    }
+
+    fn check_in(&self, connection: Connection) {
+        let surplus = self.private(|private| {
+            if private.idle.len() >= IDLE_CONNECTIONS_MAX {
+                return Some(connection);
+            }
+            private.idle.push(connection);
+            None
+        });
+        drop(surplus);
     }
 
     // Pins.
 
     /// Takes a free pin slot, asking for another region if all are in use.
+    #[inline]
     pub(crate) fn take_slot(self: &Arc<Self>) -> Result<Slot, Error> {
+        if self.hands_over.load(Ordering::Relaxed) {
+            self.private(|private| self.settle(&mut private.hand_overs));
+        }
         loop {
             for (number, region) in self.regions.iter().enumerate() {
                 let Some(region) = region.get() else {
@@ -299,7 +364,8 @@ impl Session {
 
     #[cold]
     fn grow(&self, number: usize) -> Result<()> {
-        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = self.here();
+        let _growing = here.growing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.regions[number].get().is_some() {
             return Ok(()); // another thread was faster
         }
@@ -313,7 +379,8 @@ impl Session {
         SessionRegion::open(words.words())?;
         match self.regions.get(index_of(added.region.into())) {
             Some(place) => {
-                let slots = Slots::new(slots_of_region(added.region, self.welcome.pins_max));
+                let slots = Slots::new(slots_of_region(added.region, self.welcome.pins_max))?;
+                let _unforked = unforked();
                 drop(place.set(PinRegion { words, slots }));
             }
             None => return Err(Error::internal(format!("the store added region {}", added.region))),
@@ -324,6 +391,141 @@ impl Session {
     fn region(&self, slot: u32) -> (&PinRegion, u32) {
         let region = self.regions[index_of(u64::from(slot / PIN_SLOTS))].get();
         (region.expect("a slot was taken from a region that is there"), slot % PIN_SLOTS)
+    }
+
+    fn give_back(&self, number: u32) {
+        let (region, slot) = self.region(number);
+        SessionRegion::assume_checked(region.words.words()).withdraw(slot);
+        region.slots.give_back(slot);
+    }
+
+    // Forks. `process` says what is done when.
+
+    /// Whether this process has handles that a forked child would inherit.
+    pub(crate) fn holds_pins(&self) -> bool {
+        self.mark.is_here()
+            && self
+                .regions
+                .iter()
+                .filter_map(OnceLock::get)
+                .any(|region| region.slots.held().next().is_some())
+    }
+
+    fn regions_in_use(&self) -> usize {
+        self.regions.iter().take_while(|region| region.get().is_some()).count()
+    }
+
+    /// Has the store make a session for a child that is about to be forked. `None` if it does not, or not in time.
+    pub(crate) fn make_heir(&self, deadline: Instant) -> Option<Heir> {
+        if !self.is_alive() {
+            return None;
+        }
+        let here = self.here.load_full();
+        let left = || self.patience.min(deadline.saturating_duration_since(Instant::now()));
+        let Reached { mut connection, store_uid } = Connection::open(&self.socket, left()).ok()?;
+        if store_uid != self.store_uid {
+            return None;
+        }
+        let count = self.regions_in_use();
+        let (added, fds) = connection.begin_child(here.token, u32::try_from(count).ok()?, left()).ok()?;
+        let len_bytes = self.welcome.session_bytes;
+        let regions = match added.region_names.is_empty() {
+            true => fds.into_iter().map(|fd| ClientRegion::from_fd(fd, len_bytes)).collect(),
+            false => {
+                added.region_names.iter().map(|name| ClientRegion::from_name(name, len_bytes, true)).collect()
+            }
+        };
+        let regions: Vec<ClientRegion> = Result::ok(regions)?;
+        let first = regions.first()?.map_words().ok()?;
+        SessionRegion::open(first.words()).ok()?;
+        let writable = here.writable.as_ref().map(ClientRegion::for_child).transpose().ok()?;
+        let here = Arc::new(Here::new(added.token, connection, writable));
+        (regions.len() == count).then_some(Heir { here, regions, first: Some(first) })
+    }
+
+    /// Before the fork, with the gate closed: from now on no pin of this process is given back before the child has its
+    /// own. Takes the heir back if it does not fit any more.
+    pub(crate) fn begin_hand_over(&self, heir: &mut Option<Heir>) {
+        let here = self.here();
+        let mut private = here.private.lock().unwrap_or_else(PoisonError::into_inner);
+        *heir = heir.take().filter(|heir| heir.regions.len() == self.regions_in_use());
+        match heir.as_mut().and_then(|heir| heir.first.take()) {
+            Some(first) => private.hand_overs.waiting.push(first),
+            None => private.hand_overs.kept.extend(self.held().map(|(_, slot, _)| slot)),
+        }
+        // Seen by whoever drops a handle after the fork: the kernel makes all of this process's memory read-only for
+        // the child's copy, on every processor, between this store and anything that the copy misses.
+        self.hands_over.store(true, Ordering::SeqCst);
+    }
+
+    /// In the child, with the gate closed: the session is this process's from now on.
+    pub(crate) fn inherit(&self, heir: Heir) {
+        let Heir { here, regions, .. } = heir;
+        for (mine, of_child) in self.regions.iter().zip(&regions) {
+            if mine.get().is_none_or(|mine| mine.words.replace(of_child).is_err()) {
+                // As if there had been no heir; but its lifeline stays open, so that the parent keeps its pins.
+                std::mem::forget(here);
+                return;
+            }
+        }
+        let of_parent = self.here.swap(here);
+        let mut private = of_parent.private.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in std::mem::take(&mut private.hand_overs.queued) {
+            let (region, slot) = self.region(number);
+            region.slots.give_back(slot); // dropped before the fork
+        }
+        drop(private);
+        for (region, _, (slot, pin)) in self.held() {
+            SessionRegion::assume_checked(region.words.words()).publish(slot, pin);
+        }
+        self.lease_words().set_filled();
+        self.hands_over.store(false, Ordering::Relaxed);
+        self.looked_ns.store(monotonic_coarse_ns(), Ordering::Relaxed);
+        self.gone.store(false, Ordering::Relaxed);
+        self.mark.renew();
+    }
+
+    /// In the child: tells the store which process it is. Waits for nobody; what does not succeed, the child's first
+    /// request will do.
+    pub(crate) fn introduce(&self) {
+        if self.is_here()
+            && let Ok(connection) = self.join(Duration::ZERO)
+        {
+            self.check_in(connection);
+        }
+    }
+
+    /// All that is pinned: region, number of the slot through all regions, slot in the region and pin.
+    fn held(&self) -> impl Iterator<Item = (&PinRegion, u32, (u32, u64))> {
+        let regions =
+            self.regions.iter().filter_map(OnceLock::get).zip((0..).step_by(index_of(PIN_SLOTS.into())));
+        regions.flat_map(|(region, first): (_, u32)| {
+            region.slots.held().map(move |(slot, pin)| (region, first + slot, (slot, pin)))
+        })
+    }
+
+    /// The handle in slot `number` was dropped while a child may rest on its pin.
+    #[cold]
+    fn give_back_later(&self, number: u32) {
+        self.private(|Private { hand_overs, .. }| {
+            if !hand_overs.kept.contains(&number) {
+                hand_overs.queued.push(number);
+            }
+            self.settle(hand_overs);
+        });
+    }
+
+    /// Gives back what was queued, once every child has filled its regions or is gone.
+    #[cold]
+    fn settle(&self, hand_overs: &mut HandOvers) {
+        let is_waiting = |first: &WordsMapping| {
+            SessionRegion::assume_checked(first.words()).hand_over() == HandOver::Waiting
+        };
+        hand_overs.waiting.retain(is_waiting);
+        if hand_overs.waiting.is_empty() {
+            hand_overs.queued.drain(..).for_each(|number| self.give_back(number));
+            self.hands_over.store(!hand_overs.kept.is_empty(), Ordering::Relaxed);
+        }
     }
 
     /// Notes that the binding in index entry `number` was recalled.
@@ -376,8 +578,13 @@ impl Drop for Session {
         if !self.mark.is_here() {
             return; // the session is the parent's
         }
-        // Unmapped before the store lends the pages to others.
-        *self.kept_lease.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        // Unmapped before the store lends the pages to others. Pins that a forked child may still rest on stay, and the
+        // session with them, until this process ends.
+        let kept = self.private(|private| {
+            self.settle(&mut private.hand_overs);
+            private.kept_lease.take()
+        });
+        drop(kept);
         // No handle is left. The store would notice the end of the process by itself; saying goodbye frees what this
         // session holds while the process lives on.
         if let Ok(mut connection) = self.check_out() {
@@ -434,9 +641,11 @@ impl Drop for Slot {
         if self.number == ABANDONED || !self.session.mark.is_here() {
             return;
         }
-        let (region, slot) = self.session.region(self.number);
-        SessionRegion::assume_checked(region.words.words()).withdraw(slot);
-        region.slots.give_back(slot);
+        if self.session.hands_over.load(Ordering::Relaxed) {
+            self.session.give_back_later(self.number);
+        } else {
+            self.session.give_back(self.number);
+        }
     }
 }
 

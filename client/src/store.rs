@@ -4,20 +4,17 @@ use crate::{
     connection::{CallError, Connection, Reached},
     error::{Error, Result},
     paths::Surroundings,
+    process,
     session::Session,
 };
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use plasmon_protocol::message::{Failure, Request};
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-/// The stores of this process, so that all its `Brain`s on one socket share a session. Nothing here can be
-/// configured; a store leaves when its last `Brain` and its last handle go.
-static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
 
 /// One store as this process knows it.
 #[derive(Debug)]
@@ -25,7 +22,8 @@ pub(crate) struct Store {
     socket: PathBuf,
     patience: Duration,
     current: ArcSwapOption<Session>,
-    connecting: Mutex<()>,
+    /// Held while a session is begun: by one thread of this process, never by one of its parent's.
+    connecting: ArcSwap<Mutex<()>>,
 }
 
 /// Who may run the store that is connected to.
@@ -63,14 +61,9 @@ impl Store {
     fn at(socket: &Path, patience: Duration) -> Arc<Store> {
         // One store, however its path is spelled.
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
-        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
-        stores.retain(|store| store.strong_count() > 0);
-        let known = stores.iter().filter_map(Weak::upgrade).find(|store| store.socket == socket);
-        known.unwrap_or_else(|| {
-            let current = ArcSwapOption::empty();
-            let store = Arc::new(Store { socket, patience, current, connecting: Mutex::new(()) });
-            stores.push(Arc::downgrade(&store));
-            store
+        process::store_at(&socket, || {
+            let (current, connecting) = (ArcSwapOption::empty(), ArcSwap::default());
+            Store { socket: socket.clone(), patience, current, connecting }
         })
     }
 
@@ -103,7 +96,8 @@ impl Store {
 
     #[cold]
     fn connect(&self, trust: &Trust) -> Result<Arc<Session>> {
-        let _connecting = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let connecting = self.connecting.load_full();
+        let _connecting = connecting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = &*self.current.load()
             && session.is_alive()
         {
@@ -125,6 +119,7 @@ impl Store {
             CallError::TimedOut => unavailable(io::ErrorKind::TimedOut.into()),
             CallError::Other(error) => error,
         })?);
+        process::add_session(&session).map_err(unavailable)?;
         self.current.store(Some(Arc::clone(&session)));
         Ok(session)
     }
@@ -141,6 +136,11 @@ impl Store {
             }
             Err(error) => Err(session.explain(error)),
         }
+    }
+
+    /// In a forked child: whatever thread of the parent was about to connect is not here.
+    pub(crate) fn forget_parent(&self) {
+        self.connecting.store(Arc::default());
     }
 
     /// Lets go of the session: it ends when no handle needs it any more.
@@ -167,5 +167,6 @@ impl Trust {
 
 /// Whether a store of `uid` is this user's own, or root's.
 pub(crate) fn is_own(uid: u32) -> bool {
-    uid == 0 || uid == nix::unistd::getuid().as_raw()
+    // The overflow uid is nobody's own: it stands for every user without a number here.
+    uid == 0 || (uid == nix::unistd::getuid().as_raw() && uid != plasmon_shm::overflow_uid())
 }

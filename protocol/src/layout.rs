@@ -84,6 +84,8 @@ pub mod session {
     pub const LAYOUT_VERSION: usize = 1;
     /// Number of pin slots that may be in use: a slot's number is below it before a pin is stored there. Never falls.
     pub const PIN_HIGH_WATER: usize = 8;
+    /// How far pins have been handed over to the forked child that this region is for. On a cache line of its own.
+    pub const HAND_OVER: usize = 16;
     /// State words of the leases, one for each of [`limits::LEASE_SLOTS`].
     pub const LEASES: usize = 64;
     /// Pin slots, [`limits::PIN_SLOTS`] of them.

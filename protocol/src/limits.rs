@@ -21,13 +21,13 @@ pub const COMMIT_ENTRIES_MAX: u32 = 2 << 20;
 /// Body of a commit that stands in a lease, in bytes. The daemon copies it into its own memory, one at a time.
 pub const COMMIT_BYTES_MAX: u64 = 256 << 20;
 
-/// Names in one fallback `RecallMany`.
+/// Names in one [`FindMany`](crate::message::FindMany).
 pub const RECALL_NAMES_MAX: u32 = 65_536;
 
 /// Names in one page of a listing.
 pub const PAGE_NAMES_MAX: u32 = 4_096;
 
-/// Pins in one page of a `Pins` reply.
+/// Pins in one [`PinsPage`](crate::message::PinsPage).
 pub const PAGE_PINS_MAX: u32 = 4_096;
 
 /// Length of a description, in bytes of UTF-8.
@@ -42,7 +42,7 @@ pub const PIN_SLOTS: u32 = if cfg!(loom) { 2 } else { 65_536 }; // models explor
 /// Leases that one session may hold at once.
 pub const LEASE_SLOTS: u32 = if cfg!(loom) { 1 } else { 1_024 };
 
-/// Free-lock attempts of a reader before it asks the daemon.
+/// Attempts of a reader to see one name steadily in the index before it asks the daemon.
 pub const LOOKUP_TRIES_MAX: u32 = 64;
 
 /// Attempts of a reader to see many names at one moment before it asks the daemon.

@@ -27,6 +27,25 @@
 //!
 //! A reader that dies between R1 and R3 leaves a pin that delays, never one that is missing: its slots count as free
 //! once its process is gone. The models in `tests/loom.rs` fail when either fence is left out.
+//!
+//! # How pins are handed over at a fork
+//!
+//! A forked child has every handle of its parent, so every pin must go on holding when the parent drops its own. The
+//! child gets a session region of its own before the fork, and fills it with copies of its parent's pins:
+//!
+//! ```text
+//! child                                      parent                                  daemon
+//! F1  store the pins   (Relaxed)             P1  hand-over over? (Acquire)  fork     S1  scan the parent's slots
+//! F2  filled           (Release)  fork       P2  withdraw        (Release)  unpin    S2  scan the child's slots
+//! ```
+//!
+//! The parent withdraws a pin it had at the fork only after it has seen F2. So if S1 finds the slot empty (Acquire,
+//! paired with P2), F1 happened before S2, which finds the copy: the daemon scans a child's regions after its
+//! parent's, whose session is the older one. A scan that began before the child's session existed leaves the child's
+//! region out, and its verdict is thrown away. If the parent dies first, its regions are scanned in its stead, before
+//! the child's, until the daemon sees F2. A child that dies before F2 is noticed by the daemon, which then says that
+//! the hand-over is over. No fence is needed: each step hangs on the one before it by Release and Acquire. The models
+//! of the hand-over fail when the parent does not wait, and when the child is scanned first.
 
 use crate::{
     index_of,
@@ -218,6 +237,22 @@ impl<'a> SessionRegion<'a> {
         self.words[session::PINS + index_of(slot.into())].store(pin, Ordering::Relaxed);
     }
 
+    /// Stores `pin` into slot `slot` if that is free, and returns whether it was. Daemon only, for a client that asked
+    /// it to pin; a slot that the client uses for something else keeps its pin. `false` also for a number beyond the
+    /// slots.
+    ///
+    /// Needs no fence: the scan that could free the object is handed over to its thread after this. PAIRS: unpin
+    #[must_use]
+    pub fn claim(&self, slot: u32, pin: u64) -> bool {
+        if slot >= PIN_SLOTS {
+            return false;
+        }
+        self.words[session::PIN_HIGH_WATER].fetch_max(u64::from(slot) + 1, Ordering::Relaxed);
+        self.words[session::PINS + index_of(slot.into())]
+            .compare_exchange(0, pin, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Empties slot `slot`: the reader's last access comes before it. PAIRS: unpin
     ///
     /// # Panics
@@ -226,6 +261,26 @@ impl<'a> SessionRegion<'a> {
     pub fn withdraw(&self, slot: u32) {
         assert!(slot < PIN_SLOTS, "pin slots of a region are numbered below {PIN_SLOTS}");
         self.words[session::PINS + index_of(slot.into())].store(0, Ordering::Release);
+    }
+
+    /// Child: copies of all pins of its parent are published here (F2). PAIRS: fork
+    pub fn set_filled(&self) {
+        self.words[session::HAND_OVER].store(FILLED, Ordering::Release);
+    }
+
+    /// Daemon: the session that this region was for has ended. PAIRS: fork
+    pub fn set_ended(&self) {
+        self.words[session::HAND_OVER].store(ENDED, Ordering::Release);
+    }
+
+    /// How far the hand-over to a forked child has come (P1). PAIRS: fork
+    #[must_use]
+    pub fn hand_over(&self) -> HandOver {
+        match self.words[session::HAND_OVER].load(Ordering::Acquire) {
+            0 => HandOver::Waiting,
+            FILLED => HandOver::Filled,
+            _ => HandOver::Ended,
+        }
     }
 
     /// What slot `slot` holds; `None` for a number beyond the slots.
@@ -269,6 +324,20 @@ impl<'a> SessionRegion<'a> {
         }
     }
 }
+
+/// How far the pins of a process have been handed over to a child that it forked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandOver {
+    /// The child has not filled its region: its handles rest on its parent's pins.
+    Waiting,
+    /// The child's handles rest on its own pins.
+    Filled,
+    /// There is no child (any more).
+    Ended,
+}
+
+const FILLED: u64 = 1;
+const ENDED: u64 = 2;
 
 /// The state word of one lease: who may use it now.
 ///
@@ -371,6 +440,19 @@ mod tests {
         let mut found = Vec::new();
         region.scan(|pin| found.push(offset_of(pin).unwrap()));
         assert_eq!(found, [0, 128]);
+    }
+
+    #[test]
+    fn a_slot_that_is_taken_is_not_claimed() {
+        let words = region();
+        let region = SessionRegion::prepare(&words).unwrap();
+        assert!(region.claim(5, pin_for(64)));
+        assert!(!region.claim(5, pin_for(128)) && !region.claim(PIN_SLOTS, pin_for(128)));
+        let mut found = Vec::new();
+        region.scan(|pin| found.push(offset_of(pin).unwrap()));
+        assert_eq!(found, [64]);
+        region.withdraw(5);
+        assert!(region.claim(5, pin_for(128)));
     }
 
     /// The daemon treats a session region as hostile.

@@ -16,10 +16,12 @@
 //! * The seqlock, `neighbour_moves` and `rebind_twice`: a bound name is never missed and an entry never torn, held by a
 //!   pin or inline (invariant 3; `index`, W1-W4 and L1-L4).
 //! * `one_commit` and `two_commits`: a snapshot is true at one moment, in one bucket and in two.
-//! * Leases: `claim_against_take`.
+//! * Leases: `claim_against_take`. Slots that the daemon pins in: `claim_against_withdraw`. Forks: `hand_over` and
+//!   `hand_over_by_a_dead_parent`.
 //!
 //! Three steps can be left out through `Steps`, and the models named `without_…` demand that loom then finds the
-//! violation: the reader's fence, the daemon's fence, and the second look after a miss.
+//! violation: the reader's fence, the daemon's fence, and the second look after a miss. Two more demand it where a
+//! parent does not wait for its child, and where the child is scanned before its parent.
 //!
 //! # How far
 //!
@@ -30,7 +32,8 @@
 //!
 //! # What is not modelled
 //!
-//! * More than one writer: there is none. More than one session: the daemon scans them one after the other.
+//! * More than one writer: there is none. More than one session, but for forks: the daemon scans them one after the
+//!   other.
 //! * Loom never lets a load see a store that has not run yet, and takes a fence together with the access before it.
 //!   It orders two SeqCst fences as if the earlier released to the later, which is more than the language says; the
 //!   argument in `pins` uses only what it says.
@@ -44,7 +47,7 @@ use plasmon_protocol::{
     index::{Entry, IndexReader, IndexWriter, Lookup},
     layout::{IndexShape, bucket, entry, session},
     object::{Flags, Header, Kind},
-    pins::{All, Moved, SessionRegion, Steps, offset_of, pin_for, reclaim_fence_with},
+    pins::{All, HandOver, Moved, SessionRegion, Steps, offset_of, pin_for, reclaim_fence_with},
     sync::{AtomicU64, Ordering, Words},
 };
 use std::{
@@ -213,6 +216,38 @@ fn unpin_then_reuse(seen: &Seen) {
 fn the_last_read_comes_before_the_reuse() {
     let outcomes = &["left in limbo", "reused after the first scan", "reused after the second scan"];
     explore(None, outcomes, unpin_then_reuse);
+}
+
+/// The daemon pins in a slot that the client named and is just giving up (`Find`): it never overwrites a pin that is
+/// held, and the last read under the old pin comes before whatever follows the claim.
+fn claim_against_withdraw(seen: &Seen) {
+    let session = session_region();
+    let extents = Arc::new([Extent::holding(1), Extent::holding(2)]);
+    SessionRegion::assume_checked(&session).publish(0, pin_for(0));
+
+    let reader = {
+        let (session, extents) = (session.clone(), extents.clone());
+        thread::spawn(move || {
+            let held = Pin { session: &session, slot: 0 };
+            let content = extents[0].read();
+            drop(held);
+            assert_eq!(content, 1, "an extent was reused under its reader");
+        })
+    };
+
+    if SessionRegion::assume_checked(&session).claim(0, pin_for(64)) {
+        seen.note("claimed");
+        extents[0].write(3);
+        assert!(is_pinned(&session, 64), "the daemon's pin is seen by its own scan");
+    } else {
+        seen.note("refused");
+    }
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_claimed_slot_overwrites_no_pin() {
+    explore(None, &["claimed", "refused"], claim_against_withdraw);
 }
 
 // ---------------------------------------------------------------- One name: whole, and never missing
@@ -498,6 +533,103 @@ fn claim_against_take(seen: &Seen) {
 fn a_lease_is_claimed_or_taken_but_never_both() {
     let outcomes = &["claimed", "not claimed", "not taken", "not taken, though it was idle", "taken"];
     explore(None, outcomes, claim_against_take);
+}
+
+// ---------------------------------------------------------------- Forks
+
+/// Invariant 2 across a fork. Parent and child each have a handle of an object without a name; the child copies its
+/// parent's pin, the parent drops its own, and the daemon reuses the extent if it finds neither.
+fn hand_over<const PARENT_WAITS: bool, const PARENT_IS_SCANNED_FIRST: bool>(seen: &Seen) {
+    let (parents, childs) = (session_region(), session_region());
+    let extent = Arc::new(Extent::holding(1));
+    SessionRegion::assume_checked(&parents).publish(0, pin_for(0));
+
+    let parent = {
+        let (parents, childs, seen) = (parents.clone(), childs.clone(), seen.clone());
+        thread::spawn(move || {
+            let waiting = SessionRegion::assume_checked(&childs).hand_over() == HandOver::Waiting;
+            if PARENT_WAITS && waiting {
+                seen.note("the parent queues");
+            } else {
+                SessionRegion::assume_checked(&parents).withdraw(0);
+            }
+        })
+    };
+    let child = {
+        let (childs, extent) = (childs.clone(), extent.clone());
+        thread::spawn(move || {
+            let region = SessionRegion::assume_checked(&childs);
+            region.publish(0, pin_for(0));
+            let held = Pin { session: &childs, slot: 0 };
+            region.set_filled();
+            let content = extent.read();
+            drop(held);
+            assert_eq!(content, 1, "an extent was reused under a forked child");
+        })
+    };
+
+    reclaim_fence_with::<All>();
+    let order = if PARENT_IS_SCANNED_FIRST { [&parents, &childs] } else { [&childs, &parents] };
+    if order.iter().any(|session| is_pinned(session, 0)) {
+        seen.note("in limbo");
+    } else {
+        extent.write(2);
+        seen.note("reused");
+    }
+    parent.join().unwrap();
+    child.join().unwrap();
+}
+
+#[test]
+fn an_extent_is_not_reused_under_a_forked_child() {
+    explore(None, &["in limbo", "reused", "the parent queues"], hand_over::<true, true>);
+}
+
+#[test]
+fn if_the_parent_does_not_wait_an_extent_is_reused_under_its_child() {
+    assert_eq!(violation_in(hand_over::<false, true>), Violation::Race);
+}
+
+#[test]
+fn if_the_child_is_scanned_first_an_extent_is_reused_under_it() {
+    assert_eq!(violation_in(hand_over::<true, false>), Violation::Race);
+}
+
+/// The parent is dead, and its slots say what they said: they are scanned until the child has filled its own.
+fn hand_over_by_a_dead_parent(seen: &Seen) {
+    let (parents, childs) = (session_region(), session_region());
+    let extent = Arc::new(Extent::holding(1));
+    SessionRegion::assume_checked(&parents).publish(0, pin_for(0));
+    let child = {
+        let (childs, extent) = (childs.clone(), extent.clone());
+        thread::spawn(move || {
+            let region = SessionRegion::assume_checked(&childs);
+            region.publish(0, pin_for(0));
+            let held = Pin { session: &childs, slot: 0 };
+            region.set_filled();
+            let content = extent.read();
+            drop(held);
+            assert_eq!(content, 1, "an extent was reused under a forked child");
+        })
+    };
+
+    let waiting = SessionRegion::assume_checked(&childs).hand_over() == HandOver::Waiting;
+    reclaim_fence_with::<All>();
+    if waiting && is_pinned(&parents, 0) {
+        seen.note("rests on its parent's pin");
+    } else if is_pinned(&childs, 0) {
+        seen.note("rests on its own pin");
+    } else {
+        extent.write(2);
+        seen.note("reused");
+    }
+    child.join().unwrap();
+}
+
+#[test]
+fn an_extent_is_not_reused_under_the_child_of_a_dead_parent() {
+    let outcomes = &["rests on its own pin", "rests on its parent's pin", "reused"];
+    explore(None, outcomes, hand_over_by_a_dead_parent);
 }
 
 // ---------------------------------------------------------------- What the models are made of

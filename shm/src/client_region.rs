@@ -73,6 +73,19 @@ impl ClientRegion {
         Self::of_length(fd, len_bytes)
     }
 
+    /// The same region for a forked child, in which no lease of its parent is mapped.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the kernel refuses another descriptor.
+    pub fn for_child(&self) -> Result<Self, Error> {
+        let fd = self.fd.try_clone().map_err(|source| Error::System {
+            operation: "fcntl(F_DUPFD_CLOEXEC)",
+            asked: "a region for a forked child".to_owned(),
+            source,
+        })?;
+        Ok(Self { fd, len_bytes: self.len_bytes, memory: self.memory, claims: Arc::default() })
+    }
+
     fn of_length(fd: OwnedFd, expected_bytes: u64) -> Result<Self, Error> {
         let status = fstat(&fd).map_err(refused("fstat", || "a region's length".to_owned()))?;
         let found_bytes = u64::try_from(status.st_size).unwrap_or(0);

@@ -9,7 +9,8 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 use crate::error::{Error, refused};
 use crate::region::page_bytes;
 
-/// A word that is set in the process that made it, and zero in every process forked from it.
+/// A word that is set in the process that made it, and zero in every process forked from it until that says
+/// otherwise.
 ///
 /// The kernel wipes its page at fork (`MADV_WIPEONFORK`, Linux 4.14), however the child was made; looking at it costs
 /// a load.
@@ -51,7 +52,12 @@ impl ForkMark {
         Ok(mark)
     }
 
-    /// Whether this process made the mark: false in a forked child.
+    /// Makes the mark one of this process, which is a forked child and has taken over what the mark stands for.
+    pub fn renew(&self) {
+        self.word().store(1, Ordering::Relaxed);
+    }
+
+    /// Whether this process made the mark, or has renewed it: false in a forked child at first.
     #[must_use]
     #[inline]
     pub fn is_here(&self) -> bool {

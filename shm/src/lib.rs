@@ -41,6 +41,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("plasmon-shm needs 64-bit Linux: regions are mapped whole, and rights rest on memfd seals");
 
+mod at_fork;
 mod claim;
 mod client_region;
 mod error;
@@ -51,13 +52,15 @@ mod process;
 mod region;
 mod socket;
 
+pub use at_fork::at_fork;
 pub use client_region::ClientRegion;
 pub use error::Error;
 pub use fork_mark::ForkMark;
 pub use kernel::Kernel;
 pub use mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping};
-pub use process::{boottime_ns, monotonic_coarse_ns, set_not_dumpable};
+pub use process::{boottime_ns, kill_process, maps_any, monotonic_coarse_ns, overflow_uid, set_not_dumpable};
 pub use region::{
-    Backend, LEN_BYTES_MAX, Populated, Region, STEP_BYTES, Seals, named_room_bytes, page_bytes, remove_named,
+    Backend, LEN_BYTES_MAX, Populated, Region, RegionId, STEP_BYTES, Seals, named_room_bytes, page_bytes,
+    remove_named,
 };
 pub use socket::{FDS_MAX, Peer, peer, receive, send};

@@ -2,7 +2,7 @@
 //!
 //! | mapping | memory | operations |
 //! | --- | --- | --- |
-//! | [`WordsMapping`] | read-write | atomic words |
+//! | [`WordsMapping`] | read-write, or private to the process | atomic words |
 //! | [`ReadOnlyWords`] | read-only | atomic loads |
 //! | [`BytesMapping`] | read-only | pointers with checked bounds |
 //! | [`LeaseMapping`] | read-write, of this process alone | a `&mut [u8]` |
@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
+use plasmon_protocol::sync::Words;
+
 use crate::claim::Claim;
 use crate::client_region::{ClientRegion, MemoryId};
 use crate::error::{Error, refused};
@@ -37,6 +39,40 @@ impl WordsMapping {
     pub(crate) fn new(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<Self, Error> {
         check_whole_words(len_bytes)?;
         Ok(Self { mapping: Mapping::new(fd, 0, len_bytes, Access::ReadWrite)? })
+    }
+
+    /// Zeroed words of this process alone, of which a forked child gets a copy. Those that nobody writes take no memory.
+    ///
+    /// # Errors
+    /// [`Error::RegionLength`]; [`Error::System`] if the kernel refuses.
+    ///
+    /// ```
+    /// use std::sync::atomic::Ordering::Relaxed;
+    ///
+    /// let words = plasmon_shm::WordsMapping::private(1 << 16)?;
+    /// assert_eq!(words.words().len(), 1 << 16);
+    /// assert_eq!(words.words()[65_535].load(Relaxed), 0);
+    /// # Ok::<(), plasmon_shm::Error>(())
+    /// ```
+    pub fn private(count: usize) -> Result<Self, Error> {
+        let len_bytes = (count as u64).saturating_mul(WORD_BYTES as u64);
+        Ok(Self { mapping: Mapping::private(len_bytes)? })
+    }
+
+    /// Shows the words of `region`, which is as long, at the addresses of this mapping from now on.
+    ///
+    /// For a forked child: it inherits its parent's words, and all who look at them shall see its own instead. To
+    /// another thread that looks meanwhile it is as if all words were written anew.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], and nothing has changed; [`Error::System`] if the kernel refuses: an old one may
+    /// have unmapped the old words before that, so they must not be looked at any more.
+    pub fn replace(&self, region: &ClientRegion) -> Result<(), Error> {
+        let expected_bytes = self.mapping.len_bytes as u64;
+        if region.len_bytes() != expected_bytes {
+            return Err(Error::LengthMismatch { expected_bytes, found_bytes: region.len_bytes() });
+        }
+        self.mapping.replace(region.as_fd(), 0, Access::ReadWrite)
     }
 
     /// The words. Others write them too: a value read is a value that somebody wrote, and nothing more.
@@ -68,7 +104,7 @@ impl WordsMapping {
     }
 }
 
-/// A whole region as words that this process can only read.
+/// A whole region as words that this process can only read, through [`Words`]: the index as a client has it.
 #[derive(Debug)]
 pub struct ReadOnlyWords {
     mapping: Mapping,
@@ -78,39 +114,6 @@ impl ReadOnlyWords {
     pub(crate) fn new(fd: BorrowedFd<'_>, len_bytes: u64) -> Result<Self, Error> {
         check_whole_words(len_bytes)?;
         Ok(Self { mapping: Mapping::new(fd, 0, len_bytes, Access::ReadOnly)? })
-    }
-
-    /// How many words there are.
-    #[must_use]
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.mapping.len_bytes / WORD_BYTES
-    }
-
-    /// Whether there are no words: never, as a region has at least one byte and whole words.
-    #[must_use]
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Loads the word `index`, `order` being `Relaxed` or `Acquire`.
-    ///
-    /// An acquiring load is a relaxed one and a fence behind it, because Rust promises only of relaxed loads that
-    /// they work on read-only memory. On x86-64 both are a plain `mov`.
-    ///
-    /// # Panics
-    /// If `index` is not below [`len`](Self::len), or `order` is another one.
-    #[must_use]
-    #[inline]
-    pub fn load(&self, index: usize, order: Ordering) -> u64 {
-        let value = self.words()[index].load(Ordering::Relaxed);
-        match order {
-            Ordering::Relaxed => {}
-            Ordering::Acquire => fence(Ordering::Acquire),
-            _ => panic!("a read-only word is loaded with Relaxed or Acquire, not with {order:?}"),
-        }
-        value
     }
 
     /// Private, as a store through it would end the process.
@@ -126,6 +129,31 @@ impl ReadOnlyWords {
                 self.mapping.len_bytes / WORD_BYTES,
             )
         }
+    }
+}
+
+impl Words for ReadOnlyWords {
+    #[inline]
+    fn count(&self) -> usize {
+        self.mapping.len_bytes / WORD_BYTES
+    }
+
+    /// As the trait says, `order` being `Relaxed` or `Acquire`.
+    ///
+    /// An acquiring load is a relaxed one and a fence behind it, because Rust promises only of relaxed loads that
+    /// they work on read-only memory. On x86-64 both are a plain `mov`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`count`](Words::count), or `order` is another one.
+    #[inline]
+    fn load(&self, index: usize, order: Ordering) -> u64 {
+        let value = self.words()[index].load(Ordering::Relaxed);
+        match order {
+            Ordering::Relaxed => {}
+            Ordering::Acquire => fence(Ordering::Acquire),
+            _ => panic!("a read-only word is loaded with Relaxed or Acquire, not with {order:?}"),
+        }
+        value
     }
 }
 
@@ -284,10 +312,13 @@ impl LeaseMapping {
         let sealed = match mapping.only_in {
             Some(mapped_by) if !mapping.is_here() => Err(Error::Forked { mapped_by, here: process::id() }),
             _ if memory != read_only.memory() => Err(Error::OtherRegion),
-            _ => mapping.replace_by_read_only(read_only.as_fd(), offset),
+            _ => mapping.replace(read_only.as_fd(), offset, Access::ReadOnly),
         };
         match sealed {
-            Ok(()) => Ok(SealedMapping { mapping, offset }),
+            Ok(()) => {
+                mapping.only_in = None; // the new pages are inherited by children
+                Ok(SealedMapping { mapping, offset })
+            }
             Err(error) => {
                 // Unmapping would pull the memory from under exported views; and where an old kernel failed half
                 // way, the addresses may already be somebody else's.
@@ -352,6 +383,15 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
+impl Access {
+    fn rights(self) -> ProtFlags {
+        match self {
+            Access::ReadOnly => ProtFlags::PROT_READ,
+            Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        }
+    }
+}
+
 /// What is told to the kernel about pages. None of it changes a byte that a process can see.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Advice {
@@ -398,14 +438,25 @@ impl Mapping {
         let len_bytes = to_usize(len_bytes);
         let mapped_bytes = len_bytes.next_multiple_of(to_usize(page_bytes()));
         let pages = NonZeroUsize::new(mapped_bytes).ok_or_else(|| refuse(Errno::EINVAL))?;
-        let rights = match access {
-            Access::ReadOnly => ProtFlags::PROT_READ,
-            Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-        };
-        let start = map_congruent(fd, file_offset, pages, rights).map_err(refuse)?;
+        let start = map_congruent(fd, file_offset, pages, access.rights()).map_err(refuse)?;
         let mapping = Self { start: start.cast(), len_bytes, mapped_bytes, only_in: None };
         mapping.advise(Advice::DontDump, mapped_bytes).map_err(|errno| mapping.advice_refused(errno))?;
         Ok(mapping)
+    }
+
+    /// Memory of this process alone, zeroed, of which forked children get copies.
+    fn private(len_bytes: u64) -> Result<Self, Error> {
+        if len_bytes == 0 || len_bytes > LEN_BYTES_MAX {
+            return Err(Error::RegionLength { asked_bytes: len_bytes });
+        }
+        let refuse = refused("mmap", || format!("{len_bytes} private bytes"));
+        let len_bytes = to_usize(len_bytes);
+        let mapped_bytes = len_bytes.next_multiple_of(to_usize(page_bytes()));
+        let Some(pages) = NonZeroUsize::new(mapped_bytes) else { return Err(refuse(Errno::EINVAL)) };
+        let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at a place of the kernel's choice changes nothing that exists.
+        let start = unsafe { mmap_anonymous(None, pages, rights, MapFlags::MAP_PRIVATE) }.map_err(refuse)?;
+        Ok(Self { start: start.cast(), len_bytes, mapped_bytes, only_in: None })
     }
 
     /// Gives advice on the first `bytes` bytes.
@@ -436,21 +487,23 @@ impl Mapping {
         Errno::result(returned).map(drop)
     }
 
-    /// Maps `fd` from `offset`, read-only, over this mapping. After an error the addresses may be anybody's.
-    fn replace_by_read_only(&mut self, fd: BorrowedFd<'_>, offset: u64) -> Result<(), Error> {
+    /// Maps `fd` from `offset` over this mapping. After an error the addresses may be anybody's.
+    ///
+    /// What refers to the old contents must bear that they change: that is the callers' part.
+    fn replace(&self, fd: BorrowedFd<'_>, offset: u64, access: Access) -> Result<(), Error> {
         let refuse = refused("mmap(MAP_FIXED)", || format!("{} bytes at offset {offset}", self.len_bytes));
         let (Ok(file_offset), Some(pages)) = (i64::try_from(offset), NonZeroUsize::new(self.mapped_bytes))
         else {
             return Err(refuse(Errno::EINVAL));
         };
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-        // SAFETY: `MAP_FIXED` replaces what is mapped at these addresses: whole pages of this mapping, which is here
-        // (`seal_in_place`) and borrowed mutably, so that no slice of it lives. Raw pointers into it see the same
-        // memory at the same offset (`memory` was compared), now for reading only.
+        // SAFETY: `MAP_FIXED` replaces what is mapped at these addresses: whole pages of this mapping, which is here.
+        // Who refers to them: of a lease (`seal_in_place`) raw pointers alone, for it was borrowed mutably, and they
+        // see the same memory at the same offset (`memory` was compared), now for reading only; of words (`replace`)
+        // references to atomics, which stay mapped for reading and writing, and whose values others may always change.
         let replaced =
-            unsafe { mmap(Some(self.start.addr()), pages, ProtFlags::PROT_READ, flags, fd, file_offset) };
+            unsafe { mmap(Some(self.start.addr()), pages, access.rights(), flags, fd, file_offset) };
         replaced.map_err(refuse)?;
-        self.only_in = None; // the new pages are inherited by children
         self.advise(Advice::DontDump, self.mapped_bytes).map_err(|errno| self.advice_refused(errno))
     }
 

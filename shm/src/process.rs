@@ -1,9 +1,65 @@
-//! What a process says about itself to the kernel, and the clocks that processes share.
+//! What a process and the kernel say about each other, and the clocks that processes share.
 
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, refused};
+use crate::region::RegionId;
+
+/// Ends the process behind a pidfd, with SIGKILL: that process and no other that has got its number since.
+///
+/// Returns whether there was a process to end; one that has ended already was not.
+///
+/// # Errors
+/// [`Error::System`] if the kernel refuses: EBADF if `pidfd` is none, EPERM if this process may not.
+pub fn kill_process(pidfd: impl AsFd) -> Result<bool, Error> {
+    let pidfd = pidfd.as_fd().as_raw_fd();
+    let no_info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: `pidfd_send_signal` takes a descriptor, a signal, a `siginfo_t` or null, and no flags. The descriptor is
+    // borrowed, so it is open meanwhile; without a `siginfo_t` the kernel reads nothing of this process's memory.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, no_info, 0_u32) };
+    match Errno::result(returned) {
+        Ok(_) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(errno) => Err(refused("pidfd_send_signal", || "SIGKILL".to_owned())(errno)),
+    }
+}
+
+/// Whether process `pid` maps one of `regions`.
+///
+/// ```
+/// use plasmon_shm::{Backend, Kernel, Region, maps_any};
+///
+/// let region = Region::create("plasmon-session", 4096, Backend::Memfd, &Kernel::detect())?;
+/// let myself = std::process::id();
+/// assert!(!maps_any(myself, &[region.id()?])?);
+/// let mapping = region.map_words()?;
+/// assert!(maps_any(myself, &[region.id()?])?);
+/// # drop(mapping);
+/// # Ok::<(), plasmon_shm::Error>(())
+/// ```
+///
+/// May wait for as long as the process keeps its own memory map locked: not for an event loop.
+///
+/// # Errors
+/// [`Error::System`] if the kernel does not show it: ENOENT or ESRCH if there is no such process, EACCES if it is not
+/// this process's to look into.
+pub fn maps_any(pid: u32, regions: &[RegionId]) -> Result<bool, Error> {
+    let path = format!("/proc/{pid}/maps");
+    let failed = |source| Error::System { operation: "reading", asked: path.clone(), source };
+    let maps = std::fs::read(&path).map_err(failed)?;
+    Ok(maps.split(|&byte| byte == b'\n').any(|line| {
+        // Address, rights, offset, device, inode, path.
+        let mut fields = line.split(|&byte| byte == b' ').skip(3);
+        let (Some(device), Some(inode)) = (fields.next(), fields.next()) else { return false };
+        regions.iter().any(|region| (region.device.as_bytes(), region.inode.as_bytes()) == (device, inode))
+    }))
+}
 
 /// Keeps this process's memory from others of its uid: no core dumps, no `/proc/PID/mem`, no `/proc/PID/fd`.
 ///
@@ -13,6 +69,17 @@ use crate::error::{Error, refused};
 /// [`Error::System`] if the kernel refuses.
 pub fn set_not_dumpable() -> Result<(), Error> {
     prctl::set_dumpable(false).map_err(refused("prctl(PR_SET_DUMPABLE)", || "not dumpable".to_owned()))
+}
+
+/// The uid that the kernel shows for all users who have no number in this user namespace: nobody's own.
+///
+/// ```
+/// assert_ne!(plasmon_shm::overflow_uid(), 0);
+/// ```
+#[must_use]
+pub fn overflow_uid() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+    text.trim().parse().unwrap_or(65_534)
 }
 
 /// Nanoseconds since the machine started, counting the time it slept (CLOCK_BOOTTIME).

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{shm_open, shm_unlink};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, fstat, major, minor};
 use nix::sys::statvfs::statvfs;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{SysconfVar, ftruncate, sysconf};
@@ -82,6 +82,13 @@ pub enum Populated {
     SmallPages,
 }
 
+/// What tells a region from all others of this machine: device and inode, as `/proc/PID/maps` shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionId {
+    pub(crate) device: String,
+    pub(crate) inode: String,
+}
+
 /// A shared region that this process created.
 ///
 /// It is `Send` and `Sync`. Mappings and openings outlive it. A named region leaves `/dev/shm` when it is dropped by
@@ -135,6 +142,16 @@ impl Region {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.named.as_ref().map(|named| named.name.as_str())
+    }
+
+    /// What tells the region from all others of this machine, as long as it exists.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the kernel refuses.
+    pub fn id(&self) -> Result<RegionId, Error> {
+        let status = fstat(&self.fd).map_err(refused("fstat", || "a region".to_owned()))?;
+        let device = format!("{:02x}:{:02x}", major(status.st_dev), minor(status.st_dev));
+        Ok(RegionId { device, inode: status.st_ino.to_string() })
     }
 
     /// Opens the region once more, for reading only, to pass the descriptor to a client.

@@ -12,8 +12,8 @@ use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, recvmsg, sendmsg, s
 use crate::error::{Error, refused};
 use crate::kernel::{Kernel, open_pidfd};
 
-/// Most descriptors sent or accepted at once: the arena twice, the index, two session regions, and some to spare.
-pub const FDS_MAX: usize = 8;
+/// Most descriptors sent or accepted at once: all session regions of a process with a million pins, and some to spare.
+pub const FDS_MAX: usize = 24;
 
 /// Sends `bytes`, and `fds` with the first of them; returns how many bytes were sent.
 ///

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::{env, fs, mem};
 
+use plasmon_protocol::sync::Words;
 use plasmon_shm::{
     Backend, ClientRegion, Error, Kernel, Populated, Region, STEP_BYTES, Seals, named_room_bytes, page_bytes,
     remove_named,

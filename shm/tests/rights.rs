@@ -12,6 +12,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::uio::pwrite;
 use nix::unistd::{Uid, ftruncate};
+use plasmon_protocol::sync::Words;
 use plasmon_shm::{Backend, ClientRegion, Error, Kernel, Region, Seals};
 
 const LEN_BYTES: u64 = 64 << 10;

@@ -6,13 +6,14 @@ use std::env;
 use std::io::{IoSlice, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{Gid, Uid};
-use plasmon_shm::{Error, FDS_MAX, Kernel, peer, receive, send};
+use plasmon_shm::{Error, FDS_MAX, Kernel, kill_process, peer, receive, send};
 
 /// Fails if somebody still has a copy of the writer, which the caller has dropped: a leaked descriptor.
 fn assert_no_copy_is_left(mut reader: PipeReader) {
@@ -199,6 +200,17 @@ fn a_peer_is_known_by_its_ids_and_its_end_is_seen() {
         );
         child.wait().unwrap();
     }
+}
+
+#[test]
+fn a_process_is_killed_by_its_pidfd_and_no_other_in_its_place() {
+    let (mut child, stream) = connected_child();
+    let pidfd = peer(&stream, &Kernel::detect()).unwrap().pidfd.expect("this kernel has one of the two ways");
+    assert!(kill_process(&pidfd).unwrap());
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert!(!kill_process(&pidfd).unwrap(), "it has ended");
+    let refusal = kill_process(&stream).unwrap_err();
+    assert_eq!(refusal.errno(), Some(libc::EBADF), "{refusal}");
 }
 
 #[test]

@@ -842,7 +842,7 @@ mod tests {
             assert_eq!(self.space.figures().used, used);
             assert_eq!(self.catalog.objects().0, self.bound.len() as u64);
             assert_eq!(self.catalog.namespace_count(), self.namespaces.len() as u64);
-            let reader = IndexReader::open(LoadOnly(&self.index)).expect("an index");
+            let reader = IndexReader::open(&self.index).expect("an index");
             for number in 0..16 {
                 for namespace in all_namespaces() {
                     let name = name(number);
@@ -861,18 +861,6 @@ mod tests {
                     assert_eq!(stored, *bytes);
                 }
             }
-        }
-    }
-
-    struct LoadOnly<'a>(&'a ReadOnlyWords);
-
-    impl plasmon_protocol::sync::Words for LoadOnly<'_> {
-        fn count(&self) -> usize {
-            self.0.len()
-        }
-
-        fn load(&self, index: usize, order: plasmon_protocol::sync::Ordering) -> u64 {
-            self.0.load(index, order)
         }
     }
 

@@ -13,7 +13,9 @@ use plasmon_protocol::{
     message::{Failed, Failure, Message},
 };
 use std::{
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    collections::VecDeque,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,6 +34,16 @@ pub(crate) enum Role {
     Lifeline(SessionId),
     /// It carries requests of a session.
     Requests(SessionId),
+}
+
+impl Role {
+    /// The session that the connection belongs to.
+    pub(crate) fn session(self) -> Option<SessionId> {
+        match self {
+            Role::New => None,
+            Role::Lifeline(session) | Role::Requests(session) => Some(session),
+        }
+    }
 }
 
 /// A frame as it came.
@@ -67,6 +79,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
     input: BytesMut,
     output: Vec<u8>,
+    /// Descriptors that go with the byte of the output at this place, in order.
+    output_fds: VecDeque<(usize, Vec<Arc<OwnedFd>>)>,
     sent: usize,
     /// Requests without a reply.
     pub(crate) in_flight: usize,
@@ -98,6 +112,7 @@ impl Connection {
             peer,
             input: BytesMut::new(),
             output: Vec::new(),
+            output_fds: VecDeque::new(),
             sent: 0,
             in_flight: 0,
             deadline: Some(Instant::now() + frame_time),
@@ -106,13 +121,6 @@ impl Connection {
             closing: false,
             backlogged: false,
             waits: Vec::new(),
-        }
-    }
-
-    pub(crate) fn session(&self) -> Option<SessionId> {
-        match self.role {
-            Role::New => None,
-            Role::Lifeline(session) | Role::Requests(session) => Some(session),
         }
     }
 
@@ -195,6 +203,23 @@ impl Connection {
         message: &M,
         output_max: usize,
     ) -> Result<(), Broken> {
+        self.send_with_fds(request_id, message, Vec::new(), output_max)
+    }
+
+    /// As [`send`](Self::send), with descriptors, which go with the first byte of the message.
+    ///
+    /// # Errors
+    /// [`Broken`] if the connection is over.
+    pub(crate) fn send_with_fds<M: Message>(
+        &mut self,
+        request_id: u64,
+        message: &M,
+        fds: Vec<Arc<OwnedFd>>,
+        output_max: usize,
+    ) -> Result<(), Broken> {
+        if !fds.is_empty() {
+            self.output_fds.push_back((self.output.len(), fds));
+        }
         if message.frame(request_id, &mut self.output).is_err() {
             let what = "the reply".to_owned();
             let limit_bytes = plasmon_protocol::limits::FRAME_BYTES_MAX.into();
@@ -208,42 +233,20 @@ impl Connection {
         }
     }
 
-    /// Sends a message with descriptors. Only as the first thing on a connection or when nothing is queued.
-    ///
-    /// # Errors
-    /// [`Broken`] if the connection is over, or the socket did not take the message whole.
-    pub(crate) fn send_with_fds<M: Message>(
-        &mut self,
-        request_id: u64,
-        message: &M,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(), Broken> {
-        self.flush()?;
-        let start = self.output.len();
-        message.frame(request_id, &mut self.output)?;
-        if start != self.sent {
-            // Descriptors must go with the first byte of their message.
-            return Err(Broken::Unread(start - self.sent));
-        }
-        let sent = plasmon_shm::send(self.stream.as_fd(), &self.output[start..], fds);
-        self.sent += sent.map_err(|_| Broken::Closed)?;
-        self.flush()
-    }
-
     /// Sends what is queued as far as the socket takes it.
     ///
     /// # Errors
     /// [`Broken`] if the connection is over.
     pub(crate) fn flush(&mut self) -> Result<(), Broken> {
         while self.sent < self.output.len() {
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            match send(self.stream.as_fd().as_raw_fd(), &self.output[self.sent..], flags) {
+            match self.send_some() {
                 Ok(len) => self.sent += len,
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::EAGAIN) => {
                     // What is sent goes, or a reader that always leaves a byte would make this grow for ever.
                     if self.sent > self.output.len() / 2 {
                         self.output.drain(..self.sent);
+                        self.output_fds.iter_mut().for_each(|(at, _)| *at -= self.sent);
                         self.sent = 0;
                     }
                     return Ok(());
@@ -255,6 +258,28 @@ impl Connection {
         self.output.shrink_to(64 << 10);
         self.sent = 0;
         Ok(())
+    }
+
+    /// Sends up to the next message with descriptors, or that message's first bytes with them.
+    fn send_some(&mut self) -> nix::Result<usize> {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let fd = self.stream.as_fd();
+        let end = match self.output_fds.front() {
+            Some((at, fds)) if *at == self.sent => {
+                let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+                let end = self.output_fds.get(1).map_or(self.output.len(), |(next, _)| *next);
+                let sent = match plasmon_shm::send(fd, &self.output[self.sent..end], &fds) {
+                    Ok(sent) => sent,
+                    Err(error) if error.is_would_block() => return Err(nix::Error::EAGAIN),
+                    Err(error) => return Err(nix::Error::from_raw(error.errno().unwrap_or_default())),
+                };
+                self.output_fds.pop_front();
+                return Ok(sent);
+            }
+            Some((at, _)) => *at,
+            None => self.output.len(),
+        };
+        send(fd.as_raw_fd(), &self.output[self.sent..end], flags)
     }
 
     /// Whether replies wait for the socket to take them.

@@ -17,7 +17,7 @@
 //! let stopper = ready.stopper();
 //! let store = std::thread::spawn(move || ready.serve());
 //! stopper.stop();
-//! store.join().unwrap();
+//! store.join().unwrap()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -42,6 +42,7 @@ mod startup;
 pub mod testing;
 
 pub use options::{Arena, Options, Reserve};
+pub use server::ServeError;
 pub use size::{Human, Size, SizeError};
 pub use socket::SocketError;
 pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
@@ -79,8 +80,13 @@ pub fn main() -> ExitCode {
         std::process::id(),
     );
     notify_systemd();
-    ready.serve();
-    ExitCode::SUCCESS
+    match ready.serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&format!("plasmon-store: {error}"));
+            ExitCode::from(6)
+        }
+    }
 }
 
 /// Tells the service manager, where there is one, that the store is ready.

@@ -88,15 +88,30 @@ fn meminfo(field: &str) -> Option<u64> {
     Some(kib * 1_024)
 }
 
-/// The daemon's own resident and proportional memory, in bytes, for `stats`.
+/// What the daemon itself takes from the machine, for `stats`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Resident memory, in bytes.
+    pub(crate) rss_bytes: u64,
+    /// Proportional set size, in bytes.
+    pub(crate) pss_bytes: u64,
+    /// Open descriptors.
+    pub(crate) descriptors: u64,
+}
+
+/// Reads what the daemon takes. Walks its page tables, and so is not for the loop.
 #[must_use]
-pub(crate) fn own_usage() -> (u64, u64) {
+pub(crate) fn own_usage() -> Usage {
     let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
     let field = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1_024)
     };
-    (field("Rss:").unwrap_or(0), field("Pss:").unwrap_or(0))
+    Usage {
+        rss_bytes: field("Rss:").unwrap_or(0),
+        pss_bytes: field("Pss:").unwrap_or(0),
+        descriptors: fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
+    }
 }
 
 #[cfg(test)]

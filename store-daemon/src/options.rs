@@ -37,7 +37,8 @@ Exit codes:
   2  wrong options
   3  the size cannot be reserved
   4  the socket's path cannot be used
-  5  another store serves this socket";
+  5  another store serves this socket
+  6  stopped by a defect of its own, after which clients find no store rather than one that hangs";
 
 /// A shared-memory object store: owns a fixed-capacity arena and serves it to the processes of this machine.
 #[derive(Clone, Debug, Parser)]
@@ -112,6 +113,10 @@ pub struct Options {
     /// Pretend that the kernel lacks these calls, so that their fallbacks can be tested
     #[arg(long, value_name = "CALLS", hide = true, default_value = "")]
     pub pretend_missing: String,
+
+    /// Let this helper thread panic, so that what follows can be tested
+    #[arg(long, value_name = "THREAD", hide = true, default_value = "")]
+    pub pretend_panic: String,
 }
 
 fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {

@@ -5,7 +5,10 @@
 //! with the offsets that some pin still names. The hand-over through a channel makes the unlinking happen before the
 //! fence. A scan never runs on the loop: a thousand sessions of a hostile client can make it read gigabytes.
 
-use crate::session::SessionId;
+use crate::{
+    memory::{self, Usage},
+    session::SessionId,
+};
 use plasmon_protocol::pins::{SessionRegion, offset_of, reclaim_fence};
 use plasmon_shm::WordsMapping;
 use std::{
@@ -28,6 +31,10 @@ pub(crate) struct ScanJob {
     pub(crate) candidates: Vec<u64>,
     pub(crate) sessions: Vec<PinRegions>,
     pub(crate) report: Report,
+    /// Most offsets reported besides the candidates: as many as there are objects. A hostile client can pin more.
+    pub(crate) others_max: usize,
+    /// Whether the daemon's own use of the machine is wanted as well.
+    pub(crate) usage: bool,
 }
 
 /// What a scan reports.
@@ -55,12 +62,18 @@ pub(crate) struct ScanDone {
     pub(crate) pins: Vec<(SessionId, u64)>,
     /// What the job asked for.
     pub(crate) report: Report,
+    /// The daemon's own use of the machine, if the job asked for it.
+    pub(crate) usage: Option<Usage>,
 }
 
 /// Does one scan. Blocks for as long as reading all pin tables takes: microseconds for ordinary clients.
 pub(crate) fn scan(job: ScanJob) -> ScanDone {
     let mut found: HashMap<u64, Holders> =
         job.candidates.into_iter().map(|offset| (offset, Vec::new())).collect();
+    let found_max = match job.report {
+        Report::Everything => found.len() + job.others_max,
+        Report::Candidates => found.len(),
+    };
     let mut pins = Vec::with_capacity(job.sessions.len());
     reclaim_fence(); // PAIRS: pin-publish
     for PinRegions { session, regions } in job.sessions {
@@ -69,10 +82,11 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
             SessionRegion::assume_checked(region.words()).scan(|pin| {
                 count += 1;
                 let Some(offset) = offset_of(pin) else { return };
+                let is_full = found.len() >= found_max;
                 let holders = match found.entry(offset) {
                     Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(unknown) if job.report == Report::Everything => unknown.insert(Vec::new()),
-                    Entry::Vacant(_) => return,
+                    Entry::Vacant(_) if is_full => return,
+                    Entry::Vacant(unknown) => unknown.insert(Vec::new()),
                 };
                 match holders.last_mut() {
                     Some((last, count)) if *last == session => *count += 1,
@@ -85,7 +99,8 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
     let unpinned =
         found.iter().filter(|(_, holders)| holders.is_empty()).map(|(&offset, _)| offset).collect();
     found.retain(|_, holders| !holders.is_empty());
-    ScanDone { unpinned, pinned: found, pins, report: job.report }
+    let usage = job.usage.then(memory::own_usage);
+    ScanDone { unpinned, pinned: found, pins, report: job.report, usage }
 }
 
 #[cfg(test)]
@@ -108,15 +123,21 @@ mod tests {
     #[test]
     fn a_scan_tells_pinned_from_unpinned_and_who_holds() {
         let sessions = vec![session(1, &[0, 64]), session(2, &[64, 64])];
-        let done = scan(ScanJob {
-            candidates: vec![64, 128],
+        let job = |candidates, report, others_max| ScanJob {
+            candidates,
             sessions: sessions.clone(),
-            report: Report::Candidates,
-        });
+            report,
+            others_max,
+            usage: false,
+        };
+        let done = scan(job(vec![64, 128], Report::Candidates, 10));
         assert_eq!(done.unpinned, [128]);
         assert_eq!(done.pinned, HashMap::from([(64, vec![(SessionId(1), 1), (SessionId(2), 2)])]));
         assert_eq!(done.pins, [(SessionId(1), 2), (SessionId(2), 2)]);
-        let all = scan(ScanJob { candidates: vec![], sessions, report: Report::Everything });
-        assert_eq!(all.pinned[&0], [(SessionId(1), 1)]);
+        let all = scan(job(vec![], Report::Everything, 10));
+        assert_eq!((&all.pinned[&0], all.pinned.len()), (&vec![(SessionId(1), 1)], 2));
+        // What a hostile client makes up is bounded, and hides no candidate.
+        let bounded = scan(job(vec![64], Report::Everything, 0));
+        assert_eq!(bounded.pinned.into_keys().collect::<Vec<_>>(), [64]);
     }
 }

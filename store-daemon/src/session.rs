@@ -4,9 +4,14 @@
 //! It ends at goodbye, or when the process is gone. A lifeline that closes while the process lives ends leases and
 //! waits, but never pins: arrays of a living process are never pulled away.
 
-use crate::connection::ConnectionId;
-use plasmon_protocol::{index_of, limits::PIN_SLOTS, pins::SessionRegion};
-use plasmon_shm::{Region, WordsMapping};
+use crate::{connection::ConnectionId, reclaim::PinRegions};
+use nix::libc;
+use plasmon_protocol::{
+    index_of,
+    limits::PIN_SLOTS,
+    pins::{HandOver, SessionRegion},
+};
+use plasmon_shm::{Region, RegionId, WordsMapping};
 use std::{
     collections::{HashMap, HashSet},
     os::fd::OwnedFd,
@@ -36,6 +41,11 @@ pub(crate) struct Session {
     pub(crate) writable: bool,
     pub(crate) began: Instant,
     pub(crate) regions: Vec<PinRegion>,
+    /// For a forked child that has not filled its regions: those of its parent, on whose pins its handles rest, also
+    /// when the parent is gone.
+    pub(crate) inherits: Vec<Arc<WordsMapping>>,
+    /// A forked child that has not joined yet: which process it is, only its lifeline knows.
+    pub(crate) is_awaited: bool,
     pub(crate) pidfd: Option<OwnedFd>,
     /// `None` once the lifeline is closed while the process lives: the session is orphaned.
     pub(crate) lifeline: Option<ConnectionId>,
@@ -55,26 +65,61 @@ impl Session {
         self.leaves_after_scan.is_some()
     }
 
+    /// What a scan reads: first what the session inherits (`plasmon_protocol::pins` says why in this order).
+    fn pin_regions(&mut self, session: SessionId) -> PinRegions {
+        if !self.inherits.is_empty() && self.hand_over() != HandOver::Waiting {
+            self.inherits.clear();
+        }
+        let own = self.regions.iter().map(|region| Arc::clone(&region.words));
+        PinRegions { session, regions: self.inherits.iter().cloned().chain(own).collect() }
+    }
+
+    fn hand_over(&self) -> HandOver {
+        SessionRegion::assume_checked(self.regions[0].words.words()).hand_over()
+    }
+
+    /// Tells the parent of a forked child, if this is one, that it is gone.
+    pub(crate) fn end_hand_over(&self) {
+        SessionRegion::assume_checked(self.regions[0].words.words()).set_ended();
+    }
+
     /// Where pin slot `slot` is, counted through all regions.
     pub(crate) fn slot(&self, slot: u32) -> Option<(SessionRegion<'_>, u32)> {
         let region = self.regions.get(index_of(u64::from(slot / PIN_SLOTS)))?;
         Some((SessionRegion::assume_checked(region.words.words()), slot % PIN_SLOTS))
     }
 
-    /// Whether the process is gone, or has become another program that no longer maps its session region.
-    /// `mark` is how the labels of the session's regions begin.
-    pub(crate) fn process_is_gone(&self, mark: &str) -> bool {
-        if self.pidfd.as_ref().is_some_and(is_readable) {
-            return true;
+    /// Whether the process has ended, as far as can be told without looking into `/proc`.
+    pub(crate) fn process_has_ended(&self) -> bool {
+        match &self.pidfd {
+            Some(pidfd) => is_readable(pidfd),
+            // In a place that /proc does not show: the end of the lifeline decides.
+            None => self.pid == 0 && self.lifeline.is_none(),
         }
+    }
+}
+
+/// A session whose process lives on without its lifeline, or so it seems: to be looked at in `/proc`.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) session: SessionId,
+    pid: u32,
+    has_pidfd: bool,
+    regions: Vec<RegionId>,
+}
+
+impl Orphan {
+    /// Whether the process is gone, or has become another program that no longer maps its session regions. May wait
+    /// for that process, and so is not for the loop.
+    pub(crate) fn is_gone(&self) -> bool {
         if self.pid == 0 {
-            return self.pidfd.is_none(); // in a place that /proc does not show: the end of the lifeline decides
+            return false; // in a place that /proc does not show: the pidfd decides
         }
-        match std::fs::read(format!("/proc/{}/maps", self.pid)) {
-            Ok(maps) => !maps.windows(mark.len()).any(|window| window == mark.as_bytes()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        match plasmon_shm::maps_any(self.pid, &self.regions) {
+            Ok(maps) => !maps,
+            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => true,
             // Not ours to look into: the pidfd decides, and where there is none the end of the lifeline.
-            Err(_) => self.pidfd.is_none(),
+            Err(_) => !self.has_pidfd,
         }
     }
 }
@@ -130,6 +175,14 @@ impl Sessions {
         self.by_id.iter().map(|(&id, session)| (id, session))
     }
 
+    /// What a scan reads, the oldest session first: a parent before the children it forked.
+    pub(crate) fn pin_regions(&mut self) -> Vec<PinRegions> {
+        let mut regions: Vec<PinRegions> =
+            self.by_id.iter_mut().map(|(&id, session)| session.pin_regions(id)).collect();
+        regions.sort_unstable_by_key(|regions| regions.session);
+        regions
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -140,10 +193,7 @@ impl Sessions {
 
     /// Sessions whose process has ended. A system call for each session.
     pub(crate) fn ended(&self) -> Vec<SessionId> {
-        self.iter()
-            .filter(|(_, session)| session.pidfd.as_ref().is_some_and(is_readable))
-            .map(|(id, _)| id)
-            .collect()
+        self.iter().filter(|(_, session)| session.process_has_ended()).map(|(id, _)| id).collect()
     }
 
     /// Whether a session has said goodbye and may hold pins still.
@@ -151,8 +201,21 @@ impl Sessions {
         self.by_id.values().any(Session::is_leaving)
     }
 
-    /// Sessions whose process lives on without its lifeline.
-    pub(crate) fn orphans(&self) -> Vec<SessionId> {
-        self.iter().filter(|(_, session)| session.is_orphaned()).map(|(id, _)| id).collect()
+    /// Number of sessions whose process lives on without its lifeline.
+    pub(crate) fn orphan_count(&self) -> usize {
+        self.by_id.values().filter(|session| session.is_orphaned()).count()
+    }
+
+    /// Sessions whose process lives on without its lifeline, for looking at them.
+    pub(crate) fn orphans(&self) -> Vec<Orphan> {
+        let orphans = self.iter().filter(|(_, session)| session.is_orphaned());
+        orphans
+            .map(|(id, session)| Orphan {
+                session: id,
+                pid: session.pid,
+                has_pidfd: session.pidfd.is_some(),
+                regions: session.regions.iter().filter_map(|region| region.region.id().ok()).collect(),
+            })
+            .collect()
     }
 }

@@ -209,15 +209,10 @@ impl Labels {
         format!("{}-{what}", self.prefix)
     }
 
-    /// The label of region `number` of a session.
+    /// The label of region `number` of a session. Of long numbers the last digits: a label is for people, and the name
+    /// of a segment has a random part besides.
     pub(crate) fn session(&self, session: SessionId, number: usize) -> String {
-        format!("{}{number}", self.session_mark(session))
-    }
-
-    /// What the labels of all regions of a session begin with, and of no other session of this store. (A store that
-    /// has seen ten million sessions may confuse two, and then keeps pins longer than it must.)
-    pub(crate) fn session_mark(&self, session: SessionId) -> String {
-        format!("{}-s{}-", self.prefix, session.0 % 10_000_000)
+        format!("{}-s{}-{}", self.prefix, session.0 % 1_000_000, number % 1_000)
     }
 
     /// Removes named segments that a killed daemon of this path left behind. The path must be claimed.
@@ -262,4 +257,22 @@ fn make_private(directory: &Path) -> Result<(), SocketError> {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(io_error)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plasmon_shm::{Kernel, Region};
+
+    #[test]
+    fn regions_of_the_longest_numbers_have_labels_that_fit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = SocketPath::claim(Some(&directory.path().join("store"))).unwrap();
+        for backend in [Backend::Memfd, Backend::Named] {
+            let labels = path.labels(backend);
+            for label in [labels.session(SessionId(u64::MAX), usize::MAX), labels.region("arena")] {
+                Region::create(&label, 4_096, backend, &Kernel::detect()).unwrap();
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
 use plasmon_protocol::pins::{Moved, SessionRegion};
 use plasmon_shm::{Region, WordsMapping};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -106,6 +106,8 @@ pub(crate) struct Space {
     let_go: Vec<Arc<Region>>,
     leases: HashMap<LeaseId, Lease>,
     leases_by_offset: BTreeMap<u64, LeaseId>,
+    /// By session and slot.
+    leases_by_slot: BTreeMap<(SessionId, u32), LeaseId>,
     next_lease: u64,
 }
 
@@ -124,6 +126,7 @@ impl Space {
             let_go: Vec::new(),
             leases: HashMap::new(),
             leases_by_offset: BTreeMap::new(),
+            leases_by_slot: BTreeMap::new(),
             next_lease: 1,
         }
     }
@@ -161,6 +164,7 @@ impl Space {
         lease.state()?.grant();
         self.leases.insert(id, lease);
         self.leases_by_offset.insert(extent.offset, id);
+        self.leases_by_slot.insert((session, slot), id);
         Some(id)
     }
 
@@ -264,6 +268,11 @@ impl Space {
         self.objects.get(&offset)
     }
 
+    /// Number of objects, with a name or without.
+    pub(crate) fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
     /// Everything without a name, for the next scan.
     pub(crate) fn candidates(&mut self) -> Vec<u64> {
         self.retired.drain(..).chain(self.limbo.iter().copied()).collect()
@@ -355,6 +364,7 @@ impl Space {
                 state.revoke();
             }
             self.leases_by_offset.remove(&lease.extent.offset);
+            self.leases_by_slot.remove(&(lease.session, lease.slot));
             self.let_go.extend(lease.staging);
             self.release_all(lease.rest);
         }
@@ -371,14 +381,18 @@ impl Space {
 
     /// The leases of one session.
     pub(crate) fn leases_of(&self, session: SessionId) -> Vec<LeaseId> {
-        self.leases.iter().filter(|(_, lease)| lease.session == session).map(|(&id, _)| id).collect()
+        self.leases_by_slot.range((session, 0)..=(session, u32::MAX)).map(|(_, &id)| id).collect()
     }
 
-    /// A lease slot of `session` that is not in use.
+    /// A lease slot of `session` below `slots` that is not in use: the one behind the last, or else the first gap.
     pub(crate) fn free_lease_slot(&self, session: SessionId, slots: u32) -> Option<u32> {
-        let used: HashSet<u32> =
-            self.leases.values().filter(|lease| lease.session == session).map(|lease| lease.slot).collect();
-        (0..slots).find(|slot| !used.contains(slot))
+        let mut used =
+            self.leases_by_slot.range((session, 0)..=(session, u32::MAX)).map(|(&(_, slot), _)| slot);
+        let behind = used.clone().next_back().map_or(0, |last| last + 1);
+        if behind < slots {
+            return Some(behind);
+        }
+        (0..slots).find(|&slot| used.next() != Some(slot))
     }
 
     /// Number of leases.

@@ -7,7 +7,8 @@ use crate::{
     options::{Arena, Options, Reserve},
     populate::{Demands, Populated, Populator, Progress},
     reclaim,
-    server::{Event, Notifier, Parts, Server},
+    server::{Event, Notifier, Parts, ServeError, Server},
+    session::Orphan,
     size::Human,
     socket::{SocketError, SocketPath},
     space::Space,
@@ -119,9 +120,13 @@ impl Ready {
     }
 
     /// Serves until stopped, by a [`Stopper`] or by a signal where signals are handled; then removes the socket.
-    pub fn serve(self) {
-        self.server.run();
+    ///
+    /// # Errors
+    /// [`ServeError`] if something else made it stop.
+    pub fn serve(self) -> Result<(), ServeError> {
+        let end = self.server.run();
         drop(self.socket);
+        end
     }
 }
 
@@ -179,7 +184,10 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     // Openings first: the seal forbids new writable mappings, the mode forbids new openings.
     let arena = Arc::new(Region::create(&labels.region("arena"), asked_bytes, backend, &kernel)?);
     let openings = match backend {
-        Backend::Memfd => Some([index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?]),
+        Backend::Memfd => {
+            let openings = [index.open_read_only()?, arena.open_read_only()?, arena.open_read_write()?];
+            Some(openings.map(Arc::new))
+        }
         Backend::Named => None,
     };
     index.seal(Seals::ShrinkGrowFutureWriteSeal)?;
@@ -211,21 +219,35 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         })?;
         populated = Populated::by_writers(asked_bytes);
     }
-    let populate = spawn("plasmon-populate", move || populator.run(&demands))?;
+    let pretend_panic = options.pretend_panic.clone();
+    let spawn = |name, run: Box<dyn FnOnce() + Send>| spawn(name, &notifier, pretend_panic == name, run);
+    let populate = spawn("plasmon-populate", Box::new(move || populator.run(&demands)))?;
 
     let (scan_jobs, jobs) = mpsc::channel();
     let tell = notifier.clone();
-    let scan = spawn("plasmon-scan", move || {
-        for job in jobs {
-            tell.tell(Event::Scanned(reclaim::scan(job)));
-        }
-    })?;
+    let scan = spawn(
+        "plasmon-scan",
+        Box::new(move || jobs.into_iter().for_each(|job| tell.tell(Event::Scanned(reclaim::scan(job))))),
+    )?;
+
+    let (look_jobs, jobs) = mpsc::channel::<Vec<Orphan>>();
+    let tell = notifier.clone();
+    let look = spawn(
+        "plasmon-look",
+        Box::new(move || {
+            for orphans in jobs {
+                let gone = orphans.iter().filter(|orphan| orphan.is_gone()).map(|orphan| orphan.session);
+                tell.tell(Event::Looked(gone.collect()));
+            }
+        }),
+    )?;
 
     let (copies_tell, copies) = mpsc::channel();
     let (tell, copied_into) = (notifier.clone(), Arc::clone(&arena));
-    let copy = spawn("plasmon-copy", move || {
-        copy::run(&copied_into, &copies, |copied| tell.tell(Event::Copied(copied)));
-    })?;
+    let copy = spawn(
+        "plasmon-copy",
+        Box::new(move || copy::run(&copied_into, &copies, |copied| tell.tell(Event::Copied(copied)))),
+    )?;
 
     if host == Host::Process && !options.debuggable {
         plasmon_shm::set_not_dumpable()?;
@@ -234,7 +256,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let parts = Parts {
         kernel,
         own_uid: nix::unistd::getuid().as_raw(),
-        overflow_uid: overflow_uid(),
+        overflow_uid: plasmon_shm::overflow_uid(),
         store_uuid,
         capacity_bytes: asked_bytes,
         arena,
@@ -246,13 +268,14 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         catalog,
         space: Space::new(asked_bytes, populated),
         scan_jobs,
+        look_jobs,
         demands: Demands(demands_tell),
         copies: Copies(copies_tell),
         listener,
         signals,
         wake: Arc::clone(&notifier.wake),
         events,
-        helpers: vec![populate, scan, copy],
+        helpers: vec![populate, scan, look, copy],
         options,
     };
     let server = Server::new(parts)
@@ -294,12 +317,6 @@ fn take_signals() -> Result<SignalFd, StartError> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }
 
-/// The uid that the kernel shows for those that have no number in this user namespace.
-fn overflow_uid() -> u32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    text.trim().parse().unwrap_or(65_534)
-}
-
 /// As many descriptors as the hard limit allows: each client takes a few.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -311,8 +328,27 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, StartError> {
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+/// Starts a helper thread. If it panics the loop is told, and ends: requests that need the helper would hang.
+fn spawn(
+    name: &'static str,
+    notifier: &Notifier,
+    panics: bool,
+    run: Box<dyn FnOnce() + Send>,
+) -> Result<thread::JoinHandle<()>, StartError> {
+    struct TellOnPanic(Notifier, &'static str);
+    impl Drop for TellOnPanic {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                self.0.tell(Event::HelperFailed(self.1));
+            }
+        }
+    }
+    let tell = TellOnPanic(notifier.clone(), name);
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _tell = tell;
+        assert!(!panics, "told to by --pretend-panic");
+        run();
+    });
     spawned.map_err(|error| StartError::System {
         what: "cannot start a helper thread",
         source: nix::Error::from_raw(error.raw_os_error().unwrap_or(0)),

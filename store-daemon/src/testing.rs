@@ -50,7 +50,7 @@ impl Running {
         choose(&mut options);
         let ready = prepare(options, Host::Thread)?;
         let stopper = ready.stopper();
-        let thread = std::thread::spawn(move || ready.serve());
+        let thread = std::thread::spawn(move || ready.serve().expect("nothing but its end stops the store"));
         Ok(Running { socket, directory, stopper, thread: Some(thread) })
     }
 

@@ -293,6 +293,21 @@ fn a_learn_in_flight_when_the_daemon_dies_fails_and_does_not_hang() -> TestResul
     Ok(())
 }
 
+/// A store that stops says so: a client that waits hears that it is unavailable, at once.
+#[test]
+fn a_wait_ends_when_the_store_stops() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon)?;
+    let mut client = Client::start(CLIENT, daemon.socket());
+    client.tell("wait new 600000");
+    eventually("it waits", || brain.stats().is_ok_and(|stats| stats.waits == 1));
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log:?}");
+    let error = client.failure();
+    assert!(error.starts_with("StoreUnavailable "), "{error}");
+    Ok(())
+}
+
 /// The same without stopping anything first: many deaths, each at some instant.
 #[test]
 fn writers_notice_the_death_of_the_daemon_at_any_instant() -> TestResult {

@@ -1,16 +1,18 @@
 //! Clients that break the protocol, by accident or on purpose: they harm only themselves (invariants 5 and 7).
 
-use crate::STORE;
+use crate::{CLIENT, STORE};
 use plasmon_protocol::{
     frame::FrameHeader,
     message::{
-        Bind, Change, Commit, Condition, EndLease, Expect, Failure, Find, FindMany, Goodbye, Hello, Kick,
-        ListNames, MAGIC, NameSlot, Payload, ReadStats, Reserve, Role, Stats, VERSION, Wait,
+        AddRegion, Bind, Change, Commit, Condition, EndLease, Expect, Failure, Find, FindMany, Goodbye,
+        Hello, Kick, Kicked, ListNames, MAGIC, NameSlot, Payload, ReadStats, Reserve, Role, Stats, VERSION,
+        Wait,
     },
     name::{Name, Namespace},
     object::{Header, Kind},
 };
 use plasmon_tests::{
+    client::Client,
     daemon::Daemon,
     raw::{Raw, RawSession},
 };
@@ -52,11 +54,16 @@ fn stats(session: &mut RawSession) -> Stats {
 fn version_of(session: &mut RawSession, text: &str) -> Option<u64> {
     let find = Find { namespace: Namespace::default(), name: name(text), slot: 9 };
     let found = session.requests.call(&find).expect("the slot is free");
-    let (region, fd) = (session.welcome.session_bytes, session.fds[2].try_clone().expect("a descriptor"));
-    let region = plasmon_shm::ClientRegion::from_fd(fd, region).expect("our region");
-    let words = region.map_words().expect("it can be mapped");
+    let words = map_region(session);
     plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(9);
     found.location.map(|location| location.version)
+}
+
+/// The session region, mapped as a client has it.
+fn map_region(session: &RawSession) -> plasmon_shm::WordsMapping {
+    let fd = session.fds[2].try_clone().expect("a descriptor");
+    let region = plasmon_shm::ClientRegion::from_fd(fd, session.welcome.session_bytes).expect("our region");
+    region.map_words().expect("it can be mapped")
 }
 
 /// What every test here ends with: the daemon lives, and an honest client is served.
@@ -147,9 +154,7 @@ fn bytes_on_a_lifeline_end_it_but_not_the_process_pins() {
     session.requests.call(&commit(vec![inline("held", 1_000)])).expect("there is room");
     let find = Find { namespace: Namespace::default(), name: name("held"), slot: 0 };
     session.requests.call(&find).expect("it is bound");
-    let fd = session.fds[2].try_clone().expect("a descriptor");
-    let region = plasmon_shm::ClientRegion::from_fd(fd, session.welcome.session_bytes).expect("our region");
-    let mapped = region.map_words().expect("it can be mapped, as a client has it");
+    let mapped = map_region(&session);
     session.lifeline.send_bytes(b"surprise");
     assert!(session.lifeline.is_closed_by_peer());
     assert!(session.requests.is_closed_by_peer(), "its requests end with it");
@@ -166,6 +171,20 @@ fn bytes_on_a_lifeline_end_it_but_not_the_process_pins() {
         let after = stats(&mut operator);
         (after.orphaned_sessions, after.limbo_bytes) == (0, 0)
     });
+}
+
+/// A process that has become another program, and a client of another store as such, holds nothing of the first.
+#[test]
+fn an_orphaned_session_is_not_kept_by_a_session_region_of_another_store() {
+    let stores = [Daemon::start(STORE, "4MiB"), Daemon::start(STORE, "4MiB")];
+    let mut sessions = stores.each_ref().map(|daemon| RawSession::begin(daemon.socket()));
+    assert_eq!(sessions[0].welcome.session_id, sessions[1].welcome.session_id, "their regions look alike");
+    let theirs = map_region(&sessions[1]);
+    let mut operator = RawSession::begin(stores[0].socket());
+    sessions[0].lifeline.send_bytes(b"surprise");
+    assert!(sessions[0].lifeline.is_closed_by_peer());
+    plasmon_tests::eventually("the orphaned session has ended", || stats(&mut operator).sessions == 1);
+    drop(theirs);
 }
 
 #[test]
@@ -204,6 +223,28 @@ fn a_client_cannot_use_what_is_not_its_own() {
 }
 
 #[test]
+fn leases_of_a_session_are_limited_and_their_slots_come_back() {
+    let mut daemon = Daemon::start(STORE, "8MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let reserve = Reserve { len_bytes: 1 };
+    let leases: Vec<_> =
+        (0..1_024).map(|_| session.requests.call(&reserve).expect("there is room")).collect();
+    let slots: std::collections::BTreeSet<u32> = leases.iter().map(|lease| lease.slot).collect();
+    assert_eq!(slots, (0..1_024).collect(), "each has a slot of its own");
+    let refusal = session.requests.call(&reserve);
+    assert!(matches!(refusal, Err(Failure::TooMany { limit: 1_024, .. })), "{refusal:?}");
+    for lease in [&leases[500], &leases[1_023], &leases[0]] {
+        session.requests.call(&EndLease { lease: lease.lease }).expect("it is this session's");
+        assert_eq!(session.requests.call(&reserve).expect("there is room").slot, lease.slot);
+    }
+    session.requests.send(1, &Goodbye {});
+    assert!(session.lifeline.is_closed_by_peer());
+    let mut other = RawSession::begin(daemon.socket());
+    assert_eq!((stats(&mut other).leases, stats(&mut other).leased_bytes), (0, 0));
+    assert_serves(&mut daemon);
+}
+
+#[test]
 fn pin_slots_that_are_taken_or_absent_are_refused() {
     let mut daemon = Daemon::start(STORE, "4MiB");
     let mut session = RawSession::begin(daemon.socket());
@@ -216,6 +257,8 @@ fn pin_slots_that_are_taken_or_absent_are_refused() {
     let slot = |slot| NameSlot { namespace: Namespace::default(), name: name("held"), slot };
     let many = FindMany { names: vec![slot(4), slot(5), slot(3)] };
     assert_eq!(session.requests.call(&many), Err(Failure::BadSlot { slot: 3 }));
+    let twice = FindMany { names: vec![slot(4), slot(4)] };
+    assert_eq!(session.requests.call(&twice), Err(Failure::BadSlot { slot: 4 }));
     assert_eq!(stats(&mut session).pins, 1, "the pins of a refused request are withdrawn");
     assert_serves(&mut daemon);
 }
@@ -317,6 +360,32 @@ fn replies_that_nobody_reads_close_that_connection() {
     assert_serves(&mut daemon);
 }
 
+/// Descriptors wait with their message, behind replies that the client has not read yet.
+#[test]
+fn a_region_is_added_behind_unread_replies() {
+    let mut daemon = Daemon::start(STORE, "16MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    for batch in 0..8 {
+        let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
+        session.requests.call(&commit(names)).expect("there is room");
+    }
+    let list = ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 };
+    (0..10).for_each(|id| session.requests.send(id, &list));
+    (10..13).for_each(|id| session.requests.send(id, &AddRegion {}));
+    session.requests.send(13, &list);
+    // Each descriptor comes with the frame that it belongs to.
+    let answers: Vec<(u64, u16, usize)> = (0..14)
+        .map(|_| {
+            let (header, _, fds) = session.requests.receive_with_fds();
+            (header.request_id, header.kind, fds.len())
+        })
+        .collect();
+    let wanted: Vec<_> =
+        (0..14).map(|id| if (10..13).contains(&id) { (id, 17, 1) } else { (id, 25, 0) }).collect();
+    assert_eq!(answers, wanted);
+    assert_serves(&mut daemon);
+}
+
 #[test]
 fn waiting_blocks_no_other_request_and_ends_in_time() {
     let mut daemon = Daemon::start(STORE, "4MiB");
@@ -361,6 +430,23 @@ fn only_clients_of_the_store_can_be_kicked() {
         assert_eq!(session.requests.call(&Kick { pid }), Err(Failure::UnknownProcess { pid }));
     }
     assert_serves(&mut daemon);
+}
+
+/// By its pidfd, or by its number where there is none.
+#[test]
+fn a_process_that_is_kicked_ends() {
+    for missing in ["", "peer_pidfd", "peer_pidfd,pidfd_open"] {
+        let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--pretend-missing", missing]);
+        let mut session = RawSession::begin(daemon.socket());
+        let mut client = Client::start(CLIENT, daemon.socket());
+        let pid = client.pid();
+        assert_eq!(stats(&mut session).sessions, 2);
+        assert_eq!(session.requests.call(&Kick { pid }), Ok(Kicked { sessions: 1 }), "{missing}");
+        client.wait_for_end();
+        plasmon_tests::eventually("its session has ended", || stats(&mut session).sessions == 1);
+        assert_eq!(session.requests.call(&Kick { pid }), Err(Failure::UnknownProcess { pid }));
+        assert_serves(&mut daemon);
+    }
 }
 
 /// 1,000 connections that say nothing cost the others nothing but descriptors.
@@ -447,10 +533,7 @@ fn a_lease_that_ends_under_a_commit_gives_its_pieces_to_nobody_else() {
         if header.kind == 9 {
             let found = theirs.requests.call(&find).expect("the slot is free").location.expect("it is bound");
             assert_ne!(found.offset, other.offset, "two owners of one page, round {round}");
-            let fd = theirs.fds[2].try_clone().expect("a descriptor");
-            let region =
-                plasmon_shm::ClientRegion::from_fd(fd, theirs.welcome.session_bytes).expect("our region");
-            let words = region.map_words().expect("it can be mapped");
+            let words = map_region(&theirs);
             plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(0);
         }
         theirs.requests.call(&EndLease { lease: other.lease }).expect("it is theirs");
@@ -513,9 +596,7 @@ fn goodbye_does_not_drop_pins() {
     let forget = Change::Unbind { namespace: Namespace::default(), name: name("held") };
     operator.requests.call(&commit(vec![forget])).expect("it is bound");
     assert_eq!(stats(&mut operator).limbo_bytes, 1_024);
-    let fd = holding.fds[2].try_clone().expect("a descriptor");
-    let region = plasmon_shm::ClientRegion::from_fd(fd, holding.welcome.session_bytes).expect("our region");
-    let words = region.map_words().expect("it can be mapped");
+    let words = map_region(&holding);
     plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(0);
     plasmon_tests::eventually("the last pin is gone, and the session with it", || {
         let after = stats(&mut operator);

@@ -81,7 +81,7 @@ fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult 
     open(closed.socket().parent().expect("a directory"));
     let mut client = programs.client(UID, &closed);
     let error = client.ask_for_error("connect");
-    assert!(error.starts_with("StoreUnavailable ") && error.contains("start one"), "{error}");
+    assert!(error.starts_with("StoreUnavailable ") && error.contains("may not connect"), "{error}");
     // Even if somebody opens the socket itself, the daemon looks at who calls.
     fs::set_permissions(closed.socket(), fs::Permissions::from_mode(0o666))?;
     let error = client.ask_for_error("connect");

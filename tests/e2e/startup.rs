@@ -1,9 +1,15 @@
 //! Starting and stopping the daemon.
 
 use crate::STORE;
+use nix::sys::signal::Signal;
+use plasmon_protocol::{
+    message::{Bind, Bound, Change, Commit, Committed, Failure, ListNames, Payload, ReadStats, Wait},
+    name::{Name, Namespace},
+    object::{Header, Kind},
+};
 use plasmon_tests::{
     daemon::{Daemon, run},
-    raw::RawSession,
+    raw::{Raw, RawSession},
 };
 use std::{fs, os::unix::fs::PermissionsExt, os::unix::net::UnixListener, path::Path};
 
@@ -52,7 +58,7 @@ fn a_stopped_store_leaves_nothing_behind() {
 #[test]
 fn sigint_stops_the_store_as_sigterm_does() {
     let daemon = Daemon::start(STORE, "1MB");
-    let (status, log) = daemon.stop_with(nix::sys::signal::Signal::SIGINT);
+    let (status, log) = daemon.stop_with(Signal::SIGINT);
     assert!(status.success(), "{log:?}");
 }
 
@@ -162,7 +168,7 @@ fn a_killed_store_is_replaced_on_its_path() {
         let prefix = names.first().map(|name| name.trim_start_matches('/').to_owned());
         nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(i32::try_from(second.id()).expect("pids fit")),
-            nix::sys::signal::Signal::SIGTERM,
+            Signal::SIGTERM,
         )
         .expect("it is there");
         second.wait().expect("it ended");
@@ -194,6 +200,70 @@ fn the_store_serves_without_the_newer_kernel_calls() {
         run(STORE, &["--size", "8MiB", "--pretend-missing", "everything", "--socket", "/tmp/x"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("everything"), "{stderr}");
+}
+
+/// What was asked is answered, whatever it waits for, and nobody who does not read holds up the end.
+#[test]
+fn a_store_that_stops_answers_every_request_it_has() {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let join = || {
+        let mut raw = Raw::connect(daemon.socket());
+        raw.join(session.welcome.token).expect("the session lives");
+        raw
+    };
+    let (mut waiting, mut writing, mut deaf) = (join(), join(), join());
+    let place = |text: &str| (Namespace::default(), Name::new(text).expect("a valid name"));
+    let commit = |number: usize, len: usize| {
+        let (namespace, name) = place(&format!("a name that makes a page of a listing long {number}"));
+        let payload = Payload::Inline { bytes: vec![7; len].into() };
+        let header = Header::new(Kind::BYTES);
+        let bind = Bind { namespace, name, description: None, metadata: None, header, payload };
+        Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] }
+    };
+    for number in 0..2_000 {
+        session.requests.call(&commit(number, 1)).expect("there is room");
+    }
+    let (namespace, name) = place("never bound");
+    waiting.send(1, &Wait { namespace, name, above_version: 0, wait_ms: u64::MAX });
+    let list = ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 };
+    (0..50).for_each(|id| deaf.send(id, &list));
+    plasmon_tests::eventually("they wait, and are not read", || {
+        let stats = session.requests.call(&ReadStats {}).expect("the store answers");
+        stats.waits == 1 && stats.requests >= 2_000 + 50
+    });
+    daemon.signal(Signal::SIGSTOP);
+    (0..20).for_each(|id| writing.send(id, &commit(2_000, 100)));
+    let lifeline = &mut session.lifeline;
+    let (status, log) = {
+        daemon.signal(Signal::SIGTERM);
+        daemon.signal(Signal::SIGCONT);
+        daemon.stop()
+    };
+    assert!(status.success(), "{status} {log:?}");
+    assert_eq!(waiting.receive::<Bound>(), Err(Failure::ShuttingDown {}));
+    let answers: Vec<_> = (0..20).map(|_| writing.receive::<Committed>()).collect();
+    let done = answers.iter().take_while(|answer| answer.is_ok()).count();
+    let refused = answers[done..].iter().all(|answer| *answer == Err(Failure::ShuttingDown {}));
+    assert!(
+        refused,
+        "what is refused is refused for this reason, and nothing behind it is done: {answers:?}"
+    );
+    assert!(waiting.is_closed_by_peer() && writing.is_closed_by_peer() && lifeline.is_closed_by_peer());
+}
+
+/// A helper that is gone would leave requests without an answer: the store ends instead, and says so.
+#[test]
+fn a_helper_that_fails_ends_the_store_with_a_code_of_its_own() {
+    for helper in ["plasmon-populate", "plasmon-scan", "plasmon-look", "plasmon-copy"] {
+        let (directory, socket) = in_directory();
+        let (code, _, stderr) =
+            run(STORE, &["--size", "1MB", "--pretend-panic", helper, "--socket", &socket]);
+        assert_eq!(code, 6, "{stderr}");
+        assert!(stderr.contains(&format!("helper thread {helper} failed")), "{stderr}");
+        let left = fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(left, 0, "socket and lock are gone");
+    }
 }
 
 #[test]

@@ -152,6 +152,14 @@ impl Client {
         self.child.wait().expect("the client can be waited for");
     }
 
+    /// Waits until it has ended, which somebody else brings about.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn wait_for_end(&mut self) {
+        self.child.wait().expect("the client can be waited for");
+    }
+
     fn next_line(&mut self) -> String {
         match self.answers.recv_timeout(PATIENCE) {
             Ok(answer) => answer,

@@ -122,6 +122,30 @@ impl Raw {
         Some((header, body))
     }
 
+    /// Waits for any frame, and returns the descriptors that came with its bytes.
+    ///
+    /// # Panics
+    /// If the connection breaks.
+    pub fn receive_with_fds(&mut self) -> (FrameHeader, Vec<u8>, Vec<OwnedFd>) {
+        let mut fds = Vec::new();
+        let mut fill = |buffer: &mut [u8]| {
+            let mut len = 0;
+            while len < buffer.len() {
+                let (more, came) =
+                    plasmon_shm::receive(&self.stream, &mut buffer[len..]).expect("the daemon answers");
+                assert_ne!(more, 0, "the daemon has closed the connection");
+                len += more;
+                fds.extend(came);
+            }
+        };
+        let mut header = [0; HEADER_BYTES];
+        fill(&mut header);
+        let header = FrameHeader::parse(&header).expect("the daemon sends valid headers");
+        let mut body = vec![0; index_of(header.len_bytes.into())];
+        fill(&mut body);
+        (header, body, fds)
+    }
+
     /// Waits until the daemon closes the connection, and returns whether it did so within the read timeout.
     pub fn is_closed_by_peer(&mut self) -> bool {
         let mut rest = Vec::new();

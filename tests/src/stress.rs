@@ -13,9 +13,8 @@ use plasmon_protocol::{
     name::{Name, Namespace},
     object::{Header, Kind},
     pins::{SessionRegion, pin_for},
-    sync::{Ordering, Words},
 };
-use plasmon_shm::{BytesMapping, ClientRegion, ReadOnlyWords, WordsMapping};
+use plasmon_shm::{BytesMapping, ClientRegion, WordsMapping};
 use std::{convert::Infallible, path::Path};
 
 /// Names that the writer rebinds. Few buckets, so that entries move from chain to chain.
@@ -35,18 +34,6 @@ pub struct Seen {
     pub violations: u64,
     /// Names found absent although they are always bound.
     pub false_misses: u64,
-}
-
-struct LoadOnly<'a>(&'a ReadOnlyWords);
-
-impl Words for LoadOnly<'_> {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn load(&self, index: usize, order: Ordering) -> u64 {
-        self.0.load(index, order)
-    }
 }
 
 fn name(number: u32) -> Name {
@@ -100,7 +87,7 @@ pub fn read(socket: &Path, rounds: u64, reads_min: u64) -> Seen {
     let arena = open(1, session.welcome.arena_bytes).map_bytes_read_only().expect("a mapping");
     let region = open(2, session.welcome.session_bytes).map_words().expect("a mapping");
     let pins = SessionRegion::open(region.words()).expect("a session region");
-    let reader = IndexReader::open(LoadOnly(&index)).expect("an index");
+    let reader = IndexReader::open(&index).expect("an index");
     let ids: Vec<NameId> = (0..NAMES).map(|n| NameId::new(&Namespace::default(), &name(n))).collect();
     let mut latest = vec![0; ids.len()];
     let mut seen = Seen::default();

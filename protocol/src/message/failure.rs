@@ -158,7 +158,7 @@ choice! {
             /// The process.
             pid: u32,
         },
-        /// The store is shutting down.
+        /// The store is shutting down; nothing has changed.
         20 = ShuttingDown {},
         /// Something failed in the daemon that is not the client's fault.
         21 = Internal {

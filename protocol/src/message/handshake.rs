@@ -14,8 +14,17 @@ choice! {
         1 = Lifeline {},
         /// Joins the session with this token; requests follow.
         2 = Requests {
-            /// The token from [`Welcome`].
+            /// The token from [`Welcome`] or [`ChildAdded`].
             token: [u8; 16],
+        },
+        /// Begins a session for a child that the process behind this token is about to fork; this connection becomes
+        /// its lifeline. Until the child has filled its session region, its handles rest on its parent's pins. The
+        /// first connection that joins with the child's token tells the store which process the child is.
+        3 = Child {
+            /// The token of the parent's session.
+            token: [u8; 16],
+            /// How many session regions the child needs: as many as its parent has.
+            regions: u32,
         },
     }
 }
@@ -26,7 +35,8 @@ message! {
     /// Request 2, since protocol 1. Magic and version keep their place in every version, so that a mismatch can be
     /// refused with both versions named. Answered by [`Welcome`] (a lifeline; with the descriptors of index, arena,
     /// session region and, if [`Welcome::writable`], of the writable arena, in this order), by [`Attached`]
-    /// (a connection for requests), or by failure `VersionMismatch`, `NotAdmitted`, `TooMany` or `UnknownSession`.
+    /// (a connection for requests), by [`ChildAdded`] (a child's lifeline; with the descriptors of its session
+    /// regions), or by failure `VersionMismatch`, `NotAdmitted`, `TooMany` or `UnknownSession`.
     Hello = 2 answered by Welcome {
         /// [`MAGIC`].
         magic: [u8; 8],
@@ -84,9 +94,24 @@ message! {
 }
 
 message! {
-    /// The session ends: no handle is left. Its leases, waits and pins end with it.
+    /// The session of a child that is about to be forked. Reply 7 to [`Hello`], since protocol 1.
     ///
-    /// Request 6, since protocol 1. Not answered; the store closes the session's connections.
+    /// Index and arena are those of its parent, which it inherits; so is all else that [`Welcome`] said.
+    ChildAdded = 7 {
+        /// Number of the session.
+        session_id: u64,
+        /// What the child's connections show to join this session.
+        token: [u8; 16],
+        /// Names of its session regions, where they are named segments; empty where descriptors were passed.
+        region_names: Vec<String>,
+    }
+}
+
+message! {
+    /// The client needs nothing any more, it says. Its leases and waits end.
+    ///
+    /// Pins stay: the session ends when a scan that begins after this finds none, or with the process. Request 6, since
+    /// protocol 1. Not answered; the store closes the session's connections.
     Goodbye = 6 {}
 }
 

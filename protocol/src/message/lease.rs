@@ -4,7 +4,7 @@ message! {
     /// Asks for a lease: whole pages of free arena to write an object into.
     ///
     /// Request 10, since protocol 1. The answer may wait until the pages are populated. Answered by [`Granted`], or
-    /// by failure `StoreFull` or `TooMany`.
+    /// by failure `StoreFull`, `TooMany` or, for 0 bytes, `TooLarge`.
     Reserve = 10 answered by Granted {
         /// Bytes wanted, at least 1; rounded up to whole pages.
         len_bytes: u64,

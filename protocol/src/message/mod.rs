@@ -15,7 +15,7 @@ mod operator;
 
 pub use commit::{Bind, Change, Commit, Committed, Condition, Expect, LongCommit, Payload};
 pub use failure::{Failed, Failure, Holder, NoRoom};
-pub use handshake::{Attached, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
+pub use handshake::{Attached, ChildAdded, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};
 pub use listing::{
     BindingInfo, Describe, Described, ListNames, ListNamespaces, ListedName, NamesPage, NamespaceInfo,

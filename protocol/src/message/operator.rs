@@ -114,7 +114,7 @@ part! {
 }
 
 message! {
-    /// Ends a process that holds memory, with SIGKILL; what its sessions held is free at once.
+    /// Ends a process that holds memory, with SIGKILL; what its sessions held is free once the kernel has ended it.
     ///
     /// Request 34, since protocol 1. For the store's own uid and root. Answered by [`Kicked`], or by failure
     /// `NotAdmitted` or `UnknownProcess`: the process must have a session here.
@@ -125,7 +125,7 @@ message! {
 }
 
 message! {
-    /// The process has been told to end. Reply 35, since protocol 1.
+    /// The process was sent the signal, or had ended before. Reply 35, since protocol 1.
     Kicked = 35 {
         /// Sessions it had.
         sessions: u32,

@@ -34,10 +34,11 @@ use Way::{Reply, Request};
 /// The numbers of protocol 1. What stands here stays: a number is never reused.
 const NUMBERS: &[(u16, &str, Way)] = &[
     (1, "Failed", Reply),
-    (2, "Hello", Request(&[3, 5])),
+    (2, "Hello", Request(&[3, 5, 7])),
     (3, "Welcome", Reply),
     (5, "Attached", Reply),
     (6, "Goodbye", Request(&[])),
+    (7, "ChildAdded", Reply),
     (8, "Commit", Request(&[9])),
     (9, "Committed", Reply),
     (10, "Reserve", Request(&[11])),
@@ -86,13 +87,13 @@ fn every_message_has_its_number_and_its_direction() {
         }
         requests without a reply { Goodbye }
         replies {
-            Failed Welcome Attached Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
+            Failed Welcome Attached ChildAdded Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
             NamespacesListed Described Stats PinsPage Kicked
         }
     };
-    // The one request that two replies answer: its type names the first.
+    // The one request that three replies answer: its type names the first.
     assert_eq!(in_code[0], (Hello::KIND, "Hello", Request(&[Welcome::KIND])));
-    in_code[0].2 = Request(&[Welcome::KIND, Attached::KIND]);
+    in_code[0].2 = Request(&[Welcome::KIND, Attached::KIND, ChildAdded::KIND]);
     in_code.sort_by_key(|&(number, ..)| number);
     assert_eq!(in_code, NUMBERS);
 
@@ -373,6 +374,7 @@ fn samples() -> Vec<Sample> {
     let mut samples = vec![
         hello("Hello.Lifeline", Role::Lifeline {}),
         hello("Hello.Requests", Role::Requests { token: *b"sixteen byte tok" }),
+        hello("Hello.Child", Role::Child { token: *b"sixteen byte tok", regions: 2 }),
         Sample::of("Welcome", welcome()),
         Sample::of(
             "Welcome.named",
@@ -386,6 +388,10 @@ fn samples() -> Vec<Sample> {
             },
         ),
         Sample::of("Attached", Attached { session_id: 7 }),
+        Sample::of(
+            "ChildAdded",
+            ChildAdded { session_id: 8, token: *b"sixteen byte tok", region_names: Vec::new() },
+        ),
         Sample::of("Goodbye", Goodbye {}),
         Sample::of("Commit.empty", Commit { conditions: vec![], changes: vec![], end_leases: vec![] }),
         condition("Commit.Absent", Expect::Absent {}),

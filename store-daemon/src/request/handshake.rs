@@ -4,16 +4,17 @@ use crate::{
     commit::ReplyTo,
     connection::{ConnectionId, Role},
     server::Server,
-    session::{PinRegion, Session},
+    session::{PinRegion, Session, SessionId},
 };
 use plasmon_protocol::{
-    message::{self, Attached, Failure, Hello, RegionAdded, Welcome},
+    index_of,
+    message::{self, Attached, ChildAdded, Failure, Hello, RegionAdded, Welcome},
     pins::SessionRegion,
 };
-use plasmon_shm::{Error, Region, Seals, boottime_ns};
+use plasmon_shm::{Error, FDS_MAX, Region, Seals, boottime_ns};
 use std::{
     collections::HashSet,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Instant,
 };
@@ -29,6 +30,7 @@ impl Server {
             match hello.role {
                 message::Role::Lifeline {} => self.begin_session(reply_to).err(),
                 message::Role::Requests { token } => self.join_session(reply_to, &token).err(),
+                message::Role::Child { token, regions } => self.begin_child(reply_to, &token, regions).err(),
             }
         };
         if let Some(failure) = refusal {
@@ -45,14 +47,7 @@ impl Server {
         let id = reply_to.connection;
         let Some(connection) = self.connections.get(&id) else { return Ok(()) };
         let peer = connection.peer;
-        if self.sessions.of_uid(peer.uid) >= self.options.max_sessions_per_uid {
-            let what = format!("sessions of uid {} (--max-sessions-per-uid)", peer.uid);
-            return Err(Failure::TooMany { what, limit: self.options.max_sessions_per_uid as u64 });
-        }
-        if self.sessions.len() >= self.options.max_sessions {
-            let what = "sessions (--max-sessions)".to_owned();
-            return Err(Failure::TooMany { what, limit: self.options.max_sessions as u64 });
-        }
+        self.check_session_limits(peer.uid)?;
         let internal = |error: Error| Failure::Internal { reason: error.to_string() };
         let pidfd = plasmon_shm::peer(connection.as_fd(), &self.kernel).map_err(internal)?.pidfd;
         let (region, region_fd) = self.make_session_region(0)?;
@@ -85,6 +80,8 @@ impl Server {
             writable,
             began: Instant::now(),
             regions: vec![region],
+            inherits: Vec::new(),
+            is_awaited: false,
             pidfd,
             lifeline: Some(id),
             connections: HashSet::new(),
@@ -93,26 +90,87 @@ impl Server {
         self.watch_process(session);
         tracing::debug!(session = session.0, pid = peer.pid, uid = peer.uid, "session began");
 
-        let mut fds: Vec<BorrowedFd<'_>> = Vec::new();
-        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, &region_fd) {
-            fds.extend([index.as_fd(), arena.as_fd(), session_region.as_fd()]);
+        let mut fds = Vec::new();
+        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, region_fd) {
+            fds.extend([Arc::clone(index), Arc::clone(arena), Arc::new(session_region)]);
             if writable {
-                fds.push(arena_writable.as_fd());
+                fds.push(Arc::clone(arena_writable));
             }
         }
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.in_flight -= 1;
         connection.settle(Role::Lifeline(session));
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &welcome, &fds) {
-            self.break_connection(id, why);
+        self.try_reply(reply_to, &welcome, fds);
+        Ok(())
+    }
+
+    fn check_session_limits(&self, uid: u32) -> Result<(), Failure> {
+        if self.sessions.of_uid(uid) >= self.options.max_sessions_per_uid {
+            let what = format!("sessions of uid {uid} (--max-sessions-per-uid)");
+            return Err(Failure::TooMany { what, limit: self.options.max_sessions_per_uid as u64 });
         }
+        if self.sessions.len() >= self.options.max_sessions {
+            let what = "sessions (--max-sessions)".to_owned();
+            return Err(Failure::TooMany { what, limit: self.options.max_sessions as u64 });
+        }
+        Ok(())
+    }
+
+    /// A session for a child that is about to be forked: until it has filled its regions, scans read its parent's for
+    /// it (`plasmon_protocol::pins` has the argument).
+    fn begin_child(&mut self, reply_to: ReplyTo, token: &[u8; 16], regions: u32) -> Result<(), Failure> {
+        let id = reply_to.connection;
+        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
+        let uid = connection.peer.uid;
+        self.check_session_limits(uid)?;
+        let parent = self.sessions.by_token(token).and_then(|parent| self.sessions.get(parent));
+        let parent = parent.filter(|parent| {
+            parent.uid == uid && parent.lifeline.is_some() && !parent.is_awaited && !parent.is_leaving()
+        });
+        let parent = parent.ok_or(Failure::UnknownSession {})?;
+        let count = index_of(regions.into());
+        if count == 0 || count > parent.regions.len() || count > FDS_MAX {
+            let what = "session regions of a child".to_owned();
+            return Err(Failure::TooMany { what, limit: parent.regions.len().min(FDS_MAX) as u64 });
+        }
+        let (writable, command) = (parent.writable, parent.command.clone());
+        let inherits = parent.inherits.iter().chain(parent.regions.iter().map(|region| &region.words));
+        let inherits = inherits.map(Arc::clone).collect();
+        let made =
+            (0..count).map(|number| self.make_session_region(number)).collect::<Result<Vec<_>, _>>()?;
+        let (regions, fds): (Vec<PinRegion>, Vec<Option<OwnedFd>>) = made.into_iter().unzip();
+        let added = ChildAdded {
+            session_id: self.sessions.next_id().0,
+            token: uuid::Uuid::new_v4().into_bytes(),
+            region_names: regions.iter().filter_map(|made| made.region.name().map(str::to_owned)).collect(),
+        };
+        let session = self.sessions.add(Session {
+            token: added.token,
+            pid: 0,
+            uid,
+            command,
+            writable,
+            began: Instant::now(),
+            regions,
+            inherits,
+            is_awaited: true,
+            pidfd: None,
+            lifeline: Some(id),
+            connections: HashSet::new(),
+            leaves_after_scan: None,
+        });
+        self.scans.children += 1;
+        tracing::debug!(session = session.0, uid, "session of a child that is about to be forked");
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        connection.settle(Role::Lifeline(session));
+        self.try_reply(reply_to, &added, fds.into_iter().flatten().map(Arc::new).collect());
         Ok(())
     }
 
     fn join_session(&mut self, reply_to: ReplyTo, token: &[u8; 16]) -> Result<(), Failure> {
         let id = reply_to.connection;
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let session_id = self.sessions.by_token(token).ok_or(Failure::UnknownSession {})?;
+        self.meet_child(id, session_id)?;
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let session = self.sessions.get_mut(session_id).ok_or(Failure::UnknownSession {})?;
         if session.is_orphaned() || session.is_leaving() || session.uid != connection.peer.uid {
             return Err(Failure::UnknownSession {});
@@ -123,12 +181,29 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) fn add_region(&mut self, reply_to: ReplyTo, session_id: crate::session::SessionId) {
-        let id: ConnectionId = reply_to.connection;
+    /// If the session is of a forked child that nobody has seen: the process that joins it first is the child.
+    fn meet_child(&mut self, id: ConnectionId, session_id: SessionId) -> Result<(), Failure> {
+        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(session_id) else { return Ok(()) };
+        if !session.is_awaited || session.uid != connection.peer.uid {
+            return Ok(());
+        }
+        let peer =
+            plasmon_shm::peer(connection.as_fd(), &self.kernel).map_err(|_| Failure::UnknownSession {})?; // it has ended already
+        session.pid = connection.peer.pid;
+        session.command = command_of(session.pid);
+        session.pidfd = peer.pidfd;
+        session.is_awaited = false;
+        tracing::debug!(session = session_id.0, pid = session.pid, "a forked child is there");
+        self.watch_process(session_id);
+        Ok(())
+    }
+
+    pub(crate) fn add_region(&mut self, reply_to: ReplyTo, session_id: SessionId) {
         let Some(session) = self.sessions.get(session_id) else { return };
         let regions = session.regions.len();
-        let slots = plasmon_protocol::index_of(plasmon_protocol::limits::PIN_SLOTS.into());
-        if regions * slots >= plasmon_protocol::index_of(self.options.max_pins.into()) {
+        let slots = index_of(plasmon_protocol::limits::PIN_SLOTS.into());
+        if regions * slots >= index_of(self.options.max_pins.into()) {
             let what = "pins of one process (--max-pins)".to_owned();
             return self.fail(reply_to, Failure::TooMany { what, limit: self.options.max_pins.into() });
         }
@@ -141,13 +216,8 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(session_id) {
             session.regions.push(region);
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.in_flight -= 1;
-        let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
-        let added = RegionAdded { region: region_number, name };
-        if let Err(why) = connection.send_with_fds(reply_to.request_id, &added, &fds) {
-            self.break_connection(id, why);
-        }
+        let fds = fd.into_iter().map(Arc::new).collect();
+        self.try_reply(reply_to, &RegionAdded { region: region_number, name }, fds);
     }
 
     fn make_session_region(&self, number: usize) -> Result<(PinRegion, Option<OwnedFd>), Failure> {
@@ -157,7 +227,7 @@ impl Server {
     /// A session region, and the opening of it that the client gets (none where it is a named segment).
     fn make_session_region_for(
         &self,
-        session: crate::session::SessionId,
+        session: SessionId,
         number: usize,
     ) -> Result<(PinRegion, Option<OwnedFd>), Failure> {
         let make = || -> Result<_, Error> {

@@ -11,7 +11,7 @@ use plasmon_protocol::{
     message::{AnyRequest, EndLease, ExtendLease, Failure, Granted, LeaseEnded, Reserve},
 };
 use plasmon_shm::{Error, Region, Seals};
-use std::{os::fd::AsFd, sync::Arc};
+use std::sync::Arc;
 
 impl Server {
     pub(crate) fn reserve(&mut self, reply_to: ReplyTo, session: SessionId, reserve: Reserve, scanned: bool) {
@@ -91,7 +91,7 @@ impl Server {
     /// whether that went out.
     pub(crate) fn tell_granted(&mut self, reply_to: ReplyTo, session: SessionId, granted: &Granted) -> bool {
         if self.sessions.get(session).is_none_or(|session| session.writable) {
-            return self.try_reply(reply_to, granted);
+            return self.try_reply(reply_to, granted, Vec::new());
         }
         let make = || -> Result<_, Error> {
             let label = self.labels.region("staging");
@@ -103,7 +103,7 @@ impl Server {
         match make() {
             Ok((region, fd)) => {
                 self.space.stage(LeaseId(granted.lease), Arc::new(region));
-                self.try_reply_with_fds(reply_to, granted, &[fd.as_fd()])
+                self.try_reply(reply_to, granted, vec![Arc::new(fd)])
             }
             Err(error) => {
                 self.fail(reply_to, Failure::Internal { reason: error.to_string() });

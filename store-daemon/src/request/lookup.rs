@@ -6,7 +6,7 @@ use plasmon_protocol::{
     index::Entry,
     message::{Bound, Failure, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait},
     name::{Name, Namespace},
-    object::Flags,
+    object::{Flags, Header},
     pins::pin_for,
 };
 use std::time::{Duration, Instant};
@@ -22,12 +22,18 @@ impl Server {
     /// All names in one turn of the loop, while no commit is half done: one moment.
     pub(crate) fn find_many(&mut self, reply_to: ReplyTo, session: SessionId, find: &FindMany) {
         let mut locations = Vec::with_capacity(find.names.len());
+        let mut claimed = Vec::new();
         for NameSlot { namespace, name, slot } in &find.names {
             match self.pin_and_locate(session, namespace, name, *slot) {
-                Ok(Some(location)) => locations.push(FoundOne::At { location }),
+                Ok(Some(location)) => {
+                    if is_pinned(&location.header) {
+                        claimed.push(*slot);
+                    }
+                    locations.push(FoundOne::At { location });
+                }
                 Ok(None) => locations.push(FoundOne::Absent {}),
                 Err(failure) => {
-                    self.withdraw(session, &find.names[..locations.len()]);
+                    self.withdraw(session, &claimed);
                     return self.fail(reply_to, failure);
                 }
             }
@@ -59,22 +65,27 @@ impl Server {
         let bad_slot = || Failure::BadSlot { slot };
         let (region, region_slot) =
             self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
-        if region.pin(region_slot) != Some(0) {
-            return Err(bad_slot());
-        }
-        let Some((_, _, entry)) = self.catalog.find_in(namespace, name) else { return Ok(None) };
-        if !entry.header.flags.has(Flags::INLINE) {
-            region.publish(region_slot, pin_for(entry.offset));
-        }
-        Ok(Some(location(&entry)))
+        let found = self.catalog.find_in(namespace, name);
+        let is_free = match &found {
+            Some((_, _, entry)) if is_pinned(&entry.header) => {
+                region.claim(region_slot, pin_for(entry.offset))
+            }
+            _ => region.pin(region_slot) == Some(0),
+        };
+        if is_free { Ok(found.map(|(_, _, entry)| location(&entry))) } else { Err(bad_slot()) }
     }
 
-    fn withdraw(&self, session: SessionId, names: &[NameSlot]) {
+    fn withdraw(&self, session: SessionId, claimed: &[u32]) {
         let Some(session) = self.sessions.get(session) else { return };
-        for (region, slot) in names.iter().filter_map(|name| session.slot(name.slot)) {
+        for (region, slot) in claimed.iter().filter_map(|&slot| session.slot(slot)) {
             region.withdraw(slot);
         }
     }
+}
+
+/// Whether a recall of this object holds a pin: a value that stands in the index needs none.
+fn is_pinned(header: &Header) -> bool {
+    !header.flags.has(Flags::INLINE)
 }
 
 fn location(entry: &Entry) -> Location {

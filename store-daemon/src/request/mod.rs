@@ -16,6 +16,12 @@ impl Server {
         if !self.connections.contains_key(&reply_to.connection) {
             return; // it has closed while the request was parked
         }
+        if self.closing {
+            return match request {
+                AnyRequest::Goodbye(_) => {} // is not answered
+                _ => self.fail(reply_to, Failure::ShuttingDown {}),
+            };
+        }
         tracing::trace!(session = session.0, request = request.name(), "request");
         match request {
             AnyRequest::LongCommit(long) => self.begin_long_commit(reply_to, session, &long),

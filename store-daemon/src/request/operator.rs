@@ -1,6 +1,11 @@
 //! What operators ask: figures, who holds what, and ending a process that holds too much.
 
-use crate::{commit::ReplyTo, memory, server::Server, session::SessionId};
+use crate::{
+    commit::ReplyTo,
+    memory::Usage,
+    server::Server,
+    session::{Session, SessionId},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -18,7 +23,7 @@ impl Server {
         let figures = self.space.figures();
         let (objects, objects_max) = self.catalog.objects();
         let pinned = self.scans.done.pinned.keys().filter_map(|&offset| self.space.object(offset));
-        let (rss_bytes, pss_bytes) = memory::own_usage();
+        let Usage { rss_bytes, pss_bytes, descriptors } = self.scans.usage;
         let stats = Stats {
             capacity_bytes: self.capacity_bytes,
             used_bytes: figures.used,
@@ -33,7 +38,7 @@ impl Server {
             namespaces: self.catalog.namespace_count(),
             pins: self.scans.done.pins.iter().map(|(_, count)| count).sum(),
             sessions: self.sessions.len() as u64,
-            orphaned_sessions: self.sessions.orphans().len() as u64,
+            orphaned_sessions: self.sessions.orphan_count() as u64,
             connections: self.connections.len() as u64,
             leases: self.space.lease_count(),
             waits: self.wait_count(),
@@ -45,7 +50,7 @@ impl Server {
             store_pid: std::process::id(),
             rss_bytes,
             pss_bytes,
-            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
+            descriptors,
             store_uuid: self.store_uuid,
         };
         self.reply(reply_to, &stats);
@@ -80,16 +85,16 @@ impl Server {
             return self.fail(reply_to, Failure::NotAdmitted { uid, store_uid: self.own_uid });
         }
         let pid = kick.pid;
-        let sessions = self.sessions.iter().filter(|(_, session)| session.pid == pid).count();
+        let sessions: Vec<&Session> =
+            self.sessions.iter().map(|(_, session)| session).filter(|session| session.pid == pid).collect();
         // 0 is a process whose pid this daemon cannot know; the daemon itself is no client to be ended.
-        let target = i32::try_from(pid).ok().filter(|&pid| pid > 0 && sessions > 0);
-        let Some(target) = target.filter(|_| pid != std::process::id()) else {
+        if sessions.is_empty() || pid == 0 || pid == std::process::id() {
             return self.fail(reply_to, Failure::UnknownProcess { pid });
-        };
+        }
         tracing::warn!(pid, uid, "ending a client process on request");
-        match kill(Pid::from_raw(target), Signal::SIGKILL) {
+        match sessions.iter().try_for_each(|session| end_process(session)) {
             Ok(()) => {
-                let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+                let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
                 self.reply(reply_to, &Kicked { sessions });
             }
             Err(error) => {
@@ -118,4 +123,15 @@ impl Server {
             seen_for_s: since.elapsed().as_secs(),
         })
     }
+}
+
+/// Ends the process of a session, with SIGKILL. By its pidfd, for its number may be another process's by now; by number
+/// only where there is no pidfd.
+fn end_process(session: &Session) -> Result<(), Box<dyn std::error::Error>> {
+    match &session.pidfd {
+        // A process that is gone already leaves nothing to do.
+        Some(pidfd) => drop(plasmon_shm::kill_process(pidfd)?),
+        None => kill(Pid::from_raw(i32::try_from(session.pid)?), Signal::SIGKILL)?,
+    }
+    Ok(())
 }

@@ -9,12 +9,13 @@ use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
 use bytes::Bytes;
+use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
 use plasmon_protocol::limits::COMMIT_BYTES_MAX;
 use plasmon_protocol::message::{Bound, Failure, LongCommit};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// All commits that are on their way, but those that wait for a scan or for pages.
 #[derive(Default)]
@@ -47,11 +48,23 @@ impl Commits {
     pub(super) fn are_due(&self) -> bool {
         !self.preparing.is_empty() || !self.queue.is_empty()
     }
+
+    /// Drops all of them, and returns who must not wait for an answer any more: nothing has changed. Of a commit that
+    /// is half visible its client must not believe that, nor that of one that is visible and unanswered.
+    fn drain(&mut self) -> Vec<ReplyTo> {
+        let jobs = self.preparing.drain(..).chain(self.queue.drain(..));
+        let jobs = jobs.chain(self.copying.drain().map(|(_, job)| job)).filter(|job| job.version() == 0);
+        let bodies = self.long.drain(..).chain(self.copying_long.take());
+        jobs.map(|job| job.reply_to).chain(bodies.map(|body| body.reply_to)).collect()
+    }
 }
 
 impl Server {
     /// Begins a commit, whose body nobody else can write.
     pub(crate) fn begin_commit(&mut self, reply_to: ReplyTo, session: SessionId, body: Bytes) {
+        if self.closing {
+            return self.fail(reply_to, Failure::ShuttingDown {});
+        }
         self.commits.preparing.extend(self.new_commit(reply_to, session, body));
     }
 
@@ -206,6 +219,42 @@ impl Server {
             if !slice.spend() {
                 return;
             }
+        }
+    }
+
+    /// Works off a commit that is half visible when the store stops, within a second: nothing can fail in it any more.
+    pub(super) fn finish_half_visible(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(1);
+        while self.is_mid_commit() && Instant::now() < patience {
+            self.work_off_commits();
+        }
+    }
+
+    /// Answers everything that waits, and what has come until now, with `ShuttingDown`. Waits for nobody: what a client
+    /// does not take at once, because it reads too little, is lost to it.
+    pub(super) fn refuse_the_rest(&mut self) {
+        let granted = self.grants.drain().map(|(_, grant)| match grant {
+            Grant::Lease { reply_to, .. } => reply_to,
+            Grant::Commit(job) => job.reply_to,
+        });
+        let commits = self.commits.drain();
+        let parked =
+            self.scans.current.drain(..).chain(self.scans.next.drain(..)).map(|parked| match parked {
+                AfterScan::Request(parked) => parked.reply_to,
+                AfterScan::Commit(job) => job.reply_to,
+            });
+        let deferred = self.deferred.drain(..).map(|parked| parked.reply_to);
+        let waiting = self.waits.drain().flat_map(|(_, waiters)| waiters).map(|waiter| waiter.reply_to);
+        let all = granted.chain(commits).chain(parked).chain(deferred).chain(waiting);
+        for reply_to in all.collect::<Vec<_>>() {
+            self.fail(reply_to, Failure::ShuttingDown {});
+        }
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.on_connection(id, EpollFlags::EPOLLIN);
+        }
+        while let Some(id) = self.ready.pop() {
+            self.take_backlog(id);
         }
     }
 

@@ -3,11 +3,13 @@
 use super::{ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, listener_fd, tokens};
 use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
+use crate::session::SessionId;
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, Message};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl Server {
@@ -28,6 +30,17 @@ impl Server {
             if let Err(reason) = self.admit(stream) {
                 tracing::warn!(reason, "refused a connection");
             }
+        }
+    }
+
+    /// Accepts who has connected, and hears what the connections that have not said who they are have said.
+    fn hear_newcomers(&mut self) {
+        self.accept();
+        let is_new =
+            |(&id, connection): (&ConnectionId, &Connection)| (connection.role == Role::New).then_some(id);
+        let newcomers: Vec<ConnectionId> = self.connections.iter().filter_map(is_new).collect();
+        for id in newcomers {
+            self.on_connection(id, EpollFlags::EPOLLIN);
         }
     }
 
@@ -129,54 +142,62 @@ impl Server {
                 self.ready.push(id);
                 return;
             }
-            if matches!(connection.role, Role::Lifeline(_)) && connection.has_input() {
-                return self.refuse(id, "a lifeline carries nothing after the handshake");
+            let role = connection.role;
+            if matches!(role, Role::Lifeline(_)) {
+                if connection.has_input() {
+                    self.refuse(id, "a lifeline carries nothing after the handshake");
+                }
+                return;
             }
-            match connection.next_frame() {
+            let frame = match connection.next_frame() {
                 Ok(None) => {
                     let deadline = connection.deadline();
                     return self.note_deadline(deadline);
                 }
-                Ok(Some(frame)) => self.on_frame(id, frame),
-                Err(why) => {
-                    self.refuse(id, &why.to_string());
-                    return;
-                }
+                Ok(Some(frame)) => frame,
+                Err(why) => return self.refuse(id, &why.to_string()),
+            };
+            connection.in_flight += 1;
+            self.counters.requests += 1;
+            let reply_to = ReplyTo { connection: id, request_id: frame.header.request_id };
+            match role.session() {
+                None => self.on_first_frame(reply_to, frame),
+                Some(session) => self.on_frame(reply_to, session, frame),
             }
         }
     }
 
-    pub(super) fn on_frame(&mut self, id: ConnectionId, Frame { header, body }: Frame) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.in_flight += 1;
-        self.counters.requests += 1;
-        let role = connection.role;
-        let reply_to = ReplyTo { connection: id, request_id: header.request_id };
-        if let (Role::New, Some(version)) = (role, message::hello_version(header.kind, &body))
+    /// The first message on a connection, which must be [`Hello`](message::Hello).
+    fn on_first_frame(&mut self, reply_to: ReplyTo, Frame { header, body }: Frame) {
+        let id = reply_to.connection;
+        if let Some(version) = message::hello_version(header.kind, &body)
             && version != message::VERSION
         {
             // Whatever else stands in it: another version may say more.
-            connection.close_soon();
+            self.connections.get_mut(&id).into_iter().for_each(Connection::close_soon);
             self.counters.refused += 1;
             return self
                 .fail(reply_to, Failure::VersionMismatch { client: version, store: message::VERSION });
         }
-        if let (Role::Requests(session), Commit::KIND) = (role, header.kind) {
+        match AnyRequest::parse(header.kind, body) {
+            Some(Ok(AnyRequest::Hello(_))) if self.closing => self.fail(reply_to, Failure::ShuttingDown {}),
+            Some(Ok(AnyRequest::Hello(hello))) => self.on_hello(reply_to, &hello),
+            Some(Err(error)) => self.refuse(id, &error.to_string()),
+            _ => self.refuse(id, "the first message on a connection must be Hello"),
+        }
+    }
+
+    fn on_frame(&mut self, reply_to: ReplyTo, session: SessionId, Frame { header, body }: Frame) {
+        if header.kind == Commit::KIND {
             return self.begin_commit(reply_to, session, body);
         }
-        match (role, AnyRequest::parse(header.kind, body)) {
-            (Role::New, Some(Ok(AnyRequest::Hello(hello)))) => self.on_hello(reply_to, &hello),
-            (Role::New, Some(Err(error))) => self.refuse(id, &error.to_string()),
-            (Role::New, _) => self.refuse(id, "the first message on a connection must be Hello"),
-            (Role::Lifeline(_), _) => self.refuse(id, "a lifeline carries nothing after the handshake"), // not reached
-            (Role::Requests(session), Some(Ok(request))) => {
-                self.on_request(Parked { reply_to, session, request }, false);
-            }
-            (Role::Requests(_), Some(Err(error))) => {
+        match AnyRequest::parse(header.kind, body) {
+            Some(Ok(request)) => self.on_request(Parked { reply_to, session, request }, false),
+            Some(Err(error)) => {
                 self.counters.refused += 1;
                 self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
             }
-            (Role::Requests(_), None) => {
+            None => {
                 self.counters.refused += 1;
                 self.fail(reply_to, Failure::UnknownRequest { kind: header.kind });
             }
@@ -230,15 +251,20 @@ impl Server {
                 }
             }
         }
-        let Some(session_id) = connection.session() else { return };
+        let Some(session_id) = connection.role.session() else { return };
         let Some(session) = self.sessions.get_mut(session_id) else { return };
         session.connections.remove(&id);
         if session.lifeline == Some(id) {
             session.lifeline = None;
+            if session.is_awaited {
+                // A child that joined before it closed everything may stand in the queue.
+                self.hear_newcomers();
+            }
+            let Some(session) = self.sessions.get(session_id) else { return };
             if session.is_leaving() {
                 return; // it said so; its pins, if it has any, are looked at
             }
-            if session.process_is_gone(&self.labels.session_mark(session_id)) {
+            if session.process_has_ended() {
                 self.end_session(session_id);
             } else {
                 self.orphan_session(session_id);
@@ -248,30 +274,15 @@ impl Server {
 
     /// Answers a request, if its connection is still there.
     pub(crate) fn reply<M: Message>(&mut self, to: ReplyTo, message: &M) {
-        self.try_reply(to, message);
+        self.try_reply(to, message, Vec::new());
     }
 
-    /// Answers a request. Returns whether there was still a connection to answer on.
-    pub(crate) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M) -> bool {
-        let output_max = self.options.max_queued_output;
-        self.answer(to, |connection| connection.send(to.request_id, message, output_max))
-    }
-
-    /// As [`try_reply`](Self::try_reply), with descriptors. A connection that leaves replies unread ends.
-    pub(crate) fn try_reply_with_fds<M: Message>(
-        &mut self,
-        to: ReplyTo,
-        message: &M,
-        fds: &[BorrowedFd<'_>],
-    ) -> bool {
-        self.answer(to, |connection| connection.send_with_fds(to.request_id, message, fds))
-    }
-
-    fn answer(&mut self, to: ReplyTo, send: impl FnOnce(&mut Connection) -> Result<(), Broken>) -> bool {
+    /// Answers a request, with descriptors. Returns whether there was still a connection to answer on.
+    pub(crate) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M, fds: Vec<Arc<OwnedFd>>) -> bool {
         let Some(connection) = self.connections.get_mut(&to.connection) else { return false };
         let was_full = connection.in_flight >= self.options.max_in_flight;
         connection.in_flight = connection.in_flight.saturating_sub(1);
-        match send(connection) {
+        match connection.send_with_fds(to.request_id, message, fds, self.options.max_queued_output) {
             Ok(()) => {
                 if was_full && connection.has_input() && !connection.backlogged {
                     connection.backlogged = true;
@@ -294,9 +305,5 @@ impl Server {
     /// Something must have happened by `at`.
     pub(super) fn note_deadline(&mut self, at: Option<Instant>) {
         self.earliest_deadline = self.earliest_deadline.into_iter().chain(at).min();
-    }
-
-    pub(crate) fn break_connection(&mut self, id: ConnectionId, why: Broken) {
-        self.broken.push((id, why));
     }
 }

@@ -1,6 +1,6 @@
 //! What the helper threads report: pages that are there, and pins that a scan found.
 
-use super::{AfterScan, Event, Grant, Parked, Server};
+use super::{AfterScan, Event, Grant, Parked, ServeError, Server};
 use crate::commit::ReplyTo;
 use crate::populate::Progress;
 use crate::reclaim::{Report, ScanDone, ScanJob};
@@ -23,7 +23,9 @@ impl Server {
                 Event::Populate(Progress::Short(ticket)) => self.on_populated(ticket, false),
                 Event::Scanned(done) => self.on_scanned(done),
                 Event::Copied(copied) => self.on_copied(copied),
-                Event::Stop => self.stopping = true,
+                Event::Looked(gone) => self.on_looked(&gone),
+                Event::HelperFailed(name) => self.end = Some(Err(ServeError::Helper { name })),
+                Event::Stop => self.stop(),
             }
         }
     }
@@ -125,14 +127,42 @@ impl Server {
         if self.scans.busy {
             return;
         }
-        let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
-        let job = ScanJob { candidates: self.space.candidates(), sessions, report };
+        let sessions = self.sessions.pin_regions();
+        let job = ScanJob {
+            candidates: self.space.candidates(),
+            sessions,
+            report,
+            others_max: self.space.object_count(),
+            usage: self.scans.current.iter().any(AfterScan::is_stats),
+        };
         self.scans.busy = self.scans.jobs.send(job).is_ok();
         self.scans.started += 1;
+        self.scans.children_scanned = self.scans.children;
         self.scans.last = Instant::now();
     }
 
+    /// Has the processes behind closed lifelines looked at.
+    pub(super) fn start_look(&mut self) {
+        let orphans = self.sessions.orphans();
+        self.looks.is_due = false;
+        self.looks.busy = !orphans.is_empty() && self.looks.jobs.send(orphans).is_ok();
+    }
+
+    fn on_looked(&mut self, gone: &[SessionId]) {
+        self.looks.busy = false;
+        for &id in gone {
+            self.end_session(id);
+        }
+    }
+
     pub(super) fn on_scanned(&mut self, mut done: ScanDone) {
+        if self.scans.children_scanned != self.scans.children {
+            // A child was forked meanwhile, and its parent may have dropped what the child still holds.
+            self.scans.busy = false;
+            done.unpinned.iter().chain(done.pinned.keys()).for_each(|&offset| self.space.hold(offset));
+            self.start_scan(done.report);
+            return;
+        }
         self.space.reclaim(std::mem::take(&mut done.unpinned));
         for &offset in done.pinned.keys() {
             self.space.hold(offset);
@@ -161,6 +191,7 @@ impl Server {
         if done.report == Report::Everything {
             self.note_holders(&done);
         }
+        self.scans.usage = done.usage.unwrap_or(self.scans.usage);
         self.scans.done = done;
         let answered = std::mem::replace(&mut self.scans.current, std::mem::take(&mut self.scans.next));
         if !self.scans.current.is_empty() {

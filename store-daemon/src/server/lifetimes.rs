@@ -20,6 +20,7 @@ impl Server {
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         tracing::debug!(session = id.0, pid = session.pid, "session ended");
+        session.end_hand_over();
         if let Some(pidfd) = &session.pidfd {
             let _ = self.epoll.delete(pidfd.as_fd());
         }
@@ -46,14 +47,11 @@ impl Server {
         self.start_scan(Report::Candidates);
     }
 
-    /// The lifeline is closed and the process lives: its pins stay.
+    /// The lifeline is closed and the process lives, or is just ending: its pins stay until that is known.
     pub(super) fn orphan_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        tracing::info!(
-            session = id.0,
-            pid = session.pid,
-            "a client closed its lifeline and lives on; its pins stay"
-        );
+        tracing::debug!(session = id.0, pid = session.pid, "lifeline closed");
+        self.looks.is_due = true;
         for connection in session.connections.clone() {
             self.broken.push((connection, Broken::Closed));
         }

@@ -15,10 +15,11 @@ use crate::{
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
     copy::{Copied, Copies, Job},
+    memory::Usage,
     options::Options,
     populate::{Demands, Progress},
     reclaim::{Report, ScanDone, ScanJob},
-    session::{Session, SessionId, Sessions},
+    session::{Orphan, SessionId, Sessions},
     socket::Labels,
     space::{LeaseId, Space},
 };
@@ -65,7 +66,28 @@ pub(crate) enum Event {
     Populate(Progress),
     Scanned(ScanDone),
     Copied(Copied),
+    /// The sessions whose process is gone.
+    Looked(Vec<SessionId>),
+    /// The helper thread of this name has panicked.
+    HelperFailed(&'static str),
     Stop,
+}
+
+/// Why a store stopped that nobody had told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A helper thread panicked: requests that need it would wait for ever.
+    #[error(
+        "helper thread {name} failed; this is a defect of the store, please report it with the lines above"
+    )]
+    Helper {
+        /// The thread's name.
+        name: &'static str,
+    },
+    /// The kernel refused to wait for events.
+    #[error("waiting for events failed: {0}")]
+    Events(#[from] nix::Error),
 }
 
 /// What wakes the loop.
@@ -95,6 +117,12 @@ pub(crate) struct Parked {
 pub(crate) enum AfterScan {
     Request(Parked),
     Commit(Box<CommitJob>),
+}
+
+impl AfterScan {
+    fn is_stats(&self) -> bool {
+        matches!(self, AfterScan::Request(Parked { request: AnyRequest::ReadStats(_), .. }))
+    }
 }
 
 /// A request that waits for a name.
@@ -129,8 +157,13 @@ pub(crate) struct Scans {
     last: Instant,
     /// Scans begun.
     started: u64,
+    /// Sessions of forked children begun, in all, and when the last scan began. A scan that leaves one out is void.
+    pub(crate) children: u64,
+    children_scanned: u64,
     /// What the last scan found.
     pub(crate) done: ScanDone,
+    /// What the daemon itself took from the machine when somebody last asked.
+    pub(crate) usage: Usage,
     /// Since when full scans have seen each session hold each object.
     pub(crate) seen_since: HashMap<(SessionId, u64), Instant>,
 }
@@ -145,7 +178,10 @@ impl Scans {
             ending: None,
             last: Instant::now(),
             started: 0,
+            children: 0,
+            children_scanned: 0,
             done: ScanDone::default(),
+            usage: Usage::default(),
             seen_since: HashMap::new(),
         }
     }
@@ -153,6 +189,19 @@ impl Scans {
     /// Pins held by all sessions, as of the last scan.
     fn pin_count(&self) -> u64 {
         self.done.pins.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// Looks at processes that live on without their lifeline: one at a time.
+pub(crate) struct Looks {
+    pub(crate) jobs: Sender<Vec<Orphan>>,
+    busy: bool,
+    is_due: bool,
+}
+
+impl Looks {
+    pub(crate) fn new(jobs: Sender<Vec<Orphan>>) -> Self {
+        Looks { jobs, busy: false, is_due: false }
     }
 }
 
@@ -181,7 +230,7 @@ pub(crate) struct Server {
     pub(crate) session_bytes: u64,
     /// Separate openings, never the daemon's own: index and arena read-only, arena writable. `None` where the
     /// regions are named segments.
-    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) openings: Option<[Arc<OwnedFd>; 3]>,
     /// Whether a helper populates what is granted; if not, everything counts as populated.
     pub(crate) populates: bool,
 
@@ -190,6 +239,7 @@ pub(crate) struct Server {
     pub(crate) sessions: Sessions,
     pub(crate) connections: HashMap<ConnectionId, Connection>,
     pub(crate) scans: Scans,
+    looks: Looks,
     pub(crate) counters: Counters,
     pub(crate) last_version: u64,
 
@@ -216,7 +266,10 @@ pub(crate) struct Server {
     wake: Arc<EventFd>,
     events: Receiver<Event>,
     helpers: Vec<JoinHandle<()>>,
-    stopping: bool,
+    /// Every request is answered with `ShuttingDown`.
+    pub(crate) closing: bool,
+    /// Set when the loop is to end, and how.
+    end: Option<Result<(), ServeError>>,
 }
 
 /// What start-up has made ready for the loop.
@@ -232,11 +285,12 @@ pub(crate) struct Parts {
     pub(crate) index: Region,
     pub(crate) labels: Labels,
     pub(crate) session_bytes: u64,
-    pub(crate) openings: Option<[OwnedFd; 3]>,
+    pub(crate) openings: Option<[Arc<OwnedFd>; 3]>,
     pub(crate) populates: bool,
     pub(crate) catalog: Catalog,
     pub(crate) space: Space,
     pub(crate) scan_jobs: Sender<ScanJob>,
+    pub(crate) look_jobs: Sender<Vec<Orphan>>,
     pub(crate) demands: Demands,
     pub(crate) copies: Copies,
     pub(crate) listener: Listener,
@@ -285,6 +339,7 @@ impl Server {
             sessions: Sessions::default(),
             connections: HashMap::new(),
             scans: Scans::new(parts.scan_jobs),
+            looks: Looks::new(parts.look_jobs),
             counters: Counters::default(),
             last_version: 0,
             demands: parts.demands,
@@ -307,29 +362,39 @@ impl Server {
             wake: parts.wake,
             events: parts.events,
             helpers: parts.helpers,
-            stopping: false,
+            closing: false,
+            end: None,
         })
     }
 
     /// Serves until it is told to stop, then closes the store: tells readers, and gives back all memory that no pin
     /// holds.
-    pub(crate) fn run(mut self) {
+    ///
+    /// # Errors
+    /// [`ServeError`] if it stopped for another reason; it has closed the store all the same.
+    pub(crate) fn run(mut self) -> Result<(), ServeError> {
         let mut ready = vec![EpollEvent::empty(); 256];
-        while !self.stopping {
+        let end = loop {
             let count = match self.epoll.wait(&mut ready, self.timeout()) {
                 Ok(count) => count,
                 Err(nix::Error::EINTR) => 0,
-                Err(error) => {
-                    tracing::error!(%error, "waiting for events failed");
-                    break;
-                }
+                Err(error) => break Err(error.into()),
             };
             for event in &ready[..count] {
                 self.on_event(event.data(), event.events());
             }
+            if let Some(end) = self.end.take() {
+                break end;
+            }
             self.end_turn();
-        }
+        };
         self.close();
+        end
+    }
+
+    /// Ends the loop, unless something worse has ended it.
+    fn stop(&mut self) {
+        self.end.get_or_insert(Ok(()));
     }
 
     fn on_event(&mut self, token: u64, flags: EpollFlags) {
@@ -339,7 +404,7 @@ impl Server {
             tokens::SIGNALS => {
                 if let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
                     tracing::info!(signal = signal.ssi_signo, "stopping");
-                    self.stopping = true;
+                    self.stop();
                 }
             }
             token if token & tokens::PROCESS != 0 => self.end_session(SessionId(token & !tokens::PROCESS)),
@@ -371,19 +436,14 @@ impl Server {
         }
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING_EVERY;
-            for id in self.sessions.orphans() {
-                if self
-                    .sessions
-                    .get(id)
-                    .is_some_and(|session| session.process_is_gone(&self.labels.session_mark(id)))
-                {
-                    self.end_session(id);
-                }
-            }
+            self.looks.is_due |= self.sessions.orphan_count() > 0;
             // Since when a pin is held is known only where somebody looks. Many pins are looked at when asked for.
             if self.sessions.len() > 0 && self.scans.pin_count() <= HOUSEKEEPING_PINS_MAX {
                 self.start_scan(Report::Everything);
             }
+        }
+        if self.looks.is_due && !self.looks.busy {
+            self.start_look();
         }
         let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
         let limbo_is_due = waits_for_scan && now.duration_since(self.scans.last) >= LIMBO_EVERY;
@@ -420,18 +480,20 @@ impl Server {
 
     fn close(mut self) {
         self.listener = None;
+        self.closing = true;
+        self.finish_half_visible();
         self.catalog.close();
+        self.refuse_the_rest();
         // The helpers end with their channels; population must not take back what is given back below.
-        drop((self.demands, self.copies, self.scans.jobs));
+        drop((self.demands, self.copies, self.scans.jobs, self.looks.jobs));
         for helper in self.helpers {
-            if helper.join().is_err() {
-                tracing::error!("a helper thread panicked");
-            }
+            let _ = helper.join(); // its panic was told to the loop
         }
         // The last scan is made here: there is no loop any more that it could hold up.
-        let sessions = self.sessions.iter().map(|(id, session)| session.pin_regions(id)).collect();
+        let sessions = self.sessions.pin_regions();
         let candidates = self.space.candidates();
-        let done = crate::reclaim::scan(ScanJob { candidates, sessions, report: Report::Everything });
+        let (report, others_max) = (Report::Everything, self.space.object_count());
+        let done = crate::reclaim::scan(ScanJob { candidates, sessions, report, others_max, usage: false });
         for hole in self.space.all_but(done.pinned.into_keys()) {
             if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
                 tracing::warn!(%error, "cannot give back the arena's memory; it goes with the last process that maps it");
@@ -439,13 +501,6 @@ impl Server {
             }
         }
         tracing::info!("stopped");
-    }
-}
-
-impl Session {
-    fn pin_regions(&self, id: SessionId) -> crate::reclaim::PinRegions {
-        let regions = self.regions.iter().map(|region| Arc::clone(&region.words)).collect();
-        crate::reclaim::PinRegions { session: id, regions }
     }
 }
 
