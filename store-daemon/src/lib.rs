@@ -1,8 +1,9 @@
 //! The daemon of Plasmon: owns the arena, the catalog and the shared index, and serves clients over a Unix socket.
 //!
-//! One event loop (`server`) is the only thread that touches catalog, space and sessions. Three helpers do what takes
-//! time: `populate` claims memory from the machine, `reclaim` scans pin tables, `copy` copies bytes and lets go of
-//! large ones. All allocator and catalog state lies in private memory; nothing that a client writes into shared memory can corrupt it.
+//! One event loop (`server`) is the only thread that touches catalog, space and sessions. Helpers do what takes time:
+//! `populate` claims memory from the machine, `reclaim` scans pin tables, `copy` copies bytes and frees what is large.
+//! All allocator and catalog state lies in private memory; nothing that a client writes into shared memory can corrupt
+//! it.
 //!
 //! Where to look: `startup` for how it begins, `server` for the loop, `request/` for what each request does,
 //! `commit` for the only mutation there is, `space` for who has which bytes, `allocator` for where they go.

@@ -83,7 +83,7 @@ pub(crate) struct SpaceFigures {
 }
 
 /// Pieces of an ended lease that are freed at once. A writer that fills its leases leaves one.
-const PIECES_AT_ONCE: usize = 64;
+const PIECES_AT_ONCE: usize = 8;
 
 /// The arena as the daemon sees it. All of it stands in private memory.
 #[derive(Debug)]

@@ -157,6 +157,25 @@ fn another_user_learns_what_is_large_and_everyone_holds_it_in_place() -> TestRes
     Ok(())
 }
 
+/// Names and objects of such a batch lie in regions of their own, and it is copied from there.
+#[test]
+fn another_user_commits_a_batch_beyond_a_frame() -> TestResult {
+    const NAMES: usize = 62_000;
+    let Some(programs) = Programs::copy() else { return Ok(()) };
+    let (daemon, brain) = store("128MiB");
+    let mut theirs = programs.connected(UID, &daemon);
+    let version = theirs.ask_for_number(&format!("batch name- {NAMES} 40 6"));
+    assert_eq!(brain.len()?, NAMES as u64);
+    for number in (0..NAMES).step_by(997).chain([NAMES - 1]) {
+        let one: Blob = brain.recall(&format!("name-{number}"))?;
+        assert_eq!((one.len(), fill_of(&one)), (40, Some(6)), "{number}");
+    }
+    let last = brain.metadata(&format!("name-{}", NAMES - 1))?.ok_or("it is bound")?;
+    assert_eq!((last.version, last.writer_uid), (version, UID));
+    assert_eq!(brain.stats()?.leases, 0);
+    Ok(())
+}
+
 /// The bytes are copied once, and only then bound: what the writer does with its region later harms nobody.
 #[test]
 fn what_another_user_wrote_cannot_be_changed_by_it_any_more() -> TestResult {
