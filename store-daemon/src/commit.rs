@@ -82,8 +82,8 @@ enum Stage {
 pub(crate) enum Prepared {
     /// There is more to do.
     More,
-    /// A payload of so many bytes finds no room. Preparing goes on with that payload, when there may be some.
-    NoRoom { len_bytes: u64 },
+    /// A payload finds no room. Preparing goes on with that payload, when there may be some.
+    NoRoom,
     /// It has its room, of which these steps of the arena must be populated before anything is written.
     Placed { missing: VecDeque<usize> },
     /// It can take its turn.
@@ -111,10 +111,7 @@ struct Entries<T> {
 }
 
 impl<T: Codec + BoundedList + Clone> Entries<T> {
-    fn new(start: ListReader<T>) -> Self
-    where
-        ListReader<T>: Clone,
-    {
+    fn new(start: ListReader<T>) -> Self {
         Entries { next: start.clone(), start }
     }
 
@@ -320,7 +317,7 @@ impl CommitJob {
                 }
                 let Some(extent) = bench.space.allocate(len_bytes) else {
                     self.held_back = Some(change);
-                    return Ok(Some(Prepared::NoRoom { len_bytes }));
+                    return Ok(Some(Prepared::NoRoom));
                 };
                 self.missing.extend(bench.space.populated.missing(extent));
                 Some(extent)
@@ -743,9 +740,9 @@ mod tests {
                 match job.prepare(&mut bench, &mut Slice::shortest()) {
                     Prepared::More => slices.preparing += 1,
                     Prepared::Placed { missing } => assert_eq!(missing, [0; 0]),
-                    Prepared::NoRoom { len_bytes: limit_bytes } => {
+                    Prepared::NoRoom => {
                         has_room = false;
-                        job.fail(Failure::TooLarge { what: String::new(), found_bytes: 0, limit_bytes });
+                        job.fail(Failure::Internal { reason: "no room".to_owned() });
                     }
                     Prepared::Failed(failure) => return has_room.then_some(Err(failure)),
                     Prepared::Ready => loop {

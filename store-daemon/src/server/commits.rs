@@ -163,11 +163,19 @@ impl Server {
                 Prepared::More => return commits.preparing.push_back(job),
                 Prepared::Ready => commits.queue.push_back(job),
                 Prepared::Placed { missing } => self.when_populated(Grant::Commit(job), missing),
-                Prepared::NoRoom { .. } if !job.scanned && self.scan_may_help() => {
+                Prepared::NoRoom if !job.scanned && self.scan_may_help() => {
                     job.scanned = true;
                     self.park_for_scan(AfterScan::Commit(job));
                 }
-                Prepared::NoRoom { len_bytes } => self.abandon_commit(job, self.store_full(len_bytes, false)),
+                Prepared::NoRoom => {
+                    let failure = self.store_full(job.inline_bytes(), false);
+                    self.abandon_commit(job, failure);
+                }
+                // With the figures of now, when its own room is free again.
+                Prepared::Failed(Failure::StoreFull { room }) => {
+                    let failure = self.store_full(job.inline_bytes(), room.populated_bytes.is_some());
+                    self.finish_commit(job, Err(failure));
+                }
                 Prepared::Failed(failure) => self.finish_commit(job, Err(failure)),
             }
             if !slice.spend() {
