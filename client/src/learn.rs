@@ -327,6 +327,8 @@ impl Batch {
         let mut commit = Commit { conditions, changes, end_leases };
         let result = match is_long {
             true => self.send_long(&mut commit),
+            // What was written for the store to copy is copied first: as long as it takes.
+            false if has_leases && !self.session.welcome.writable => self.session.call_for(&commit, None),
             false => self.session.call(&commit),
         };
         let result = match result {

@@ -39,7 +39,7 @@ use nix::{
 };
 use plasmon::{Blob, Brain, Error, LearnOptions, Object, TableWriter, Writable};
 use plasmon_protocol::{
-    message::{Bind, Change, Commit, Granted, Payload, Reserve},
+    message::{Bind, Change, Commit, Failure, Granted, Payload, Reserve},
     name::{Name, NameError, Namespace},
     object::{Header, Kind},
 };
@@ -472,6 +472,14 @@ fn write_after_commit(socket: &Path, name: &str) -> Answer {
     session.requests.call(&bind(offset, LEN as u64)?).map_err(|failure| format!("{failure:?}"))?;
     pwrite(staging, &[0x22; LEN], 0)?;
     fallocate(staging, punch, 0, i64::try_from(LEN)?)?;
+    // Each such lease takes a descriptor of the store's, so there are not too many of them.
+    for _ in 1..128 {
+        session.requests.call_with_fds(&Reserve { len_bytes: 1 });
+    }
+    let one_more = session.requests.call(&Reserve { len_bytes: 1 });
+    if !matches!(one_more, Err(Failure::TooMany { limit: 128, .. })) {
+        return Err(format!("one lease too many: {one_more:?}").into());
+    }
     let mut byte = [0];
     pread(&session.fds[1], &mut byte, i64::try_from(offset)?)?;
     text(format!("{:#x}", byte[0]))
