@@ -454,7 +454,7 @@ impl Server {
 
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
-        let work = self.commits.are_due() || self.space.has_backlog();
+        let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
         if work || !self.broken.is_empty() || !self.ready.is_empty() {
             return EpollTimeout::ZERO;
         }
