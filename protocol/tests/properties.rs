@@ -261,7 +261,7 @@ make_structs! {
     Location { version offset len_bytes created_ns expires_ns writer_uid header }
     NameSlot { namespace name slot }
     ListedName { namespace name }
-    BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid }
+    BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid recalled_ns }
     NamespaceInfo { namespace names bytes }
     PinInfo { pid uid command orphaned session_age_s name limbo version len_bytes pins seen_for_s }
     Header { kind dtype ndim flags buffer_offset dims }

@@ -29,6 +29,7 @@ mod connection;
 mod memory;
 mod options;
 mod populate;
+mod recalls;
 mod reclaim;
 mod request;
 mod server;

@@ -630,6 +630,7 @@ fn binding_info() -> BindingInfo {
         created_ns: 1_785_542_400_000_000_000,
         writer_pid: 1_234,
         writer_uid: 1_000,
+        recalled_ns: 1_785_542_401_000_000_000,
     }
 }
 
