@@ -680,11 +680,12 @@ impl Brain {
     /// ```
     pub fn pins(&self) -> Result<Vec<PinInfo>> {
         let mut pins = Vec::new();
+        let mut after = None;
         loop {
-            let page = self.store.ask(&self.trust, &ListPins { skip: pins.len() as u64 })?;
-            let is_last = !page.more || page.pins.is_empty();
+            let page = self.store.ask(&self.trust, &ListPins { after })?;
             pins.extend(page.pins);
-            if is_last {
+            after = page.next;
+            if after.is_none() {
                 return Ok(pins);
             }
         }

@@ -111,6 +111,25 @@ fn the_last_recall_is_known_of_what_was_recalled_and_of_nothing_else() -> TestRe
     Ok(())
 }
 
+/// Who holds what is listed whole, each object once, where it takes several pages.
+#[test]
+fn more_pins_than_a_page_has_are_all_listed_once() -> TestResult {
+    const OBJECTS: usize = 5_000;
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon)?;
+    let names: Vec<String> = (0..OBJECTS).map(|number| format!("n{number:04}")).collect();
+    for name in &names {
+        brain.learn(name, &[1_u8; 100])?;
+    }
+    let held = names.iter().map(|name| brain.recall::<Blob>(name)).collect::<plasmon::Result<Vec<Blob>>>()?;
+    let mut listed: Vec<String> = brain.pins()?.into_iter().map(|pin| pin.name).collect();
+    listed.sort_unstable();
+    let expected: Vec<String> = names.iter().map(|name| format!("default/{name}")).collect();
+    assert_eq!(listed, expected);
+    drop(held);
+    Ok(())
+}
+
 fn vec_of(byte: u8) -> Vec<u8> {
     vec![byte; 100_000]
 }

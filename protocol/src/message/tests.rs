@@ -435,7 +435,7 @@ fn samples() -> Vec<Sample> {
         ),
         Sample::of("ReadStats", ReadStats {}),
         Sample::of("Stats", stats()),
-        Sample::of("ListPins", ListPins { skip: 4_096 }),
+        Sample::of("ListPins", ListPins { after: Some(PinPlace { session: 7, offset: 4_096 }) }),
         Sample::of(
             "PinsPage",
             PinsPage {
@@ -452,7 +452,7 @@ fn samples() -> Vec<Sample> {
                     pins: 3,
                     seen_for_s: 60,
                 }],
-                more: true,
+                next: Some(PinPlace { session: 7, offset: 8_192 }),
             },
         ),
         Sample::of("Kick", Kick { pid: 1_234 }),
