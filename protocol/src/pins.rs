@@ -8,7 +8,7 @@
 //! ```text
 //! reader                                     daemon
 //! R1  store the pin          (Relaxed)       D1  unlink: bucket sequence := odd .. even
-//! R2  fence(SeqCst)          pin-publish     D2  fence(SeqCst)              reclaim
+//! R2  fence(SeqCst)                          D2  fence(SeqCst)              PAIRS: pin-fence
 //! R3  re-read the sequence   (Relaxed)       D3  load every pin slot        (Acquire)
 //! ```
 //!
@@ -100,7 +100,7 @@ pub fn reclaim_fence() {
 #[inline]
 pub fn reclaim_fence_with<S: Steps>() {
     if S::RECLAIM_FENCE {
-        fence(Ordering::SeqCst); // PAIRS: pin-publish
+        fence(Ordering::SeqCst); // PAIRS: pin-fence
     }
 }
 
@@ -108,7 +108,7 @@ pub fn reclaim_fence_with<S: Steps>() {
 #[inline]
 pub(crate) fn pin_fence<S: Steps>() {
     if S::PIN_FENCE {
-        fence(Ordering::SeqCst); // PAIRS: reclaim
+        fence(Ordering::SeqCst); // PAIRS: pin-fence
     }
 }
 

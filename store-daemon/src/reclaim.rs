@@ -83,7 +83,7 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
         Report::Candidates => found.len(),
     };
     let mut pins = Vec::with_capacity(job.sessions.len());
-    reclaim_fence(); // PAIRS: pin-publish
+    reclaim_fence(); // PAIRS: pin-fence
     for PinRegions { session, regions } in job.sessions {
         let mut count = 0;
         for region in &regions {
