@@ -188,6 +188,9 @@ pub struct Metadata {
     pub writer_pid: u32,
     /// Uid of that process, as the store sees it.
     pub writer_uid: u32,
+    /// When the name was last recalled, within about a second, by the clock of the store's machine. `None` if it was
+    /// not, as far as the store has heard. Learning the name anew keeps it, forgetting it ends it.
+    pub recalled: Option<SystemTime>,
     /// Its description, or nothing. Empty in listings.
     pub description: String,
     /// The user's own metadata, a JSON object, or null. Null in listings.
@@ -294,7 +297,7 @@ impl Brain {
     /// ```
     #[inline]
     pub fn recall<T: FromObject>(&self, name: &str) -> Result<T> {
-        match self.look_up(name)? {
+        match self.look_up(name, true)? {
             Some(object) => self.convert(name, object),
             None => Err(self.not_found(name)),
         }
@@ -319,7 +322,7 @@ impl Brain {
     pub fn recall_within<T: FromObject>(&self, name: &str, timeout: Duration) -> Result<T> {
         let start = Instant::now();
         loop {
-            if let Some(object) = self.look_up(name)? {
+            if let Some(object) = self.look_up(name, true)? {
                 return self.convert(name, object);
             }
             let Some(left) = timeout.checked_sub(start.elapsed()) else {
@@ -374,7 +377,7 @@ impl Brain {
             let found =
                 session.index.snapshot(&ids, || session.store_clock_ns(), |entry| pin(&session, entry))?;
             if let Some(found) = found {
-                return found.into_iter().map(|one| self.held(&session, one)).collect();
+                return found.into_iter().map(|one| self.held(&session, one, true)).collect();
             }
         }
         self.find_many(names)
@@ -677,11 +680,12 @@ impl Brain {
     /// ```
     pub fn pins(&self) -> Result<Vec<PinInfo>> {
         let mut pins = Vec::new();
+        let mut after = None;
         loop {
-            let page = self.store.ask(&self.trust, &ListPins { skip: pins.len() as u64 })?;
-            let is_last = !page.more || page.pins.is_empty();
+            let page = self.store.ask(&self.trust, &ListPins { after })?;
             pins.extend(page.pins);
-            if is_last {
+            after = page.next;
+            if after.is_none() {
                 return Ok(pins);
             }
         }
@@ -731,13 +735,19 @@ impl Brain {
         &self.namespace
     }
 
+    /// As [`recall`](Self::recall), for those who only describe an object: the store does not hear of it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn inspect(&self, name: &str) -> Result<Object> {
+        self.look_up(name, false)?.ok_or_else(|| self.not_found(name))
+    }
+
     #[inline]
-    fn look_up(&self, name: &str) -> Result<Option<Object>> {
+    fn look_up(&self, name: &str, is_recall: bool) -> Result<Option<Object>> {
         let id = self.prefix.name_id(Name::check(name)?);
         let looked = self.store.with_session(&self.trust, |session| {
             match session.index.lookup(&id, || session.store_clock_ns(), |entry| pin(session, entry))? {
                 Lookup::Unsteady => Ok(None),
-                found => self.held(session, found).map(Some),
+                found => self.held(session, found, is_recall).map(Some),
             }
         })?;
         match looked {
@@ -747,10 +757,12 @@ impl Brain {
     }
 
     #[inline]
-    fn held(&self, session: &Arc<Session>, found: Lookup<Slot>) -> Result<Option<Object>> {
+    fn held(&self, session: &Arc<Session>, found: Lookup<Slot>, is_recall: bool) -> Result<Option<Object>> {
         match found {
             Lookup::Held { entry, number, pin } => {
-                session.note_access(number);
+                if is_recall {
+                    session.note_access(number);
+                }
                 Object::new(session, entry, pin).map(Some)
             }
             Lookup::Absent | Lookup::Unsteady => Ok(None),
@@ -933,6 +945,8 @@ impl From<plasmon_protocol::message::BindingInfo> for Metadata {
             created: SystemTime::UNIX_EPOCH + Duration::from_nanos(info.created_ns),
             writer_pid: info.writer_pid,
             writer_uid: info.writer_uid,
+            recalled: (info.recalled_ns != 0)
+                .then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(info.recalled_ns)),
             description: String::new(),
             metadata: serde_json::Value::Null,
         }

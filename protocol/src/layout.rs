@@ -86,6 +86,8 @@ pub mod session {
     pub const PIN_HIGH_WATER: usize = 8;
     /// How far pins have been handed over to the forked child that this region is for. On a cache line of its own.
     pub const HAND_OVER: usize = 16;
+    /// Bit `p % 64`: new access bits may stand in page `p` of the region. On a cache line of its own.
+    pub const ACCESS_PAGES: usize = 24;
     /// State words of the leases, one for each of [`limits::LEASE_SLOTS`].
     pub const LEASES: usize = 64;
     /// Pin slots, [`limits::PIN_SLOTS`] of them.

@@ -8,7 +8,7 @@
 //! ```text
 //! reader                                     daemon
 //! R1  store the pin          (Relaxed)       D1  unlink: bucket sequence := odd .. even
-//! R2  fence(SeqCst)          pin-publish     D2  fence(SeqCst)              reclaim
+//! R2  fence(SeqCst)                          D2  fence(SeqCst)              PAIRS: pin-fence
 //! R3  re-read the sequence   (Relaxed)       D3  load every pin slot        (Acquire)
 //! ```
 //!
@@ -100,7 +100,7 @@ pub fn reclaim_fence() {
 #[inline]
 pub fn reclaim_fence_with<S: Steps>() {
     if S::RECLAIM_FENCE {
-        fence(Ordering::SeqCst); // PAIRS: pin-publish
+        fence(Ordering::SeqCst); // PAIRS: pin-fence
     }
 }
 
@@ -108,7 +108,7 @@ pub fn reclaim_fence_with<S: Steps>() {
 #[inline]
 pub(crate) fn pin_fence<S: Steps>() {
     if S::PIN_FENCE {
-        fence(Ordering::SeqCst); // PAIRS: reclaim
+        fence(Ordering::SeqCst); // PAIRS: pin-fence
     }
 }
 
@@ -312,16 +312,66 @@ impl<'a> SessionRegion<'a> {
     }
 
     /// Notes that the binding in index entry `number` (counted from 1) was recalled: one bit, set only if clear, so
-    /// that a hot recall writes nothing. Numbers beyond the region are ignored.
+    /// that a hot recall writes nothing. Numbers beyond the region are ignored. PAIRS: access
     #[inline]
     pub fn note_access(&self, number: u32) {
         let bit = u64::from(number.wrapping_sub(1));
-        if let Some(word) = self.words.get(session::ACCESS_BITS + index_of(bit / 64)) {
+        let at = session::ACCESS_BITS + index_of(bit / 64);
+        if let Some(word) = self.words.get(at) {
             let mask = 1 << (bit % 64);
             if word.load(Ordering::Relaxed) & mask == 0 {
                 word.fetch_or(mask, Ordering::Relaxed);
+                // Even if the page's bit is set: the daemon may be taking it at this moment, without this access.
+                self.words[session::ACCESS_PAGES].fetch_or(access_page(at), Ordering::Release);
             }
         }
+    }
+
+    /// Whether accesses may have been noted that were not taken.
+    #[must_use]
+    pub fn has_accesses(&self) -> bool {
+        self.words[session::ACCESS_PAGES].load(Ordering::Relaxed) != 0
+    }
+
+    /// Daemon: clears the access bits, and calls `found` with the number of each entry whose bit was set. Reads one
+    /// word where there is nothing new, and else the pages in which there may be. PAIRS: access
+    pub fn take_accesses(&self, mut found: impl FnMut(u32)) {
+        if !self.has_accesses() {
+            return;
+        }
+        let pages = self.words[session::ACCESS_PAGES].swap(0, Ordering::Acquire);
+        let mut at = session::ACCESS_BITS;
+        while at < self.words.len() {
+            let end = (at + 1).next_multiple_of(ACCESS_PAGE_WORDS).min(self.words.len());
+            if pages & access_page(at) != 0 {
+                for (at, word) in (at..end).zip(&self.words[at..end]) {
+                    if word.load(Ordering::Relaxed) != 0 {
+                        take_bits(at, word.swap(0, Ordering::Relaxed), &mut found);
+                    }
+                }
+            }
+            at = end;
+        }
+    }
+}
+
+/// Words of a page, as far as [`session::ACCESS_PAGES`] goes.
+const ACCESS_PAGE_WORDS: usize = 512;
+
+/// The bit in [`session::ACCESS_PAGES`] of the page that word `at` is in.
+#[inline]
+const fn access_page(at: usize) -> u64 {
+    1 << (at / ACCESS_PAGE_WORDS % 64)
+}
+
+/// Calls `found` with the number of each entry that `bits`, the access bits in word `at`, stand for.
+fn take_bits(at: usize, mut bits: u64, found: &mut impl FnMut(u32)) {
+    let first = (at - session::ACCESS_BITS) as u64 * 64 + 1;
+    while bits != 0 {
+        if let Ok(number) = u32::try_from(first + u64::from(bits.trailing_zeros())) {
+            found(number);
+        }
+        bits &= bits - 1;
     }
 }
 
@@ -472,6 +522,25 @@ mod tests {
         assert!(region.lease(LEASE_SLOTS, 1).is_none());
         region.note_access(0);
         region.note_access(u32::MAX);
+    }
+
+    #[test]
+    fn accesses_are_taken_once() {
+        let entries = 200_000;
+        let words: Vec<_> = (0..session::words(entries)).map(|_| AtomicU64::new(0)).collect();
+        let region = SessionRegion::prepare(&words).unwrap();
+        let take = || {
+            let mut found = Vec::new();
+            region.take_accesses(|number| found.push(number));
+            found
+        };
+        let noted = [1, 64, 65, 24_000, 32_768, 100_000, entries];
+        noted.iter().chain(&noted).for_each(|&number| region.note_access(number));
+        assert!(region.has_accesses());
+        assert_eq!(take(), noted);
+        assert!(!region.has_accesses() && take().is_empty());
+        region.note_access(65);
+        assert_eq!(take(), [65]);
     }
 
     #[test]

@@ -248,8 +248,8 @@ make_structs! {
         objects objects_max namespaces pins sessions orphaned_sessions connections leases waits version commits
         requests refused uptime_s store_pid rss_bytes pss_bytes descriptors store_uuid
     }
-    ListPins { skip }
-    PinsPage { pins more }
+    ListPins { after }
+    PinsPage { pins next }
     Kick { pid }
     Kicked { sessions }
 
@@ -259,10 +259,11 @@ make_structs! {
         requested_bytes capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes populated_bytes holders
     }
     Holder { pid command bytes }
+    PinPlace { session offset }
     Location { version offset len_bytes created_ns expires_ns writer_uid header }
     NameSlot { namespace name slot }
     ListedName { namespace name }
-    BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid }
+    BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid recalled_ns }
     NamespaceInfo { namespace names bytes }
     PinInfo { pid uid command orphaned session_age_s name limbo version len_bytes pins seen_for_s }
     Header { kind dtype ndim flags buffer_offset dims }

@@ -1,5 +1,6 @@
 //! The daemon's own record of namespaces, names and what they are bound to. The shared index mirrors it.
 
+use crate::recalls::{CollectJob, Recalls};
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
     index::{Entry, IndexWriter},
@@ -78,6 +79,9 @@ pub(crate) struct Catalog {
     next_namespace: u64,
     objects: u64,
     objects_max: u32,
+    pub(crate) recalls: Arc<Recalls>,
+    /// Rounds of collecting recalls begun.
+    rounds: u64,
 }
 
 impl Catalog {
@@ -99,6 +103,8 @@ impl Catalog {
             next_namespace: 0,
             objects: 0,
             objects_max: shape.entry_count(),
+            recalls: Arc::new(Recalls::new(shape.entry_count())),
+            rounds: 0,
         };
         catalog.register(&Namespace::default()).expect("an empty catalog has no other namespace");
         catalog
@@ -252,6 +258,7 @@ impl Catalog {
         state.bytes -= entry.len_bytes;
         self.writer.remove(self.index.words(), &NameId::new(&state.namespace, name));
         self.records[slot(number)] = None;
+        self.recalls.unbind(number, self.rounds);
         self.objects -= 1;
         Some(entry)
     }
@@ -286,7 +293,14 @@ impl Catalog {
             created_ns: entry.created_ns,
             writer_pid: record.writer_pid,
             writer_uid: entry.writer_uid,
+            recalled_ns: self.recalls.last(number).unwrap_or(0),
         })
+    }
+
+    /// Begins a round of collecting recalls from `regions`. One at a time.
+    pub(crate) fn begin_round(&mut self, regions: Vec<Arc<WordsMapping>>) -> CollectJob {
+        self.rounds += 1;
+        CollectJob { round: self.rounds, recalls: Arc::clone(&self.recalls), regions }
     }
 
     /// `NAMESPACE/NAME` of a binding, for people.

@@ -34,7 +34,7 @@ pub(crate) struct Run {
 }
 
 /// What is to be done.
-pub(crate) enum Job {
+pub(crate) enum CopyJob {
     /// Copy a run into private memory.
     Body(Run),
     /// Copy runs into the arena, for the ticket.
@@ -53,10 +53,10 @@ pub(crate) enum Copied {
 
 /// The loop's side: where jobs go.
 #[derive(Debug)]
-pub(crate) struct Copies(pub(crate) Sender<Job>);
+pub(crate) struct Copies(pub(crate) Sender<CopyJob>);
 
 impl Copies {
-    pub(crate) fn ask(&self, job: Job) {
+    pub(crate) fn ask(&self, job: CopyJob) {
         // The thread ends only when this sender is dropped.
         let _ = self.0.send(job);
     }
@@ -69,7 +69,7 @@ enum Begun {
 }
 
 /// Does what it is asked until the loop is gone.
-pub(crate) fn run(arena: &Region, jobs: &Receiver<Job>, mut tell: impl FnMut(Copied)) {
+pub(crate) fn run(arena: &Region, jobs: &Receiver<CopyJob>, mut tell: impl FnMut(Copied)) {
     let mut begun: VecDeque<Begun> = VecDeque::new();
     let mut buffer = Vec::new();
     loop {
@@ -78,9 +78,9 @@ pub(crate) fn run(arena: &Region, jobs: &Receiver<Job>, mut tell: impl FnMut(Cop
             false => jobs.try_recv(),
         };
         match next {
-            Ok(Job::LetGo(large)) => drop(large),
-            Ok(Job::Body(run)) => begun.push_back(Begun::Body { run, body: Vec::new() }),
-            Ok(Job::Objects { ticket, runs }) => {
+            Ok(CopyJob::LetGo(large)) => drop(large),
+            Ok(CopyJob::Body(run)) => begun.push_back(Begun::Body { run, body: Vec::new() }),
+            Ok(CopyJob::Objects { ticket, runs }) => {
                 begun.push_back(Begun::Objects { ticket, runs: runs.into() });
             }
             Err(TryRecvError::Disconnected) => return,
@@ -142,12 +142,12 @@ fn copy_step(run: &mut Run, arena: &Region, buffer: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
-impl fmt::Debug for Job {
+impl fmt::Debug for CopyJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Job::Body(run) => write!(f, "Body({run:?})"),
-            Job::Objects { ticket, runs } => write!(f, "Objects({ticket}, {} runs)", runs.len()),
-            Job::LetGo(_) => write!(f, "LetGo"),
+            CopyJob::Body(run) => write!(f, "Body({run:?})"),
+            CopyJob::Objects { ticket, runs } => write!(f, "Objects({ticket}, {} runs)", runs.len()),
+            CopyJob::LetGo(_) => write!(f, "LetGo"),
         }
     }
 }
@@ -171,11 +171,11 @@ mod tests {
         let run = |offset, to| Run { from: Arc::clone(&staging), offset, to };
         let (ask, jobs) = mpsc::channel();
         let all = run(0, extent(0, 4 << 20));
-        ask.send(Job::Body(all)).unwrap();
+        ask.send(CopyJob::Body(all)).unwrap();
         let runs = vec![run(64, extent(4096, 128)), run(1 << 20, extent(64 << 10, (1 << 20) + 64))];
-        ask.send(Job::Objects { ticket: 2, runs }).unwrap();
-        ask.send(Job::LetGo(Box::new(bytes.clone()))).unwrap();
-        ask.send(Job::Body(run(0, extent(0, 5 << 20)))).unwrap(); // longer than the region
+        ask.send(CopyJob::Objects { ticket: 2, runs }).unwrap();
+        ask.send(CopyJob::LetGo(Box::new(bytes.clone()))).unwrap();
+        ask.send(CopyJob::Body(run(0, extent(0, 5 << 20)))).unwrap(); // longer than the region
         let mut answers = Vec::new();
         let (tell, told) = mpsc::channel();
         std::thread::scope(|scope| {

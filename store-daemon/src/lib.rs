@@ -31,6 +31,7 @@ mod copy;
 mod memory;
 mod options;
 mod populate;
+mod recalls;
 mod reclaim;
 mod request;
 mod server;

@@ -7,6 +7,7 @@
 
 use crate::{
     memory::{self, Usage},
+    recalls::CollectJob,
     session::SessionId,
 };
 use plasmon_protocol::pins::{SessionRegion, offset_of, reclaim_fence};
@@ -15,6 +16,13 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
 };
+
+/// What the scan thread does.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Scan(ScanJob),
+    Collect(CollectJob),
+}
 
 /// The pin regions of one session, kept mapped while a scan may read them.
 #[derive(Clone, Debug)]
@@ -75,7 +83,7 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
         Report::Candidates => found.len(),
     };
     let mut pins = Vec::with_capacity(job.sessions.len());
-    reclaim_fence(); // PAIRS: pin-publish
+    reclaim_fence(); // PAIRS: pin-fence
     for PinRegions { session, regions } in job.sessions {
         let mut count = 0;
         for region in &regions {

@@ -83,6 +83,11 @@ impl Session {
         SessionRegion::assume_checked(self.regions[0].words.words()).set_ended();
     }
 
+    /// Whether the client may have noted recalls that were not collected.
+    pub(crate) fn has_recalls(&self) -> bool {
+        SessionRegion::assume_checked(self.regions[0].words.words()).has_accesses()
+    }
+
     /// Where pin slot `slot` is, counted through all regions.
     pub(crate) fn slot(&self, slot: u32) -> Option<(SessionRegion<'_>, u32)> {
         let region = self.regions.get(index_of(u64::from(slot / PIN_SLOTS)))?;

@@ -154,15 +154,13 @@ impl SocketPath {
 
     /// How the regions of the store on this path are called.
     pub(crate) fn labels(&self, backend: Backend) -> Labels {
-        use std::hash::{DefaultHasher, Hash, Hasher};
         let prefix = match backend {
             Backend::Memfd => "plasmon".to_owned(),
             Backend::Named => {
-                let mut hasher = DefaultHasher::new();
-                fs::canonicalize(&self.lock_path)
-                    .unwrap_or_else(|_| self.lock_path.clone())
-                    .hash(&mut hasher);
-                format!("p{:08x}", hasher.finish() >> 32)
+                let path = fs::canonicalize(&self.lock_path).unwrap_or_else(|_| self.lock_path.clone());
+                // A hash that stays the same whatever the program was built with.
+                let hash = blake3::hash(path.as_os_str().as_encoded_bytes());
+                format!("p{}", &hash.to_hex()[..8])
             }
         };
         Labels { prefix }

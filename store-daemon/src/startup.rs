@@ -6,7 +6,8 @@ use crate::{
     memory::{self, Headroom},
     options::{Arena, Options, Reserve},
     populate::{Demands, Populated, Populator, Progress},
-    reclaim,
+    recalls,
+    reclaim::{self, Job},
     server::{Event, Notifier, Parts, ServeError, Server},
     session::Orphan,
     size::Human,
@@ -227,7 +228,17 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let tell = notifier.clone();
     let scan = spawn(
         "plasmon-scan",
-        Box::new(move || jobs.into_iter().for_each(|job| tell.tell(Event::Scanned(reclaim::scan(job))))),
+        Box::new(move || {
+            for job in jobs {
+                tell.tell(match job {
+                    Job::Scan(scan) => Event::Scanned(reclaim::scan(scan)),
+                    Job::Collect(round) => {
+                        recalls::collect(&round);
+                        Event::Collected
+                    }
+                });
+            }
+        }),
     )?;
 
     let (look_jobs, jobs) = mpsc::channel::<Vec<Orphan>>();

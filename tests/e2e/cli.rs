@@ -137,6 +137,21 @@ fn numbers(count: i64) -> RecordBatch {
     RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).expect("one column")
 }
 
+/// To describe a name is not to recall it.
+#[test]
+fn stat_says_when_a_name_was_last_recalled() {
+    let bench = Bench::new();
+    let brain = bench.brain();
+    brain.learn("described", &[1_u8; 1_000]).expect("there is room");
+    brain.learn("recalled", &[2_u8; 1_000]).expect("there is room");
+    assert!(bench.ok(&["stat", "described"]).contains("last recall  none\n"));
+    bench.ok(&["get", "recalled"]); // noted after what `stat` would have noted
+    let last_recall = |name: &str| bench.json(&["stat", name])["recalled"].clone();
+    eventually("the recall is known", || last_recall("recalled").is_number());
+    assert_eq!(last_recall("described"), Value::Null);
+    assert!(bench.ok(&["stat", "recalled"]).contains(" s ago\n"));
+}
+
 #[test]
 fn a_csv_file_comes_out_as_parquet_with_types_and_nulls() -> TestResult {
     let bench = Bench::new();

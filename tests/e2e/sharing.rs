@@ -9,7 +9,7 @@ use plasmon_tests::{
     eventually,
     worker::{Watched, words},
 };
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 fn connect(daemon: &Daemon) -> plasmon::Result<Brain> {
     Brain::builder().path(daemon.socket()).connect()
@@ -69,6 +69,69 @@ fn a_batch_is_seen_whole_or_not_at_all() {
         eprintln!("{commits} commits seen");
         assert!(commits > 100, "{commits} commits were seen in {LOOKS} looks");
     }
+}
+
+/// The store collects the recalls that clients note, also of those who have ended since, and a name that is bound in
+/// the place of another has none of its own.
+#[test]
+fn the_last_recall_is_known_of_what_was_recalled_and_of_nothing_else() -> TestResult {
+    // Room for two names, so that one that is learned after another was forgotten stands in its entry.
+    let daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--max-objects", "2"]);
+    let brain = connect(&daemon)?;
+    let recalled = |name: &str| brain.metadata(name).map(|metadata| metadata.expect("it is bound").recalled);
+    brain.learn("learned", &vec_of(1))?;
+    brain.learn("recalled", &vec_of(2))?;
+    let start = SystemTime::now();
+    let mut reader = Client::start(CLIENT, daemon.socket());
+    reader.ask("hold recalled");
+    eventually("the recall is known", || recalled("recalled").expect("the store answers").is_some());
+    let first = recalled("recalled")?.expect("it was known");
+    assert!(start <= first && first <= SystemTime::now());
+    assert_eq!(recalled("learned")?, None, "nobody has recalled it");
+
+    // One that is killed at once: what it noted is collected all the same.
+    let mut short = Client::start(CLIENT, daemon.socket());
+    short.ask("hold recalled");
+    short.kill();
+    eventually("the later recall is known", || {
+        recalled("recalled").expect("the store answers").is_some_and(|then| then > first)
+    });
+
+    // Bound anew it is the same name; forgotten and learned it is not.
+    brain.learn("recalled", &vec_of(3))?;
+    assert!(recalled("recalled")?.is_some());
+    let _: Blob = brain.recall("recalled")?;
+    brain.forget("recalled")?;
+    brain.learn("successor", &vec_of(4))?;
+    // When this recall, noted later, is known, that one was collected.
+    let mut witness = Client::start(CLIENT, daemon.socket());
+    witness.ask("hold learned");
+    eventually("a later recall is known", || recalled("learned").expect("the store answers").is_some());
+    assert_eq!(recalled("successor")?, None);
+    Ok(())
+}
+
+/// Who holds what is listed whole, each object once, where it takes several pages.
+#[test]
+fn more_pins_than_a_page_has_are_all_listed_once() -> TestResult {
+    const OBJECTS: usize = 5_000;
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon)?;
+    let names: Vec<String> = (0..OBJECTS).map(|number| format!("n{number:04}")).collect();
+    for name in &names {
+        brain.learn(name, &[1_u8; 100])?;
+    }
+    let held = names.iter().map(|name| brain.recall::<Blob>(name)).collect::<plasmon::Result<Vec<Blob>>>()?;
+    let mut listed: Vec<String> = brain.pins()?.into_iter().map(|pin| pin.name).collect();
+    listed.sort_unstable();
+    let expected: Vec<String> = names.iter().map(|name| format!("default/{name}")).collect();
+    assert_eq!(listed, expected);
+    drop(held);
+    Ok(())
+}
+
+fn vec_of(byte: u8) -> Vec<u8> {
+    vec![byte; 100_000]
 }
 
 /// Invariants 3 and 6.

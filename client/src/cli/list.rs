@@ -72,7 +72,7 @@ fn binding_json(binding: &Metadata) -> Value {
         "namespace": binding.namespace, "name": binding.name, "kind": binding.kind.to_string(),
         "bytes": binding.len_bytes, "version": binding.version, "object_id": binding.object_id.to_string(),
         "created": unix_seconds(binding.created), "age_s": seconds_since(binding.created),
-        "writer_pid": binding.writer_pid, "writer_uid": binding.writer_uid,
+        "recalled": binding.recalled.map(unix_seconds), "writer_pid": binding.writer_pid, "writer_uid": binding.writer_uid,
     })
 }
 
@@ -113,7 +113,7 @@ impl Stat {
         let mut tries = 0;
         loop {
             tries += 1;
-            let object: Object = brain.recall(&self.name)?;
+            let object = brain.inspect(&self.name)?;
             let (namespace, name) = (brain.namespace().to_owned(), self.name.clone());
             let binding = brain.metadata(&self.name)?.ok_or(Error::NameNotFound { namespace, name })?;
             if binding.version == object.version() {
@@ -168,6 +168,13 @@ fn document(binding: &Metadata, shape: &Shape, pins: &[Pin]) -> Value {
     document
 }
 
+fn last_recall(binding: &Metadata) -> String {
+    match binding.recalled {
+        Some(then) => format!("{} ago", age(seconds_since(then))),
+        None => "none".to_owned(),
+    }
+}
+
 fn text(binding: &Metadata, shape: &Shape, pins: &[Pin]) -> String {
     let mut lines = vec![
         ("name", plain(&binding.name)),
@@ -177,6 +184,7 @@ fn text(binding: &Metadata, shape: &Shape, pins: &[Pin]) -> String {
         ("version", binding.version.to_string()),
         ("object id", binding.object_id.to_string()),
         ("learned", format!("{} ago", age(seconds_since(binding.created)))),
+        ("last recall", last_recall(binding)),
         ("writer", format!("pid {}, uid {}", binding.writer_pid, binding.writer_uid)),
     ];
     if !binding.description.is_empty() {

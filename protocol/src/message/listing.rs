@@ -64,6 +64,9 @@ part! {
         writer_pid: u32,
         /// Uid of that process, as the daemon sees it.
         writer_uid: u32,
+        /// When the name was last recalled, within about a second: CLOCK_REALTIME, in nanoseconds; 0 if nobody has
+        /// noted that it was. Binding the name anew keeps it.
+        recalled_ns: u64,
     }
 }
 

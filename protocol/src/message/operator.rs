@@ -70,8 +70,18 @@ message! {
 message! {
     /// Lists who pins what, a page at a time. Request 32, since protocol 1. Answered by [`PinsPage`].
     ListPins = 32 answered by PinsPage {
-        /// Skip this many pins, the sum of the pages before.
-        skip: u64,
+        /// Go on after this place, the `next` of the page before.
+        after: Option<PinPlace>,
+    }
+}
+
+part! {
+    /// Where a page of pins ends.
+    PinPlace {
+        /// The session's number.
+        session: u64,
+        /// Offset of the object, in bytes.
+        offset: u64,
     }
 }
 
@@ -80,8 +90,8 @@ message! {
     PinsPage = 33 {
         /// The pins.
         pins: Vec<PinInfo>,
-        /// Whether more follow.
-        more: bool,
+        /// Where the next page goes on; `None` on the last one.
+        next: Option<PinPlace>,
     }
 }
 

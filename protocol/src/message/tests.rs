@@ -465,7 +465,7 @@ fn samples() -> Vec<Sample> {
         ),
         Sample::of("ReadStats", ReadStats {}),
         Sample::of("Stats", stats()),
-        Sample::of("ListPins", ListPins { skip: 4_096 }),
+        Sample::of("ListPins", ListPins { after: Some(PinPlace { session: 7, offset: 4_096 }) }),
         Sample::of(
             "PinsPage",
             PinsPage {
@@ -482,7 +482,7 @@ fn samples() -> Vec<Sample> {
                     pins: 3,
                     seen_for_s: 60,
                 }],
-                more: true,
+                next: Some(PinPlace { session: 7, offset: 8_192 }),
             },
         ),
         Sample::of("Kick", Kick { pid: 1_234 }),
@@ -659,6 +659,7 @@ fn binding_info() -> BindingInfo {
         created_ns: 1_785_542_400_000_000_000,
         writer_pid: 1_234,
         writer_uid: 1_000,
+        recalled_ns: 1_785_542_401_000_000_000,
     }
 }
 

@@ -72,7 +72,13 @@ impl Server {
             }
             _ => region.pin(region_slot) == Some(0),
         };
-        if is_free { Ok(found.map(|(_, _, entry)| location(&entry))) } else { Err(bad_slot()) }
+        if !is_free {
+            return Err(bad_slot());
+        }
+        if let Some((number, ..)) = found {
+            self.catalog.recalls.note(number);
+        }
+        Ok(found.map(|(_, _, entry)| location(&entry)))
     }
 
     fn withdraw(&self, session: SessionId, claimed: &[u32]) {

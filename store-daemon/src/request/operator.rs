@@ -13,7 +13,7 @@ use nix::{
 use plasmon_protocol::{
     index_of,
     limits::PAGE_PINS_MAX,
-    message::{Failure, Kick, Kicked, ListPins, PinInfo, PinsPage, Stats},
+    message::{Failure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, Stats},
 };
 use std::time::Instant;
 
@@ -64,19 +64,17 @@ impl Server {
                 held.extend(holders.iter().map(|&(session, pins)| (session, offset, pins)));
             }
         }
+        let after = list.after.as_ref().map(|after| (SessionId(after.session), after.offset));
+        held.retain(|&(session, offset, _)| after.is_none_or(|after| (session, offset) > after));
         held.sort_unstable();
         let page = index_of(PAGE_PINS_MAX.into());
-        let rest = held.into_iter().skip(usize::try_from(list.skip).unwrap_or(usize::MAX));
-        let mut pins: Vec<PinInfo> = Vec::new();
-        let mut more = false;
-        for (session, offset, count) in rest {
-            if pins.len() == page {
-                more = true;
-                break;
-            }
-            pins.extend(self.pin_info(session, offset, count));
-        }
-        self.reply(reply_to, &PinsPage { pins, more });
+        let last = held.get(page - 1).filter(|_| held.len() > page);
+        let next = last.map(|&(session, offset, _)| PinPlace { session: session.0, offset });
+        held.truncate(page);
+        let pins =
+            held.into_iter().filter_map(|(session, offset, count)| self.pin_info(session, offset, count));
+        let pins = pins.collect();
+        self.reply(reply_to, &PinsPage { pins, next });
     }
 
     pub(crate) fn kick(&mut self, reply_to: ReplyTo, asking: SessionId, kick: &Kick) {

@@ -4,7 +4,7 @@ use super::{AfterScan, Grant, Parked, Server, Waiter};
 use crate::allocator::Extent;
 use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
-use crate::copy::{Copied, Job, Run};
+use crate::copy::{Copied, CopyJob, Run};
 use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
@@ -99,7 +99,7 @@ impl Server {
             return;
         }
         let Some(body) = self.commits.long.pop_front() else { return };
-        self.copies.ask(Job::Body(body.run.clone()));
+        self.copies.ask(CopyJob::Body(body.run.clone()));
         self.commits.copying_long = Some(body);
         self.commits.long_is_on_its_way = true;
     }
@@ -119,7 +119,7 @@ impl Server {
                     return;
                 };
                 self.space.unclaim(piece);
-                self.copies.ask(Job::LetGo(Box::new(run)));
+                self.copies.ask(CopyJob::LetGo(Box::new(run)));
                 let job = match body {
                     Ok(body) => self.new_commit(reply_to, session, body),
                     Err(reason) => {
@@ -203,7 +203,7 @@ impl Server {
         }
         let ticket = self.next_ticket();
         self.commits.copying.insert(ticket, job);
-        self.copies.ask(Job::Objects { ticket, runs });
+        self.copies.ask(CopyJob::Objects { ticket, runs });
     }
 
     /// Works off the commits that have their room, for a slice.
@@ -286,7 +286,7 @@ impl Server {
             self.end_long_commit();
         }
         if job.is_large() {
-            self.copies.ask(Job::LetGo(job));
+            self.copies.ask(CopyJob::LetGo(job));
         }
     }
 

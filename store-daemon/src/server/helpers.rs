@@ -3,12 +3,13 @@
 use super::{AfterScan, Event, Grant, Parked, ServeError, Server};
 use crate::commit::ReplyTo;
 use crate::populate::Progress;
-use crate::reclaim::{Report, ScanDone, ScanJob};
+use crate::reclaim::{Job, Report, ScanDone, ScanJob};
 use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
 use plasmon_protocol::message::{AnyRequest, Failure, Granted};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Server {
@@ -23,6 +24,7 @@ impl Server {
                 Event::Populate(Progress::Short(ticket)) => self.on_populated(ticket, false),
                 Event::Scanned(done) => self.on_scanned(done),
                 Event::Copied(copied) => self.on_copied(copied),
+                Event::Collected => self.scans.collecting = false,
                 Event::Looked(gone) => self.on_looked(&gone),
                 Event::HelperFailed(name) => self.end = Some(Err(ServeError::Helper { name })),
                 Event::Stop => self.stop(),
@@ -135,10 +137,23 @@ impl Server {
             others_max: self.space.object_count(),
             usage: self.scans.current.iter().any(AfterScan::is_stats),
         };
-        self.scans.busy = self.scans.jobs.send(job).is_ok();
+        self.scans.busy = self.scans.jobs.send(Job::Scan(job)).is_ok();
         self.scans.started += 1;
         self.scans.children_scanned = self.scans.children;
         self.scans.last = Instant::now();
+    }
+
+    /// Has the recalls collected that clients have noted.
+    pub(super) fn start_collecting(&mut self) {
+        if self.scans.collecting {
+            return;
+        }
+        let mut regions = std::mem::take(&mut self.scans.left_behind);
+        regions.extend(self.sessions.iter().map(|(_, session)| Arc::clone(&session.regions[0].words)));
+        if !regions.is_empty() {
+            let round = self.catalog.begin_round(regions);
+            self.scans.collecting = self.scans.jobs.send(Job::Collect(round)).is_ok();
+        }
     }
 
     /// Has the processes behind closed lifelines looked at.

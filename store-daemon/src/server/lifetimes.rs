@@ -1,11 +1,12 @@
 //! How sessions end, and what ends with them.
 
-use super::{Server, tokens};
+use super::{LEFT_BEHIND_MAX, Server, tokens};
 use crate::connection::Broken;
 use crate::reclaim::Report;
 use crate::session::SessionId;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 impl Server {
     pub(crate) fn watch_process(&mut self, id: SessionId) {
@@ -21,6 +22,9 @@ impl Server {
         let Some(session) = self.sessions.remove(id) else { return };
         tracing::debug!(session = id.0, pid = session.pid, "session ended");
         session.end_hand_over();
+        if session.has_recalls() && self.scans.left_behind.len() < LEFT_BEHIND_MAX {
+            self.scans.left_behind.push(Arc::clone(&session.regions[0].words));
+        }
         if let Some(pidfd) = &session.pidfd {
             let _ = self.epoll.delete(pidfd.as_fd());
         }

@@ -14,11 +14,11 @@ use crate::{
     catalog::Catalog,
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
-    copy::{Copied, Copies, Job},
+    copy::{Copied, Copies, CopyJob},
     memory::Usage,
     options::Options,
     populate::{Demands, Progress},
-    reclaim::{Report, ScanDone, ScanJob},
+    reclaim::{Job, Report, ScanDone, ScanJob},
     session::{Orphan, SessionId, Sessions},
     socket::Labels,
     space::{LeaseId, Space},
@@ -30,7 +30,7 @@ use nix::sys::{
     signalfd::SignalFd,
 };
 use plasmon_protocol::{id::NameId, message::AnyRequest};
-use plasmon_shm::{Kernel, Region};
+use plasmon_shm::{Kernel, Region, WordsMapping};
 use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
@@ -49,6 +49,9 @@ const LIMBO_EVERY: Duration = Duration::from_millis(100);
 /// how often the processes behind closed lifelines are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 
+/// Most sessions that ended within a second whose last recalls are collected.
+const LEFT_BEHIND_MAX: usize = 256;
+
 /// Most pins that are looked at every second.
 const HOUSEKEEPING_PINS_MAX: u64 = 65_536;
 
@@ -66,6 +69,8 @@ pub(crate) enum Event {
     Populate(Progress),
     Scanned(ScanDone),
     Copied(Copied),
+    /// A round of collecting recalls is over.
+    Collected,
     /// The sessions whose process is gone.
     Looked(Vec<SessionId>),
     /// The helper thread of this name has panicked.
@@ -146,7 +151,7 @@ enum Grant {
 
 /// Scans of the pin tables: one at a time, and who waits for which.
 pub(crate) struct Scans {
-    pub(crate) jobs: Sender<ScanJob>,
+    pub(crate) jobs: Sender<Job>,
     busy: bool,
     /// Answered when the scan that runs is done.
     current: Vec<AfterScan>,
@@ -166,10 +171,14 @@ pub(crate) struct Scans {
     pub(crate) usage: Usage,
     /// Since when full scans have seen each session hold each object.
     pub(crate) seen_since: HashMap<(SessionId, u64), Instant>,
+    /// Whether a round of collecting recalls is under way, on the same thread.
+    collecting: bool,
+    /// Regions of sessions that ended with recalls that no round has collected.
+    left_behind: Vec<Arc<WordsMapping>>,
 }
 
 impl Scans {
-    pub(crate) fn new(jobs: Sender<ScanJob>) -> Self {
+    pub(crate) fn new(jobs: Sender<Job>) -> Self {
         Scans {
             jobs,
             busy: false,
@@ -183,6 +192,8 @@ impl Scans {
             done: ScanDone::default(),
             usage: Usage::default(),
             seen_since: HashMap::new(),
+            collecting: false,
+            left_behind: Vec::new(),
         }
     }
 
@@ -289,7 +300,7 @@ pub(crate) struct Parts {
     pub(crate) populates: bool,
     pub(crate) catalog: Catalog,
     pub(crate) space: Space,
-    pub(crate) scan_jobs: Sender<ScanJob>,
+    pub(crate) scan_jobs: Sender<Job>,
     pub(crate) look_jobs: Sender<Vec<Orphan>>,
     pub(crate) demands: Demands,
     pub(crate) copies: Copies,
@@ -421,7 +432,7 @@ impl Server {
         self.prepare_commits();
         self.work_off_commits();
         for region in self.space.let_go() {
-            self.copies.ask(Job::LetGo(Box::new(region)));
+            self.copies.ask(CopyJob::LetGo(Box::new(region)));
         }
         let now = Instant::now();
         if self.earliest_deadline.is_some_and(|at| at <= now) {
@@ -436,6 +447,7 @@ impl Server {
         }
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING_EVERY;
+            self.start_collecting();
             self.looks.is_due |= self.sessions.orphan_count() > 0;
             // Since when a pin is held is known only where somebody looks. Many pins are looked at when asked for.
             if self.sessions.len() > 0 && self.scans.pin_count() <= HOUSEKEEPING_PINS_MAX {
@@ -460,7 +472,8 @@ impl Server {
         }
         let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
         let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
-        let housekeeping = (self.sessions.len() > 0).then_some(self.next_housekeeping);
+        let keeps_house = self.sessions.len() > 0 || !self.scans.left_behind.is_empty();
+        let housekeeping = keeps_house.then_some(self.next_housekeeping);
         let next =
             self.earliest_deadline.into_iter().chain(limbo).chain(housekeeping).chain(self.accept_at).min();
         match next {

@@ -1,0 +1,147 @@
+//! When each name was last recalled, as far as readers have noted it.
+//!
+//! Readers set a bit in their session region for the index entry that they recall, if it is clear. Every second the
+//! scan thread collects and clears the bits of all sessions, which is a *round*, and notes the time for each. So a
+//! last recall is right within a second, and a recall costs its reader no store that it has already made in the
+//! same round. What a hostile client stores makes a last recall wrong, and nothing else.
+//!
+//! # Why a name does not inherit the recalls of another
+//!
+//! An entry that is unbound may be reused before the bit of a recall from before is collected. Unbinding marks the
+//! entry with the number of the round that was last begun. What was recalled before the unbinding is collected in the
+//! round after that one at the latest: the session is in its job, or was gone by then and is in the job as one that
+//! was left behind. So a round that is at most one above the mark leaves the entry alone. A recall of the new name that
+//! falls into these rounds is not noted; to whoever looks for what is not in use, the name is new anyway.
+
+use plasmon_protocol::{index_of, pins::SessionRegion};
+use plasmon_shm::WordsMapping;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Entries whose times are allocated together.
+const CHUNK: u32 = 4_096;
+
+/// Set in the word of an entry that was unbound: the rest is the round last begun then.
+const UNBOUND: u64 = 1 << 63;
+
+/// When the binding in each index entry was last recalled, shared by the loop and the scan thread.
+///
+/// A word holds 0 or the time, by CLOCK_REALTIME in nanoseconds, or [`UNBOUND`] and a round. Each stands for itself
+/// and orders nothing else, so all accesses are relaxed.
+#[derive(Debug)]
+pub(crate) struct Recalls {
+    entry_count: u32,
+    chunks: Box<[OnceLock<Box<[AtomicU64]>>]>,
+}
+
+impl Recalls {
+    pub(crate) fn new(entry_count: u32) -> Recalls {
+        let chunks = (0..entry_count.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
+        Recalls { entry_count, chunks }
+    }
+
+    /// When the binding in entry `number` was last recalled, in nanoseconds of CLOCK_REALTIME; `None` if nobody has
+    /// noted that it was.
+    pub(crate) fn last(&self, number: u32) -> Option<u64> {
+        let (chunk, at) = self.place(number)?;
+        let word = chunk.get()?[at].load(Relaxed);
+        (word != 0 && word & UNBOUND == 0).then_some(word)
+    }
+
+    /// The binding in entry `number` was recalled just now, as the daemon itself knows.
+    pub(crate) fn note(&self, number: u32) {
+        if let Some(word) = self.word(number) {
+            word.store(now_ns(), Relaxed);
+        }
+    }
+
+    /// Entry `number` is unbound when `round` was the last one begun.
+    pub(crate) fn unbind(&self, number: u32, round: u64) {
+        if let Some(word) = self.word(number) {
+            word.store(UNBOUND | round, Relaxed);
+        }
+    }
+
+    fn collected(&self, number: u32, round: u64, now_ns: u64) {
+        let Some(word) = self.word(number) else { return };
+        let before = word.load(Relaxed);
+        if before & UNBOUND != 0 && round <= (before & !UNBOUND) + 1 {
+            return;
+        }
+        // If it is unbound at this moment, that counts.
+        let _ = word.compare_exchange(before, now_ns, Relaxed, Relaxed);
+    }
+
+    fn word(&self, number: u32) -> Option<&AtomicU64> {
+        let (chunk, at) = self.place(number)?;
+        let zeros = || (0..CHUNK).map(|_| AtomicU64::new(0)).collect();
+        Some(&chunk.get_or_init(zeros)[at])
+    }
+
+    /// Entries count from 1; a hostile client notes any number.
+    fn place(&self, number: u32) -> Option<(&OnceLock<Box<[AtomicU64]>>, usize)> {
+        let number = number.checked_sub(1).filter(|&number| number < self.entry_count)?;
+        let chunk = self.chunks.get(index_of((number / CHUNK).into()))?;
+        Some((chunk, index_of((number % CHUNK).into())))
+    }
+}
+
+/// One round.
+#[derive(Debug)]
+pub(crate) struct CollectJob {
+    pub(crate) round: u64,
+    pub(crate) recalls: Arc<Recalls>,
+    /// The first region of every session, and of those that have ended since the round before.
+    pub(crate) regions: Vec<Arc<WordsMapping>>,
+}
+
+/// Does one round. Reads one word of each session, and a page more for each page with something new in it.
+pub(crate) fn collect(job: &CollectJob) {
+    let now_ns = now_ns();
+    for region in &job.regions {
+        let region = SessionRegion::assume_checked(region.words());
+        region.take_accesses(|number| job.recalls.collected(number, job.round, now_ns));
+    }
+}
+
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX) & !UNBOUND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_reused_does_not_inherit_recalls() {
+        let recalls = Recalls::new(5_000);
+        assert_eq!(recalls.last(4_999), None);
+        recalls.collected(4_999, 3, 70);
+        assert_eq!((recalls.last(4_999), recalls.last(5_000)), (Some(70), None));
+        recalls.unbind(4_999, 3);
+        assert_eq!(recalls.last(4_999), None);
+        recalls.collected(4_999, 3, 80); // the round that was under way
+        recalls.collected(4_999, 4, 81); // recalled before it was unbound, perhaps
+        assert_eq!(recalls.last(4_999), None);
+        recalls.collected(4_999, 5, 82);
+        assert_eq!(recalls.last(4_999), Some(82));
+    }
+
+    #[test]
+    fn numbers_beyond_the_entries_are_ignored() {
+        let recalls = Recalls::new(1);
+        for number in [0, 2, u32::MAX] {
+            recalls.collected(number, 1, 1);
+            recalls.note(number);
+            assert_eq!(recalls.last(number), None);
+        }
+        recalls.note(1);
+        assert!(recalls.last(1).is_some());
+    }
+}
