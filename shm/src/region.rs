@@ -212,6 +212,24 @@ impl Region {
         fchmod(&self.fd, Mode::S_IRUSR).map_err(refused("fchmod", || "mode 0400".to_owned()))
     }
 
+    /// Takes room in `/dev/shm` for all of a named region, so that writing it later cannot end in SIGBUS. Does nothing
+    /// to a memfd, which has no limit of its own.
+    ///
+    /// # Errors
+    /// [`Error::System`], with ENOSPC if `/dev/shm` is full.
+    pub fn reserve(&self) -> Result<(), Error> {
+        if self.named.is_none() {
+            return Ok(());
+        }
+        let asked = || format!("{} bytes in /dev/shm", self.len_bytes);
+        loop {
+            match fallocate(&self.fd, FallocateFlags::empty(), 0, file_offset(self.len_bytes)) {
+                Err(Errno::EINTR) => {}
+                result => return result.map_err(refused("fallocate", asked)),
+            }
+        }
+    }
+
     /// Maps the whole region as words, for reading and writing.
     ///
     /// # Errors

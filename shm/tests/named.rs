@@ -175,8 +175,12 @@ fn child_fills_a_small_dev_shm() {
     let refusal = client.map_lease(0, second.len_bytes(), true).unwrap_err();
     assert!(matches!(refusal, Error::System { .. }), "{refusal}");
 
+    assert_eq!(second.reserve().unwrap_err().errno(), Some(libc::ENOSPC));
+
     second.punch_hole(0, second.len_bytes()).unwrap();
     first.punch_hole(0, first.len_bytes()).unwrap();
     assert_eq!(named_room_bytes().unwrap(), (1 << 20) / page_bytes() * page_bytes());
+    second.reserve().unwrap();
+    assert_eq!(named_room_bytes().unwrap(), (1 << 20) - second.len_bytes());
     second.populate_step(0, second.len_bytes(), false).unwrap();
 }

@@ -20,26 +20,46 @@ pub(crate) fn total_bytes() -> u64 {
     meminfo("MemTotal:").unwrap_or(0)
 }
 
-/// Reads what is left now: the minimum of what the machine and every ancestor cgroup leave, less a margin of 5 % or
-/// 128 MiB, whichever is larger. Reads a few small files of /proc and /sys; takes some 100 µs.
-#[must_use]
-pub(crate) fn headroom() -> Headroom {
-    let machine = Headroom {
-        bytes: meminfo("MemAvailable:").unwrap_or(u64::MAX),
-        bound_by: "the memory available in the machine (MemAvailable)".into(),
-    };
-    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let tightest = cgroup_folders(&cgroups)
-        .into_iter()
-        .filter_map(|folder| {
-            let bytes = cgroup_left(&folder)?;
-            Some(Headroom { bytes, bound_by: format!("the memory limit of cgroup {}", folder.display()) })
-        })
-        .chain([machine])
-        .min_by_key(|headroom| headroom.bytes)
-        .expect("the machine itself is one of them");
-    let margin = (tightest.bytes / 20).max(128 << 20);
-    Headroom { bytes: tightest.bytes.saturating_sub(margin), ..tightest }
+/// What bounds the arena's memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bounds {
+    /// Whether the arena lies in `/dev/shm`, whose own size bounds it as well.
+    pub(crate) dev_shm: bool,
+    /// A folder that passes for a cgroup of this process, for tests.
+    pub(crate) pretend_cgroup: Option<PathBuf>,
+}
+
+impl Bounds {
+    /// Reads what is left now: the minimum of what the machine, every ancestor cgroup and `/dev/shm` (where the arena
+    /// lies there) leave, less a margin: 5 % or 128 MiB, whichever is larger, of memory, and 8 MiB of `/dev/shm`, for the
+    /// regions of sessions. Reads a few small files of /proc and /sys; takes some 100 µs.
+    #[must_use]
+    pub(crate) fn headroom(&self) -> Headroom {
+        let machine = Headroom {
+            bytes: meminfo("MemAvailable:").unwrap_or(u64::MAX),
+            bound_by: "the memory available in the machine (MemAvailable)".into(),
+        };
+        let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let tightest = cgroup_folders(&cgroups)
+            .into_iter()
+            .chain(self.pretend_cgroup.clone())
+            .filter_map(|folder| {
+                let bytes = cgroup_left(&folder)?;
+                Some(Headroom { bytes, bound_by: format!("the memory limit of cgroup {}", folder.display()) })
+            })
+            .chain([machine])
+            .min_by_key(|headroom| headroom.bytes)
+            .expect("the machine itself is one of them");
+        let margin = (tightest.bytes / 20).max(128 << 20);
+        let memory = Headroom { bytes: tightest.bytes.saturating_sub(margin), ..tightest };
+        let dev_shm = self.dev_shm.then(plasmon_shm::named_room_bytes).and_then(Result::ok);
+        match dev_shm.map(|bytes| bytes.saturating_sub(8 << 20)) {
+            Some(bytes) if bytes < memory.bytes => {
+                Headroom { bytes, bound_by: "the room in /dev/shm (docker: --shm-size)".into() }
+            }
+            _ => memory,
+        }
+    }
 }
 
 /// Every cgroup folder, v1 or v2, from this process's own up to the root.
@@ -137,7 +157,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory_left() {
-        let headroom = headroom();
+        let headroom = Bounds::default().headroom();
         assert!(headroom.bytes > 0 && headroom.bytes < total_bytes(), "{headroom:?}");
     }
 }

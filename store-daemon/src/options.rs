@@ -114,6 +114,10 @@ pub struct Options {
     #[arg(long, value_name = "CALLS", hide = true, default_value = "")]
     pub pretend_missing: String,
 
+    /// Take this folder for a cgroup of this process, so that limits of memory can be tested
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub pretend_cgroup: Option<PathBuf>,
+
     /// Let this helper thread panic, so that what follows can be tested
     #[arg(long, value_name = "THREAD", hide = true, default_value = "")]
     pub pretend_panic: String,

@@ -7,7 +7,7 @@
 
 use crate::{
     allocator::{Extent, STEP_BYTES},
-    memory::{self, Headroom},
+    memory::{Bounds, Headroom},
 };
 use plasmon_shm::Region;
 use std::{
@@ -120,6 +120,7 @@ pub(crate) enum Progress {
 /// The helper's side.
 pub(crate) struct Populator<Report> {
     arena: Arc<Region>,
+    bounds: Bounds,
     populated: Populated,
     demands: VecDeque<Demand>,
     background: bool,
@@ -129,27 +130,37 @@ pub(crate) struct Populator<Report> {
 }
 
 impl<Report: FnMut(Progress)> Populator<Report> {
-    pub(crate) fn new(arena: Arc<Region>, capacity_bytes: u64, background: bool, report: Report) -> Self {
+    pub(crate) fn new(arena: Arc<Region>, capacity_bytes: u64, bounds: Bounds, report: Report) -> Self {
         Populator {
             arena,
+            bounds,
             populated: Populated::nothing(capacity_bytes),
             demands: VecDeque::new(),
-            background,
+            background: false,
             allowance_bytes: 0,
             unreported: Vec::new(),
             report,
         }
     }
 
-    /// Populates everything before it returns.
+    /// Lets [`run`](Self::run) populate the rest whenever nobody asks for pages.
+    pub(crate) fn in_background(mut self) -> Self {
+        self.background = true;
+        self
+    }
+
+    /// Populates everything before it returns, or what it can until `interrupted` says so. Returns whether it was not.
     ///
     /// # Errors
     /// What is left where it did not fit.
-    pub(crate) fn populate_all(&mut self) -> Result<(), Headroom> {
+    pub(crate) fn populate_all(&mut self, interrupted: impl Fn() -> bool) -> Result<bool, Headroom> {
         while let Some(step) = self.populated.next_missing() {
+            if interrupted() {
+                return Ok(false);
+            }
             self.step(step)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) fn populated_bytes(&self) -> u64 {
@@ -228,7 +239,7 @@ impl<Report: FnMut(Progress)> Populator<Report> {
         if self.allowance_bytes >= len_bytes {
             return Ok(());
         }
-        let headroom = memory::headroom();
+        let headroom = self.bounds.headroom();
         if headroom.bytes < len_bytes {
             return Err(headroom);
         }

@@ -3,7 +3,7 @@
 use crate::{
     catalog::Catalog,
     copy::{self, Copies},
-    memory::{self, Headroom},
+    memory::{self, Bounds, Headroom},
     options::{Arena, Options, Reserve},
     populate::{Demands, Populated, Populator, Progress},
     recalls,
@@ -56,6 +56,9 @@ pub enum StartError {
         "--arena named cannot serve other users, whom --allow-uid admits; leave out --allow-uid, or use --arena memfd"
     )]
     NamedForOthers,
+    /// A signal told the store to stop before it was ready.
+    #[error("stopped before it was ready")]
+    Interrupted,
     /// The socket cannot be served.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -78,6 +81,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             StartError::NamedForOthers => 2,
+            StartError::Interrupted => 0,
             StartError::DoesNotFit { .. } | StartError::TooSmall { .. } => 3,
             StartError::Socket(SocketError::InUse { .. }) => 5,
             StartError::Socket(_) => 4,
@@ -163,16 +167,17 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         Host::Thread => None,
     };
     let socket = SocketPath::claim(options.socket.as_deref())?;
-    if options.reserve != Reserve::Lazy {
-        let Headroom { bytes: fits_bytes, bound_by } = memory::headroom();
-        if asked_bytes > fits_bytes {
-            return Err(StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by });
-        }
-    }
     let backend = match options.arena {
         Arena::Memfd => Backend::Memfd,
         Arena::Named => Backend::Named,
     };
+    let bounds = bounds(&options);
+    if options.reserve != Reserve::Lazy {
+        let Headroom { bytes: fits_bytes, bound_by } = bounds.headroom();
+        if asked_bytes > fits_bytes {
+            return Err(StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by });
+        }
+    }
     let labels = socket.labels(backend);
     if backend == Backend::Named {
         labels.remove_leftover_segments();
@@ -181,6 +186,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let shape =
         IndexShape::for_entries(options.entry_count(asked_bytes)).expect("the options keep it in range");
     let index = Region::create(&labels.region("index"), Catalog::index_bytes(shape), backend, &kernel)?;
+    index.reserve()?;
     let index_words = index.map_words()?;
     // Openings first: the seal forbids new writable mappings, the mode forbids new openings.
     let arena = Arc::new(Region::create(&labels.region("arena"), asked_bytes, backend, &kernel)?);
@@ -210,15 +216,23 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     let (demands_tell, demands) = mpsc::channel();
     let tell = notifier.clone();
     let report = move |progress: Progress| tell.tell(Event::Populate(progress));
-    let background = options.reserve == Reserve::Background;
-    let mut populator = Populator::new(Arc::clone(&arena), asked_bytes, background, report);
-    if options.reserve == Reserve::Now {
-        let outcome = populator.populate_all();
-        outcome.map_err(|Headroom { bytes, bound_by }| {
-            let fits_bytes = populator.populated_bytes().saturating_add(bytes);
-            StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by }
-        })?;
-        populated = Populated::by_writers(asked_bytes);
+    let mut populator = Populator::new(Arc::clone(&arena), asked_bytes, bounds, report);
+    match options.reserve {
+        Reserve::Background => populator = populator.in_background(),
+        Reserve::Lazy => {}
+        Reserve::Now => {
+            let told_to_stop =
+                || signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_))));
+            let outcome = populator.populate_all(told_to_stop);
+            let finished = outcome.map_err(|Headroom { bytes, bound_by }| {
+                let fits_bytes = populator.populated_bytes().saturating_add(bytes);
+                StartError::DoesNotFit { asked_bytes, fits_bytes, bound_by }
+            })?;
+            if !finished {
+                return Err(StartError::Interrupted);
+            }
+            populated = Populated::by_writers(asked_bytes);
+        }
     }
     let pretend_panic = options.pretend_panic.clone();
     let spawn = |name, run: Box<dyn FnOnce() + Send>| spawn(name, &notifier, pretend_panic == name, run);
@@ -309,12 +323,17 @@ pub fn probe(options: &Options) -> String {
         }
         Err(error) => drop(writeln!(text, "{error}")),
     }
-    let Headroom { bytes, bound_by } = memory::headroom();
+    let Headroom { bytes, bound_by } = bounds(options).headroom();
     let _ = writeln!(text, "{:<28} {bytes} bytes ({}), set by {bound_by}", "largest size", Human(bytes));
     let socket = SocketPath::resolve(options.socket.as_deref());
     let socket = socket.map_or_else(|error| error.to_string(), |path| path.display().to_string());
     let _ = writeln!(text, "{:<28} {socket}", "socket");
     text
+}
+
+/// What bounds the memory of the arena that was asked for.
+fn bounds(options: &Options) -> Bounds {
+    Bounds { dev_shm: options.arena == Arena::Named, pretend_cgroup: options.pretend_cgroup.clone() }
 }
 
 /// SIGTERM and SIGINT come through a descriptor from now on. Blocked before any thread is started, so that all

@@ -6,6 +6,7 @@ mod conformance;
 mod faults;
 mod fork;
 mod hostile;
+mod machine;
 mod memory;
 mod other_users;
 mod sharing;

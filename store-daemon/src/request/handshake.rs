@@ -233,6 +233,7 @@ impl Server {
         let make = || -> Result<_, Error> {
             let label = self.labels.session(session, number);
             let region = Region::create(&label, self.session_bytes, self.index.backend(), &self.kernel)?;
+            region.reserve()?;
             let words = region.map_words()?;
             region.seal(Seals::ShrinkGrow)?;
             let fd = if self.openings.is_some() { Some(region.open_read_write()?) } else { None };
