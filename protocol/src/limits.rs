@@ -4,6 +4,9 @@
 /// Body of one frame, in bytes. Protects the daemon's memory from a length word.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 
+/// First frame of a connection, with its header, in bytes: who has no session yet is given little.
+pub const HELLO_BYTES_MAX: usize = 4_096;
+
 /// Encoded object that may travel inside a [`Commit`](crate::message::Commit), in bytes. Larger ones go through a
 /// lease, so that the daemon's loop copies little.
 pub const INLINE_BYTES_MAX: u32 = 64 << 10;

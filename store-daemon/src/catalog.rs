@@ -33,6 +33,12 @@ pub(crate) struct Record {
     pub(crate) metadata: Box<str>,
 }
 
+impl Record {
+    fn text_bytes(&self) -> u64 {
+        (self.description.len() + self.metadata.len()) as u64
+    }
+}
+
 /// A binding about to be made.
 #[derive(Debug)]
 pub(crate) struct NewBinding {
@@ -82,6 +88,10 @@ pub(crate) struct Catalog {
     pub(crate) recalls: Arc<Recalls>,
     /// Rounds of collecting recalls begun.
     rounds: u64,
+    namespaces_max: u64,
+    /// Bytes of all descriptions and metadata.
+    text_bytes: u64,
+    text_bytes_max: u64,
 }
 
 impl Catalog {
@@ -105,9 +115,38 @@ impl Catalog {
             objects_max: shape.entry_count(),
             recalls: Arc::new(Recalls::new(shape.entry_count())),
             rounds: 0,
+            namespaces_max: u64::MAX,
+            text_bytes: 0,
+            text_bytes_max: u64::MAX,
         };
         catalog.register(&Namespace::default()).expect("an empty catalog has no other namespace");
         catalog
+    }
+
+    /// Bounds what it takes of the daemon's own memory, beside what the number of names bounds.
+    pub(crate) fn with_limits(mut self, namespaces_max: u64, text_bytes_max: u64) -> Self {
+        self.namespaces_max = namespaces_max;
+        self.text_bytes_max = text_bytes_max;
+        self
+    }
+
+    /// Whether `namespaces` more fit.
+    ///
+    /// # Errors
+    /// The limit.
+    pub(crate) fn check_namespaces(&self, namespaces: u64) -> Result<(), u64> {
+        let fits = namespaces == 0 || self.namespace_count() + namespaces <= self.namespaces_max;
+        if fits { Ok(()) } else { Err(self.namespaces_max) }
+    }
+
+    /// Whether descriptions and metadata that are so much longer, and shorter, than those before fit.
+    ///
+    /// # Errors
+    /// The limit.
+    pub(crate) fn check_texts(&self, longer_bytes: u64, shorter_bytes: u64) -> Result<(), u64> {
+        let grows = longer_bytes > shorter_bytes;
+        let fits = !grows || self.text_bytes + (longer_bytes - shorter_bytes) <= self.text_bytes_max;
+        if fits { Ok(()) } else { Err(self.text_bytes_max) }
     }
 
     /// Length of an index region of `shape`, in bytes.
@@ -227,8 +266,10 @@ impl Catalog {
             let record = self.records[slot(number)].as_mut().expect("a bound name has a record");
             record.object_uuid = new.object_uuid;
             record.writer_pid = new.writer_pid;
+            let before_bytes = record.text_bytes();
             new.description.into_iter().for_each(|text| record.description = text.into());
             new.metadata.into_iter().for_each(|text| record.metadata = text.into());
+            self.text_bytes = self.text_bytes - before_bytes + record.text_bytes();
             return BoundTo { number, replaced: Some(before.offset) };
         }
         let number = self.writer.insert(self.index.words(), &id, &entry).expect("room was counted before");
@@ -242,6 +283,7 @@ impl Catalog {
             description: new.description.unwrap_or_default().into(),
             metadata: new.metadata.unwrap_or_default().into(),
         };
+        self.text_bytes += record.text_bytes();
         if self.records.len() <= slot(number) {
             self.records.resize_with(slot(number) + 1, || None);
         }
@@ -257,7 +299,8 @@ impl Catalog {
         state.names.remove(name);
         state.bytes -= entry.len_bytes;
         self.writer.remove(self.index.words(), &NameId::new(&state.namespace, name));
-        self.records[slot(number)] = None;
+        let record = self.records[slot(number)].take();
+        self.text_bytes -= record.map_or(0, |record| record.text_bytes());
         self.recalls.unbind(number, self.rounds);
         self.objects -= 1;
         Some(entry)

@@ -9,6 +9,7 @@
 
 use crate::{
     allocator::Extent,
+    budget::Held,
     catalog::{Catalog, NamespaceId, NewBinding},
     connection::ConnectionId,
     copy::Run,
@@ -27,7 +28,7 @@ use plasmon_protocol::{
 };
 use plasmon_shm::Region;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque, btree_map::Entry},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -37,6 +38,7 @@ use std::{
 pub(crate) struct ReplyTo {
     pub(crate) connection: ConnectionId,
     pub(crate) request_id: u64,
+    pub(crate) held: Held,
 }
 
 /// Who asked for a commit.
@@ -177,7 +179,11 @@ struct Checks {
     prefixes: BTreeMap<NamespacePrefix, Namespace>,
     /// The last namespace that was found to be in order: mostly that of the next change, too.
     registered: Option<Namespace>,
+    new_namespaces: u64,
     new_names: u64,
+    /// Bytes of new descriptions and metadata, and of those that they replace.
+    longer_bytes: u64,
+    shorter_bytes: u64,
     /// Names that are unbound one by one.
     unbound_names: u64,
     /// Names that go with all others of their namespace.
@@ -450,6 +456,11 @@ impl CommitJob {
             let (used, limit) = bench.catalog.objects();
             return Err(Failure::IndexFull { requested: checks.new_names, used, limit });
         }
+        let too_many = |what: &str, limit| Failure::TooMany { what: what.to_owned(), limit };
+        let namespaces = bench.catalog.check_namespaces(checks.new_namespaces);
+        namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
+        let texts = bench.catalog.check_texts(checks.longer_bytes, checks.shorter_bytes);
+        texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))?;
         *bench.last_version += 1;
         self.version = *bench.last_version;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -548,7 +559,7 @@ impl Checks {
     /// Checks one change against the catalog, and against the changes before it.
     fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<(), Failure> {
         match change {
-            Change::Bind { bind: Bind { namespace, name, header, .. } } => {
+            Change::Bind { bind: Bind { namespace, name, header, description, metadata, .. } } => {
                 if header.flags.has(Flags::INLINE) && header.inline().is_none() {
                     let reason = format!("{name:?} claims an inline value of {} bytes", header.ndim);
                     return Err(Failure::Malformed { reason });
@@ -558,8 +569,17 @@ impl Checks {
                 catalog
                     .check_id(namespace, name)
                     .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
-                if catalog.find_in(namespace, name).is_none() {
-                    self.new_names += 1;
+                let known = catalog.find_in(namespace, name).map(|(_, record, _)| record);
+                self.new_names += u64::from(known.is_none());
+                let texts = [
+                    (description, known.map(|record| &record.description)),
+                    (metadata, known.map(|record| &record.metadata)),
+                ];
+                for (new, before) in texts {
+                    if let Some(new) = new {
+                        self.longer_bytes += new.len() as u64;
+                        self.shorter_bytes += before.map_or(0, |before| before.len() as u64);
+                    }
                 }
             }
             Change::Unbind { namespace, name } => {
@@ -605,13 +625,18 @@ impl Checks {
         }
         let taken = |holder: String| Failure::IdTaken { wanted: namespace.to_string(), holder };
         catalog.check_prefix(namespace).map_err(|error| taken(error.holder))?;
-        match self.prefixes.entry(NamespacePrefix::new(namespace)).or_insert_with(|| namespace.clone()) {
-            known if known == namespace => {
-                self.registered = Some(namespace.clone());
-                Ok(())
+        match self.prefixes.entry(NamespacePrefix::new(namespace)) {
+            Entry::Occupied(known) if known.get() != namespace => {
+                return Err(taken(known.get().to_string()));
             }
-            known => Err(taken(known.to_string())),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(unknown) => {
+                unknown.insert(namespace.clone());
+                self.new_namespaces += u64::from(catalog.namespace(namespace).is_none());
+            }
         }
+        self.registered = Some(namespace.clone());
+        Ok(())
     }
 }
 
@@ -714,7 +739,7 @@ mod tests {
 
         /// Does `commit`, and checks that it happened if it should have. Returns what it took.
         fn apply(&mut self, commit: &Commit) -> Slices {
-            let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1 };
+            let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1, held: Held::default() };
             let writer = Writer { session: SessionId(1), pid: 1, uid: 1 };
             let before = self.last_version;
             let mut body = Vec::new();

@@ -87,6 +87,14 @@ pub(crate) struct Connection {
     /// When the frame that has begun, or the handshake, must be complete.
     deadline: Option<Instant>,
     frame_time: Duration,
+    /// The length of the frame that has begun, once it is held against its session.
+    pub(crate) admitted_bytes: usize,
+    /// It is read no further until its session, or all of them, hold less.
+    pub(crate) starved: bool,
+    /// Bytes of its output that are counted among those of all connections.
+    pub(crate) counted_output: usize,
+    /// Nothing more is sent: its output was given up.
+    over: bool,
     /// What the event loop waits for on this connection.
     pub(crate) interest: EpollFlags,
     /// To be closed once its output is sent.
@@ -117,6 +125,10 @@ impl Connection {
             in_flight: 0,
             deadline: Some(Instant::now() + frame_time),
             frame_time,
+            admitted_bytes: 0,
+            starved: false,
+            counted_output: 0,
+            over: false,
             interest: EpollFlags::EPOLLIN,
             closing: false,
             backlogged: false,
@@ -139,6 +151,21 @@ impl Connection {
     pub(crate) fn settle(&mut self, role: Role) {
         self.role = role;
         self.deadline = None;
+    }
+
+    /// What has come of a frame waits until there is room for the rest: that is not the peer's fault.
+    pub(crate) fn starve(&mut self) {
+        self.starved = true;
+        self.deadline = None;
+    }
+
+    /// Drops what is queued, and sends nothing more.
+    pub(crate) fn give_up(&mut self) {
+        self.over = true;
+        self.closing = true;
+        self.output = Vec::new();
+        self.output_fds.clear();
+        self.sent = 0;
     }
 
     /// Takes what has come, at most once around the loop's turn.
@@ -217,6 +244,9 @@ impl Connection {
         fds: Vec<Arc<OwnedFd>>,
         output_max: usize,
     ) -> Result<(), Broken> {
+        if self.over {
+            return Err(Broken::Closed);
+        }
         if !fds.is_empty() {
             self.output_fds.push_back((self.output.len(), fds));
         }
@@ -227,7 +257,7 @@ impl Connection {
             Failed { failure }.frame(request_id, &mut self.output)?;
         }
         self.flush()?;
-        match self.output.len() - self.sent {
+        match self.unread() {
             unread if unread > output_max => Err(Broken::Unread(unread)),
             _ => Ok(()),
         }
@@ -284,7 +314,18 @@ impl Connection {
 
     /// Whether replies wait for the socket to take them.
     pub(crate) fn has_output(&self) -> bool {
-        self.sent < self.output.len()
+        self.unread() > 0
+    }
+
+    /// Bytes of replies that wait for the socket to take them.
+    pub(crate) fn unread(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Length of the frame that comes next, with its header, once that is there.
+    pub(crate) fn announced_bytes(&self) -> Option<usize> {
+        let header = FrameHeader::parse(self.input.first_chunk::<HEADER_BYTES>()?).ok()?;
+        Some(HEADER_BYTES + index_of(header.len_bytes.into()))
     }
 
     /// Whether bytes of a frame are waiting that has not been looked at.
@@ -294,12 +335,7 @@ impl Connection {
 
     /// Bytes that are missing of the frame that has begun.
     fn missing(&self) -> usize {
-        match self.input.first_chunk::<HEADER_BYTES>().map(FrameHeader::parse) {
-            Some(Ok(header)) => {
-                (HEADER_BYTES + index_of(header.len_bytes.into())).saturating_sub(self.input.len())
-            }
-            _ => 0,
-        }
+        self.announced_bytes().map_or(0, |bytes| bytes.saturating_sub(self.input.len()))
     }
 
     fn expect_rest(&mut self, rest: bool) {

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod allocator;
+mod budget;
 mod catalog;
 mod commit;
 mod connection;

@@ -77,18 +77,50 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one())]
     pub max_sessions_per_uid: usize,
 
-    /// Most connections in all
+    /// Most sessions of one process
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    pub max_sessions_per_process: usize,
+
+    /// Most connections in all, and at most half of the descriptors (ulimit -n)
     #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = at_least_one())]
     pub max_connections: usize,
+
+    /// Most connections of one uid, and at most a quarter of the descriptors
+    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = at_least_one())]
+    pub max_connections_per_uid: usize,
+
+    /// Most connections of one process, and at most an eighth of the descriptors
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = at_least_one())]
+    pub max_connections_per_process: usize,
 
     /// Most unanswered requests of one connection
     #[arg(long, value_name = "N", default_value_t = plasmon_protocol::limits::IN_FLIGHT_MAX,
         value_parser = at_least_one())]
     pub max_in_flight: usize,
 
+    /// Most bytes of requests that one session may have incomplete or unanswered; beyond it no more is read
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = two_frames())]
+    pub max_held_requests: usize,
+
+    /// Most bytes of requests that all sessions may have incomplete or unanswered
+    #[arg(long, value_name = "BYTES", default_value_t = 512 << 20, value_parser = two_frames())]
+    pub max_held_requests_in_all: usize,
+
     /// Most bytes of replies that a connection may leave unread
     #[arg(long, value_name = "BYTES", default_value_t = plasmon_protocol::limits::QUEUED_OUTPUT_BYTES_MAX)]
     pub max_queued_output: usize,
+
+    /// Most bytes of replies that all connections may leave unread
+    #[arg(long, value_name = "BYTES", default_value_t = 512 << 20)]
+    pub max_queued_output_in_all: usize,
+
+    /// Most namespaces
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_namespaces: u64,
+
+    /// Most bytes of descriptions and metadata, of all names together
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    pub max_text_bytes: u64,
 
     /// Time in which a frame that has begun must be complete
     #[arg(long, value_name = "MS", default_value_t = plasmon_protocol::limits::FRAME_TIME_MS_MAX)]
@@ -125,6 +157,12 @@ pub struct Options {
 
 fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
     clap::builder::RangedU64ValueParser::new().range(1..)
+}
+
+/// The longest frame fits beside what else is held.
+fn two_frames() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new()
+        .range(2 * u64::from(plasmon_protocol::limits::FRAME_BYTES_MAX)..)
 }
 
 impl Options {

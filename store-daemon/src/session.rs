@@ -20,7 +20,7 @@ use std::{
 };
 
 /// A session's number, unique while the daemon lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionId(pub(crate) u64);
 
 /// One session region: the segment itself, and the daemon's mapping of it.
@@ -190,6 +190,15 @@ impl Sessions {
 
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    pub(crate) fn of_process(&self, pid: u32) -> usize {
+        self.by_id.values().filter(|session| session.pid == pid).count()
+    }
+
+    /// Descriptors that all of them take: of their processes and regions.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.by_id.values().map(|session| 1 + session.regions.len()).sum()
     }
 
     pub(crate) fn of_uid(&self, uid: u32) -> usize {

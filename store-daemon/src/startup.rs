@@ -203,7 +203,8 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
     arena.restrict_mode()?;
 
     let store_uuid = uuid::Uuid::new_v4().into_bytes();
-    let catalog = Catalog::new(index_words, shape, store_uuid, asked_bytes);
+    let catalog = Catalog::new(index_words, shape, store_uuid, asked_bytes)
+        .with_limits(options.max_namespaces, options.max_text_bytes);
 
     let (events_tell, events) = mpsc::channel();
     let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)

@@ -4,9 +4,9 @@ use crate::{CLIENT, STORE};
 use plasmon_protocol::{
     frame::FrameHeader,
     message::{
-        AddRegion, Bind, Change, Commit, Condition, EndLease, Expect, Failure, Find, FindMany, Goodbye,
-        Hello, Kick, Kicked, ListNames, MAGIC, NameSlot, Payload, ReadStats, Reserve, Role, Stats, VERSION,
-        Wait,
+        AddRegion, Bind, Change, Commit, Condition, EndLease, Expect, Failed, Failure, Find, FindMany,
+        Goodbye, Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role,
+        Stats, VERSION, Wait,
     },
     name::{Name, Namespace},
     object::{Header, Kind},
@@ -629,5 +629,146 @@ fn an_inline_value_longer_than_its_place_is_refused() {
     let refusal = session.requests.call(&commit(vec![Change::Bind { bind }]));
     assert!(matches!(refusal, Err(Failure::Malformed { .. })), "{refusal:?}");
     assert_eq!(stats(&mut session).used_bytes, 0);
+    assert_serves(&mut daemon);
+}
+
+fn too_many<T: std::fmt::Debug>(answer: &Result<T, Failure>, option: &str) -> bool {
+    matches!(answer, Err(Failure::TooMany { what, .. }) if what.contains(option))
+}
+
+#[test]
+fn namespaces_are_limited_by_name_of_the_option() {
+    let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-namespaces", "3"]);
+    let mut session = RawSession::begin(daemon.socket());
+    let register = |text| Change::RegisterNamespace { namespace: namespace(text) };
+    let into = |text| {
+        let Change::Bind { mut bind } = inline("n", 10) else { unreachable!("it binds") };
+        bind.namespace = namespace(text);
+        Change::Bind { bind }
+    };
+    let both = commit(vec![register("first"), into("first"), into("first2")]);
+    session.requests.call(&both).expect("with default these are three");
+    for change in [register("third"), into("third")] {
+        let refusal = session.requests.call(&commit(vec![change]));
+        assert!(too_many(&refusal, "--max-namespaces"), "{refusal:?}");
+    }
+    session.requests.call(&commit(vec![into("first")])).expect("it is there already");
+    let remove = Change::RemoveNamespace { namespace: namespace("first") };
+    session.requests.call(&commit(vec![remove])).expect("it is there");
+    session.requests.call(&commit(vec![into("third")])).expect("there is room again");
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn descriptions_and_metadata_are_limited_by_name_of_the_option() {
+    let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-text-bytes", "100000"]);
+    let mut session = RawSession::begin(daemon.socket());
+    let described = |text: &str, description: usize, metadata: usize| {
+        let Change::Bind { mut bind } = inline(text, 10) else { unreachable!("it binds") };
+        bind.description = Some("d".repeat(description));
+        bind.metadata = Some("m".repeat(metadata));
+        Change::Bind { bind }
+    };
+    session.requests.call(&commit(vec![described("a", 50_000, 50_000)])).expect("it fits exactly");
+    let refusal = session.requests.call(&commit(vec![described("b", 1, 0)]));
+    assert!(too_many(&refusal, "--max-text-bytes"), "{refusal:?}");
+    // What replaces other text counts as the difference, and what is forgotten does not count.
+    session.requests.call(&commit(vec![described("a", 60_000, 40_000)])).expect("no more than before");
+    session
+        .requests
+        .call(&commit(vec![described("a", 60_000, 0), described("b", 20_000, 20_000)]))
+        .expect("as much");
+    let forget = Change::Unbind { namespace: Namespace::default(), name: name("a") };
+    session.requests.call(&commit(vec![forget])).expect("it is bound");
+    session.requests.call(&commit(vec![described("c", 60_000, 0)])).expect("there is room again");
+    assert_serves(&mut daemon);
+}
+
+/// A process that takes all connections it can get leaves some to the others, also where descriptors are few.
+#[test]
+fn one_process_cannot_take_all_connections() {
+    let limited = "ulimit -n 256 && exec \"$0\" \"$@\"";
+    for (program, arguments, taken) in
+        [(STORE, &["--size", "4MiB"][..], 1_024), ("sh", &["-c", limited, STORE, "--size", "4MiB"], 24)]
+    {
+        let mut daemon = Daemon::start_with(program, arguments);
+        let mut session = RawSession::begin(daemon.socket());
+        let mut connections: Vec<Raw> = (0..2 * taken).map(|_| Raw::connect(daemon.socket())).collect();
+        let refusal = connections.last_mut().expect("there are many").receive::<Stats>();
+        assert!(too_many(&refusal, "--max-connections-per-process"), "{refusal:?}");
+        assert_eq!(stats(&mut session).connections, taken);
+        let mut other = Client::start(CLIENT, daemon.socket());
+        other.ask("learn theirs 100000 1");
+        drop(connections);
+        plasmon_tests::eventually("they are counted no longer", || stats(&mut session).connections < 10);
+        assert_serves(&mut daemon);
+    }
+}
+
+/// Sessions and their regions take descriptors of the daemon; those of connections and its own are not touched.
+#[test]
+fn sessions_cannot_take_all_descriptors() {
+    let limited = "ulimit -n 256 && exec \"$0\" \"$@\"";
+    let mut daemon = Daemon::start_with("sh", &["-c", limited, STORE, "--size", "4MiB"]);
+    let mut sessions: Vec<RawSession> = (0..7).map(|_| RawSession::begin(daemon.socket())).collect();
+    let refusal = sessions.iter_mut().find_map(|session| {
+        (0..15).find_map(|id| {
+            session.requests.send(id, &AddRegion {});
+            let (header, body, _) = session.requests.receive_with_fds();
+            (header.kind == 1).then(|| Err::<Stats, _>(Failed::parse(body.into()).expect("valid").failure))
+        })
+    });
+    assert!(too_many(&refusal.expect("it is refused at some time"), "ulimit -n"));
+    let mut lifeline = Raw::connect(daemon.socket());
+    lifeline.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+    assert!(too_many(&lifeline.receive::<Stats>(), "ulimit -n"));
+    stats(&mut sessions[0]);
+    drop(sessions.split_off(1));
+    let mut daemon_serves = || {
+        let mut raw = Raw::connect(daemon.socket());
+        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+        raw.receive_frame().is_some_and(|(header, _)| header.kind == 3)
+    };
+    plasmon_tests::eventually("their descriptors are free", &mut daemon_serves);
+    assert_serves(&mut daemon);
+}
+
+#[test]
+fn a_first_message_that_is_long_is_refused() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut raw = Raw::connect(daemon.socket());
+    raw.send_bytes(&FrameHeader { len_bytes: 10_000, kind: 2, request_id: 1 }.to_bytes());
+    let refusal = raw.receive::<Stats>();
+    assert!(matches!(&refusal, Err(Failure::Malformed { reason }) if reason.contains("4096")), "{refusal:?}");
+    assert!(raw.is_closed_by_peer());
+    assert_serves(&mut daemon);
+}
+
+/// Who leaves most unread pays where all leave too much.
+#[test]
+fn unread_replies_of_all_connections_are_limited() {
+    let arguments = ["--size", "16MiB", "--max-queued-output-in-all", "4000000"];
+    let mut daemon = Daemon::start_with(STORE, &arguments);
+    let mut modest = RawSession::begin(daemon.socket());
+    for batch in 0..4 {
+        let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
+        modest.requests.call(&commit(names)).expect("there is room");
+    }
+    let greedy = RawSession::begin(daemon.socket());
+    let list = ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 };
+    (0..5).for_each(|id| modest.requests.send(id, &list));
+    let mut connections: Vec<Raw> = (0..4)
+        .map(|_| {
+            let mut raw = Raw::connect(daemon.socket());
+            raw.join(greedy.welcome.token).expect("the session lives");
+            (0..8).for_each(|id| raw.send(id, &list));
+            raw
+        })
+        .collect();
+    assert!(connections.iter_mut().any(Raw::is_closed_by_peer));
+    for id in 0..5 {
+        let answered = modest.requests.receive_frame().map(|(header, _)| header.request_id);
+        assert_eq!(answered, Some(id), "who leaves little is served");
+    }
     assert_serves(&mut daemon);
 }

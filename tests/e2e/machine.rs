@@ -14,7 +14,7 @@ use plasmon_tests::{
     cgroup::PretendCgroup,
     daemon::{Daemon, run},
     eventually,
-    raw::RawSession,
+    raw::{Raw, RawSession},
     worker::{fill_of, words},
 };
 use std::{
@@ -166,6 +166,57 @@ fn what_waits_for_memory_is_answered_when_the_store_stops() {
     second.answer(1 << 30, || cgroup.leave(1 << 30));
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log:?}");
+}
+
+/// Requests that cannot be answered yet are read only up to a limit; other sessions are served meanwhile.
+#[test]
+fn a_session_whose_requests_wait_is_read_no_further_than_its_limit() {
+    let cgroup = PretendCgroup::leaving(0);
+    let first = cgroup.hold_next_read();
+    let folder = cgroup.folder().display().to_string();
+    let limit = (32 * MIB).to_string();
+    let arguments = ["--size", "256MiB", "--max-held-requests", &limit, "--pretend-cgroup", &folder];
+    let (daemon, second) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| first.answer(1 << 30, || cgroup.hold_next_read()));
+        let daemon = Daemon::start_with(STORE, &arguments);
+        (daemon, second.join().expect("the store looks at the limit"))
+    });
+    let mut other = RawSession::begin(daemon.socket());
+    let greedy = RawSession::begin(daemon.socket());
+    let large = |number: usize| {
+        let mut changes = Vec::new();
+        for part in 0..200 {
+            changes.extend(commit(&format!("{number} {part}")).changes); // 12 MB
+        }
+        Commit { changes, conditions: vec![], end_leases: vec![] }
+    };
+    let rss_bytes =
+        |session: &mut RawSession| session.requests.call(&ReadStats {}).expect("an answer").rss_bytes;
+    let before = rss_bytes(&mut other);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..6)
+            .map(|number| {
+                let (mut raw, commit) = (Raw::connect(daemon.socket()), large(number));
+                raw.join(greedy.welcome.token).expect("the session lives");
+                scope.spawn(move || {
+                    raw.send(1, &commit);
+                    raw.send(2, &commit);
+                    (raw.receive::<Committed>(), raw.receive::<Committed>())
+                })
+            })
+            .collect();
+        eventually("it holds what it may", || rss_bytes(&mut other) > before + 20 * MIB);
+        for _ in 0..500 {
+            let more = rss_bytes(&mut other) - before;
+            assert!(more < 60 * MIB, "{more} bytes more for requests of at most 32 MiB");
+        }
+        second.answer(1 << 30, || cgroup.leave(1 << 30));
+        for writer in writers {
+            let answers = writer.join().expect("no panic");
+            assert!(matches!(answers, (Ok(_), Ok(_))), "{answers:?}");
+        }
+    });
+    learn(&mut other, "still served").expect("there is room");
 }
 
 /// A shell in which /dev/shm has 64 MiB and holds a file of so many; then the store.

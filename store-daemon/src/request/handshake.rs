@@ -2,7 +2,7 @@
 
 use crate::{
     commit::ReplyTo,
-    connection::{ConnectionId, Role},
+    connection::{ConnectionId, Peer, Role},
     server::Server,
     session::{PinRegion, Session, SessionId},
 };
@@ -47,7 +47,7 @@ impl Server {
         let id = reply_to.connection;
         let Some(connection) = self.connections.get(&id) else { return Ok(()) };
         let peer = connection.peer;
-        self.check_session_limits(peer.uid)?;
+        self.check_session_limits(peer, 1)?;
         let internal = |error: Error| Failure::Internal { reason: error.to_string() };
         let pidfd = plasmon_shm::peer(connection.as_fd(), &self.kernel).map_err(internal)?.pidfd;
         let (region, region_fd) = self.make_session_region(0)?;
@@ -103,7 +103,14 @@ impl Server {
         Ok(())
     }
 
-    fn check_session_limits(&self, uid: u32) -> Result<(), Failure> {
+    /// Whether `peer` may begin another session, of so many regions.
+    fn check_session_limits(&self, peer: Peer, regions: usize) -> Result<(), Failure> {
+        let Peer { pid, uid } = peer;
+        if pid != 0 && self.sessions.of_process(pid) >= self.options.max_sessions_per_process {
+            let what = format!("sessions of process {pid} (--max-sessions-per-process)");
+            return Err(Failure::TooMany { what, limit: self.options.max_sessions_per_process as u64 });
+        }
+        self.check_descriptors(1 + regions)?;
         if self.sessions.of_uid(uid) >= self.options.max_sessions_per_uid {
             let what = format!("sessions of uid {uid} (--max-sessions-per-uid)");
             return Err(Failure::TooMany { what, limit: self.options.max_sessions_per_uid as u64 });
@@ -115,13 +122,23 @@ impl Server {
         Ok(())
     }
 
+    /// Whether sessions may take so many descriptors more.
+    fn check_descriptors(&self, more: usize) -> Result<(), Failure> {
+        if self.sessions.descriptors() + more <= self.session_descriptors {
+            return Ok(());
+        }
+        let what = "descriptors of the store that sessions take (ulimit -n)".to_owned();
+        Err(Failure::TooMany { what, limit: self.session_descriptors as u64 })
+    }
+
     /// A session for a child that is about to be forked: until it has filled its regions, scans read its parent's for
     /// it (`plasmon_protocol::pins` has the argument).
     fn begin_child(&mut self, reply_to: ReplyTo, token: &[u8; 16], regions: u32) -> Result<(), Failure> {
         let id = reply_to.connection;
         let Some(connection) = self.connections.get(&id) else { return Ok(()) };
-        let uid = connection.peer.uid;
-        self.check_session_limits(uid)?;
+        let peer = connection.peer;
+        let uid = peer.uid;
+        self.check_session_limits(peer, index_of(regions.into()).min(FDS_MAX))?;
         let parent = self.sessions.by_token(token).and_then(|parent| self.sessions.get(parent));
         let parent = parent.filter(|parent| {
             parent.uid == uid && parent.lifeline.is_some() && !parent.is_awaited && !parent.is_leaving()
@@ -200,14 +217,17 @@ impl Server {
     }
 
     pub(crate) fn add_region(&mut self, reply_to: ReplyTo, session_id: SessionId) {
-        let Some(session) = self.sessions.get(session_id) else { return };
+        let Some(session) = self.sessions.get(session_id) else {
+            return self.fail(reply_to, Failure::UnknownSession {});
+        };
         let regions = session.regions.len();
         let slots = index_of(plasmon_protocol::limits::PIN_SLOTS.into());
         if regions * slots >= index_of(self.options.max_pins.into()) {
             let what = "pins of one process (--max-pins)".to_owned();
             return self.fail(reply_to, Failure::TooMany { what, limit: self.options.max_pins.into() });
         }
-        let (region, fd) = match self.make_session_region_for(session_id, regions) {
+        let made = self.check_descriptors(1).and_then(|()| self.make_session_region_for(session_id, regions));
+        let (region, fd) = match made {
             Ok(made) => made,
             Err(failure) => return self.fail(reply_to, failure),
         };

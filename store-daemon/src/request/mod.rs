@@ -14,11 +14,11 @@ impl Server {
     pub(crate) fn on_request(&mut self, parked: Parked, scanned: bool) {
         let Parked { reply_to, session, request } = parked;
         if !self.connections.contains_key(&reply_to.connection) {
-            return; // it has closed while the request was parked
+            return self.give_back(reply_to.held); // it has closed while the request was parked
         }
         if self.closing {
             return match request {
-                AnyRequest::Goodbye(_) => {} // is not answered
+                AnyRequest::Goodbye(_) => self.give_back(reply_to.held), // is not answered
                 _ => self.fail(reply_to, Failure::ShuttingDown {}),
             };
         }
@@ -31,7 +31,10 @@ impl Server {
             AnyRequest::AddRegion(_) => self.add_region(reply_to, session),
             AnyRequest::Find(find) => self.find(reply_to, session, &find),
             AnyRequest::Wait(wait) => self.wait(reply_to, &wait),
-            AnyRequest::Goodbye(_) => self.say_goodbye(session),
+            AnyRequest::Goodbye(_) => {
+                self.give_back(reply_to.held); // it is not answered
+                self.say_goodbye(session);
+            }
             AnyRequest::Kick(kick) => self.kick(reply_to, session, &kick),
             // What reads more than one name waits for a commit that is half visible.
             request if self.is_mid_commit() => self.defer(Parked { reply_to, session, request }),

@@ -65,7 +65,10 @@ impl Server {
         if self.closing {
             return self.fail(reply_to, Failure::ShuttingDown {});
         }
-        self.commits.preparing.extend(self.new_commit(reply_to, session, body));
+        match self.new_commit(reply_to, session, body) {
+            Some(job) => self.commits.preparing.push_back(job),
+            None => self.fail(reply_to, Failure::UnknownSession {}),
+        }
     }
 
     fn new_commit(&self, reply_to: ReplyTo, id: SessionId, body: Bytes) -> Option<Box<CommitJob>> {
@@ -120,19 +123,20 @@ impl Server {
                 };
                 self.space.unclaim(piece);
                 self.copies.ask(CopyJob::LetGo(Box::new(run)));
+                let unknown = Failure::UnknownSession {};
                 let job = match body {
-                    Ok(body) => self.new_commit(reply_to, session, body),
-                    Err(reason) => {
-                        self.fail(reply_to, Failure::Internal { reason });
-                        None
-                    }
+                    Ok(body) => self.new_commit(reply_to, session, body).ok_or(unknown),
+                    Err(reason) => Err(Failure::Internal { reason }),
                 };
                 match job {
-                    Some(mut job) => {
+                    Ok(mut job) => {
                         job.is_long = true;
                         self.commits.preparing.push_back(job);
                     }
-                    None => self.end_long_commit(),
+                    Err(failure) => {
+                        self.fail(reply_to, failure);
+                        self.end_long_commit();
+                    }
                 }
             }
         }
@@ -317,7 +321,9 @@ impl Server {
         above_version: u64,
         deadline: Option<Instant>,
     ) {
-        let Some(connection) = self.connections.get_mut(&reply_to.connection) else { return };
+        let Some(connection) = self.connections.get_mut(&reply_to.connection) else {
+            return self.give_back(reply_to.held);
+        };
         connection.waits.push(id);
         self.waits.entry(id).or_default().push(Waiter { reply_to, above_version, deadline });
         self.note_deadline(deadline);

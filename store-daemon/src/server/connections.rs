@@ -1,13 +1,16 @@
 //! Accepting connections, taking frames from them, and sending replies.
 
 use super::{ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, listener_fd, tokens};
+use crate::budget::{Held, decoded_bytes};
 use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
 use crate::session::SessionId;
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use plasmon_protocol::limits::HELLO_BYTES_MAX;
 use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, Message};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,11 +72,8 @@ impl Server {
         let mut connection = Connection::new(stream, peer, Duration::from_millis(self.options.frame_time_ms));
         let refusal = if !self.admits(peer.uid) {
             Some(Failure::NotAdmitted { uid: peer.uid, store_uid: self.own_uid })
-        } else if self.connections.len() >= self.options.max_connections {
-            let what = "connections (--max-connections)".to_owned();
-            Some(Failure::TooMany { what, limit: self.options.max_connections as u64 })
         } else {
-            None
+            self.counts.add(peer).err()
         };
         if let Some(failure) = refusal {
             let reason = format!("uid {}, pid {}: {failure:?}", peer.uid, peer.pid);
@@ -82,7 +82,10 @@ impl Server {
             return Err(reason);
         }
         let event = EpollEvent::new(connection.interest, id.0);
-        self.epoll.add(connection.as_fd(), event).map_err(|error| error.to_string())?;
+        if let Err(error) = self.epoll.add(connection.as_fd(), event) {
+            self.counts.remove(peer);
+            return Err(error.to_string());
+        }
         self.note_deadline(connection.deadline());
         self.connections.insert(id, connection);
         Ok(())
@@ -149,6 +152,17 @@ impl Server {
                 }
                 return;
             }
+            if role == Role::New && connection.announced_bytes().is_some_and(|bytes| bytes > HELLO_BYTES_MAX)
+            {
+                let reason = format!("the first message on a connection has at most {HELLO_BYTES_MAX} bytes");
+                return self.refuse(id, &reason);
+            }
+            if let Some(session) = role.session()
+                && !self.admit_frame(id, session)
+            {
+                return;
+            }
+            let Some(connection) = self.connections.get_mut(&id) else { return };
             let frame = match connection.next_frame() {
                 Ok(None) => {
                     let deadline = connection.deadline();
@@ -159,12 +173,46 @@ impl Server {
             };
             connection.in_flight += 1;
             self.counters.requests += 1;
-            let reply_to = ReplyTo { connection: id, request_id: frame.header.request_id };
+            let bytes = std::mem::take(&mut connection.admitted_bytes);
+            let held = Held { session: role.session().unwrap_or_default(), bytes };
+            let reply_to = ReplyTo { connection: id, request_id: frame.header.request_id, held };
             match role.session() {
                 None => self.on_first_frame(reply_to, frame),
                 Some(session) => self.on_frame(reply_to, session, frame),
             }
         }
+    }
+
+    /// Whether the frame that comes next, if its header is there, fits what its session and all of them may hold. If
+    /// not, the connection is read no further until somebody was answered.
+    fn admit_frame(&mut self, id: ConnectionId, session: SessionId) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        let Some(bytes) = connection.announced_bytes() else { return true };
+        if connection.admitted_bytes == 0 && self.held.take(Held { session, bytes }) {
+            connection.admitted_bytes = bytes;
+        } else if connection.admitted_bytes == 0 && !connection.starved {
+            connection.starve();
+            self.starved.push(id);
+        }
+        connection.admitted_bytes != 0
+    }
+
+    /// Goes on with the connections that wait until less is held.
+    pub(super) fn feed_the_starved(&mut self) {
+        self.gave_back = false;
+        for id in std::mem::take(&mut self.starved) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.starved = false;
+                self.take_frames(id);
+                self.set_interest(id);
+            }
+        }
+    }
+
+    /// A request is answered, or will not be: its bytes are held no longer.
+    pub(crate) fn give_back(&mut self, held: Held) {
+        self.held.give_back(held);
+        self.gave_back = true;
     }
 
     /// The first message on a connection, which must be [`Hello`](message::Hello).
@@ -187,12 +235,17 @@ impl Server {
         }
     }
 
-    fn on_frame(&mut self, reply_to: ReplyTo, session: SessionId, Frame { header, body }: Frame) {
+    fn on_frame(&mut self, mut reply_to: ReplyTo, session: SessionId, Frame { header, body }: Frame) {
         if header.kind == Commit::KIND {
             return self.begin_commit(reply_to, session, body);
         }
         match AnyRequest::parse(header.kind, body) {
-            Some(Ok(request)) => self.on_request(Parked { reply_to, session, request }, false),
+            Some(Ok(request)) => {
+                let bytes = decoded_bytes(&request);
+                self.held.add(Held { session, bytes });
+                reply_to.held.bytes += bytes;
+                self.on_request(Parked { reply_to, session, request }, false);
+            }
             Some(Err(error)) => {
                 self.counters.refused += 1;
                 self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
@@ -214,12 +267,14 @@ impl Server {
         let deadline = connection.deadline();
         self.note_deadline(deadline);
         let failure = Failure::Malformed { reason: reason.to_owned() };
-        self.fail(ReplyTo { connection: id, request_id: 0 }, failure);
+        self.fail(ReplyTo { connection: id, request_id: 0, held: Held::default() }, failure);
     }
 
     /// Waits for what this connection needs next.
     pub(super) fn set_interest(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.queued_output = self.queued_output - connection.counted_output + connection.unread();
+        connection.counted_output = connection.unread();
         if connection.closing && !connection.has_output() {
             self.broken.push((id, Broken::Closed));
             return;
@@ -228,6 +283,7 @@ impl Server {
         interest.set(EpollFlags::EPOLLOUT, connection.has_output());
         let takes_more = connection.in_flight < self.options.max_in_flight
             && !connection.closing
+            && !connection.starved
             && !connection.backlogged;
         interest.set(EpollFlags::EPOLLIN, takes_more);
         if interest != connection.interest {
@@ -242,10 +298,18 @@ impl Server {
     pub(super) fn close_connection(&mut self, id: ConnectionId, why: &Broken) {
         let Some(connection) = self.connections.remove(&id) else { return };
         let _ = self.epoll.delete(connection.as_fd());
+        self.counts.remove(connection.peer);
+        self.queued_output -= connection.counted_output;
+        if let Some(session) = connection.role.session() {
+            self.give_back(Held { session, bytes: connection.admitted_bytes });
+        }
         tracing::debug!(pid = connection.peer.pid, %why, "connection closed");
         for name in &connection.waits {
             if let Some(waiters) = self.waits.get_mut(name) {
-                waiters.retain(|waiter| waiter.reply_to.connection != id);
+                for waiter in waiters.extract_if(.., |waiter| waiter.reply_to.connection == id) {
+                    self.held.give_back(waiter.reply_to.held);
+                    self.gave_back = true;
+                }
                 if waiters.is_empty() {
                     self.waits.remove(name);
                 }
@@ -279,6 +343,7 @@ impl Server {
 
     /// Answers a request, with descriptors. Returns whether there was still a connection to answer on.
     pub(crate) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M, fds: Vec<Arc<OwnedFd>>) -> bool {
+        self.give_back(to.held);
         let Some(connection) = self.connections.get_mut(&to.connection) else { return false };
         let was_full = connection.in_flight >= self.options.max_in_flight;
         connection.in_flight = connection.in_flight.saturating_sub(1);
@@ -289,11 +354,33 @@ impl Server {
                     self.ready.push(to.connection);
                 }
                 self.set_interest(to.connection);
+                self.shed_output();
                 true
             }
             Err(why) => {
+                connection.give_up();
                 self.broken.push((to.connection, why));
                 false
+            }
+        }
+    }
+
+    /// While all connections together leave too much unread, the session that leaves most loses the connections that
+    /// do.
+    fn shed_output(&mut self) {
+        while self.queued_output > self.options.max_queued_output_in_all {
+            let mut by_session: HashMap<Option<SessionId>, usize> = HashMap::new();
+            for connection in self.connections.values() {
+                *by_session.entry(connection.role.session()).or_default() += connection.counted_output;
+            }
+            let most = by_session.into_iter().max_by_key(|&(_, bytes)| bytes);
+            let Some((most, 1..)) = most else { return };
+            for (&id, connection) in &mut self.connections {
+                if connection.role.session() == most && connection.counted_output > 0 {
+                    self.broken.push((id, Broken::Unread(connection.unread())));
+                    self.queued_output -= std::mem::take(&mut connection.counted_output);
+                    connection.give_up();
+                }
             }
         }
     }

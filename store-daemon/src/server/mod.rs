@@ -11,6 +11,7 @@ mod lifetimes;
 use commits::Commits;
 
 use crate::{
+    budget::{Connections, HeldRequests, half_of},
     catalog::Catalog,
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
@@ -27,6 +28,7 @@ use interprocess::local_socket::Listener;
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
     eventfd::EventFd,
+    resource::{Resource, getrlimit},
     signalfd::SignalFd,
 };
 use plasmon_protocol::{id::NameId, message::AnyRequest};
@@ -262,6 +264,16 @@ pub(crate) struct Server {
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
     broken: Vec<(ConnectionId, Broken)>,
+    held: HeldRequests,
+    /// Connections whose next frame waits until less is held.
+    starved: Vec<ConnectionId>,
+    /// Whether less is held than when the starved were looked at.
+    gave_back: bool,
+    counts: Connections,
+    /// Bytes of replies that all connections leave unread.
+    queued_output: usize,
+    /// Descriptors that sessions may take.
+    pub(crate) session_descriptors: usize,
     /// Connections with frames that wait for the next turn.
     ready: Vec<ConnectionId>,
     /// No wait, frame or handshake runs out of time before this moment.
@@ -331,8 +343,9 @@ impl Server {
             epoll.add(signals.as_fd(), readable(tokens::SIGNALS))?;
         }
         let now = Instant::now();
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         Ok(Server {
-            options: parts.options,
             kernel: parts.kernel,
             own_uid: parts.own_uid,
             overflow_uid: parts.overflow_uid,
@@ -361,6 +374,12 @@ impl Server {
             deferred: Vec::new(),
             waits: HashMap::new(),
             broken: Vec::new(),
+            held: HeldRequests::new(&parts.options),
+            starved: Vec::new(),
+            gave_back: false,
+            counts: Connections::new(&parts.options, descriptors),
+            queued_output: 0,
+            session_descriptors: half_of(descriptors),
             ready: Vec::new(),
             earliest_deadline: None,
             listener: Some(parts.listener),
@@ -373,6 +392,7 @@ impl Server {
             wake: parts.wake,
             events: parts.events,
             helpers: parts.helpers,
+            options: parts.options,
             closing: false,
             end: None,
         })
@@ -441,6 +461,9 @@ impl Server {
         while let Some((id, why)) = self.broken.pop() {
             self.close_connection(id, &why);
         }
+        if self.gave_back {
+            self.feed_the_starved();
+        }
         if self.accept_at.is_some_and(|at| at <= now) {
             self.accept_at = None;
             self.listen(true);
@@ -467,7 +490,8 @@ impl Server {
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
         let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
-        if work || !self.broken.is_empty() || !self.ready.is_empty() {
+        let can_feed = self.gave_back && !self.starved.is_empty();
+        if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
         }
         let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();

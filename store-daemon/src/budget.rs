@@ -1,0 +1,210 @@
+//! How much clients may make the daemon hold: bytes of requests that are incomplete or unanswered, connections, and
+//! descriptors.
+//!
+//! A connection beyond a limit on bytes is read no further until something was answered; one beyond a limit on numbers
+//! is refused. Limits apply to each session, process and uid before they apply to all, so that whoever asks too much
+//! is stopped before the others notice.
+
+use crate::{connection::Peer, options::Options, session::SessionId};
+use plasmon_protocol::message::{AnyRequest, Failure};
+use std::collections::HashMap;
+
+/// Bytes that a session may always have on their way, also while others use up what there is in all.
+const ALWAYS_BYTES: usize = 128 << 10;
+
+/// What an entry of a decoded list takes, beside its bytes in the frame.
+const ENTRY_BYTES: usize = 512;
+
+/// Descriptors that are neither of connections nor of sessions: regions, sockets, what helpers open, and some to spare.
+const RESERVED_DESCRIPTORS: usize = 64;
+
+/// What a request is held against. Given back when it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) session: SessionId,
+    pub(crate) bytes: usize,
+}
+
+/// Bytes of requests that are incomplete or unanswered.
+#[derive(Debug)]
+pub(crate) struct HeldRequests {
+    by_session: HashMap<SessionId, usize>,
+    bytes: usize,
+    session_max: usize,
+    max: usize,
+}
+
+impl HeldRequests {
+    pub(crate) fn new(options: &Options) -> Self {
+        HeldRequests {
+            by_session: HashMap::new(),
+            bytes: 0,
+            session_max: options.max_held_requests,
+            max: options.max_held_requests_in_all,
+        }
+    }
+
+    /// Holds `more`, if it fits. The first request of a session fits its own limit in any case.
+    #[must_use]
+    pub(crate) fn take(&mut self, more: Held) -> bool {
+        let own = self.by_session.get(&more.session).copied().unwrap_or(0);
+        let fits_session = own == 0 || own + more.bytes <= self.session_max;
+        let fits_all = own + more.bytes <= ALWAYS_BYTES || self.bytes + more.bytes <= self.max;
+        if fits_session && fits_all {
+            self.add(more);
+        }
+        fits_session && fits_all
+    }
+
+    /// Holds `more` in any case: what a request turns out to take once it is decoded.
+    pub(crate) fn add(&mut self, more: Held) {
+        *self.by_session.entry(more.session).or_default() += more.bytes;
+        self.bytes += more.bytes;
+    }
+
+    pub(crate) fn give_back(&mut self, less: Held) {
+        if let Some(own) = self.by_session.get_mut(&less.session) {
+            *own -= less.bytes;
+            self.bytes -= less.bytes;
+            if *own == 0 {
+                self.by_session.remove(&less.session);
+            }
+        }
+    }
+}
+
+/// What a decoded request takes beside the bytes of its frame.
+pub(crate) fn decoded_bytes(request: &AnyRequest) -> usize {
+    let entries = match request {
+        AnyRequest::FindMany(find) => find.names.len(),
+        _ => 0,
+    };
+    (1 + entries) * ENTRY_BYTES
+}
+
+/// Connections, by who made them.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    by_uid: HashMap<u32, usize>,
+    by_process: HashMap<(u32, u32), usize>,
+    count: usize,
+    max: usize,
+    uid_max: usize,
+    process_max: usize,
+}
+
+impl Connections {
+    /// `descriptors` is how many the daemon may open: half of them are for connections. No process takes more than a
+    /// quarter of what there is, and no uid more than half, whatever the options say.
+    pub(crate) fn new(options: &Options, descriptors: usize) -> Self {
+        let room = half_of(descriptors);
+        if options.max_connections > room {
+            tracing::warn!("{descriptors} descriptors (ulimit -n) allow {room} connections");
+        }
+        Connections {
+            by_uid: HashMap::new(),
+            by_process: HashMap::new(),
+            count: 0,
+            max: options.max_connections.min(room),
+            uid_max: options.max_connections_per_uid.min(room / 2),
+            process_max: options.max_connections_per_process.min(room / 4),
+        }
+    }
+
+    /// Counts a connection of `peer`.
+    ///
+    /// # Errors
+    /// `TooMany`, which names the limit; it is not counted.
+    pub(crate) fn add(&mut self, peer: Peer) -> Result<(), Failure> {
+        let too_many = |what: String, limit: usize| Err(Failure::TooMany { what, limit: limit as u64 });
+        let Peer { pid, uid } = peer;
+        let of_process = self.by_process.get(&(uid, pid)).copied().unwrap_or(0);
+        // Processes that this daemon cannot tell apart (pid 0: another pid namespace) share the limit of their uid.
+        if pid != 0 && of_process >= self.process_max {
+            let what = format!("connections of process {pid} (--max-connections-per-process, ulimit -n)");
+            return too_many(what, self.process_max);
+        }
+        let of_uid = self.by_uid.get(&uid).copied().unwrap_or(0);
+        if of_uid >= self.uid_max {
+            let what = format!("connections of uid {uid} (--max-connections-per-uid, ulimit -n)");
+            return too_many(what, self.uid_max);
+        }
+        if self.count >= self.max {
+            return too_many("connections (--max-connections, ulimit -n)".to_owned(), self.max);
+        }
+        self.by_process.insert((uid, pid), of_process + 1);
+        self.by_uid.insert(uid, of_uid + 1);
+        self.count += 1;
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, peer: Peer) {
+        self.count -= 1;
+        take_one(&mut self.by_process, (peer.uid, peer.pid));
+        take_one(&mut self.by_uid, peer.uid);
+    }
+}
+
+fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// What connections, or sessions, may take of the daemon's descriptors.
+pub(crate) fn half_of(descriptors: usize) -> usize {
+    descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(session: u64, bytes: usize) -> Held {
+        Held { session: SessionId(session), bytes }
+    }
+
+    #[test]
+    fn a_session_that_asks_too_much_stops_nobody_else() {
+        let mut requests =
+            HeldRequests { by_session: HashMap::new(), bytes: 0, session_max: 10 << 20, max: 15 << 20 };
+        assert!(requests.take(held(1, 16 << 20)), "the first request of a session, whatever its length");
+        assert!(!requests.take(held(1, 1)), "beyond its own limit");
+        assert!(!requests.take(held(2, 1 << 20)), "beyond the limit of all");
+        assert!(requests.take(held(2, 64 << 10)), "small requests always go");
+        assert!(!requests.take(held(2, 65 << 10)), "but not without end");
+        requests.give_back(held(1, 16 << 20));
+        assert!(requests.take(held(2, 9 << 20)) && !requests.take(held(2, 1 << 20)));
+        requests.give_back(held(2, (9 << 20) + (64 << 10)));
+        assert_eq!((requests.bytes, requests.by_session.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_process_and_a_uid_leave_room_for_others() {
+        let mut options = Options::new(1 << 20, "socket".into());
+        options.max_connections_per_process = 3;
+        let mut connections = Connections::new(&options, RESERVED_DESCRIPTORS + 2 * 20);
+        let peer = |pid, uid| Peer { pid, uid };
+        (0..3).for_each(|_| connections.add(peer(1, 7)).unwrap());
+        let refusal = connections.add(peer(1, 7)).unwrap_err();
+        assert!(
+            matches!(&refusal, Failure::TooMany { what, limit: 3 } if what.contains("process 1")),
+            "{refusal:?}"
+        );
+        // 20 descriptors are for connections: half of them for one uid.
+        (2..9).for_each(|pid| connections.add(peer(pid, 7)).unwrap());
+        let refusal = connections.add(peer(9, 7)).unwrap_err();
+        assert!(
+            matches!(&refusal, Failure::TooMany { what, limit: 10 } if what.contains("uid 7")),
+            "{refusal:?}"
+        );
+        (0..10).for_each(|_| connections.add(peer(0, 8)).unwrap());
+        let refusal = connections.add(peer(5, 9)).unwrap_err();
+        assert!(matches!(&refusal, Failure::TooMany { limit: 20, .. }), "{refusal:?}");
+        connections.remove(peer(1, 7));
+        connections.add(peer(1, 7)).unwrap();
+    }
+}
