@@ -378,7 +378,13 @@ fn ended_well(child: Pid) {
 }
 
 fn learned(brain: &Brain, name: &str, content: u8) -> Blob {
-    brain.learn(name, &vec![content; LEN]).expect("there is room");
+    let value = vec![content; LEN];
+    // While a child has not yet got its own pins its parent gives none back, and so the store may be full for a moment.
+    wait_until(|| match brain.learn(name, &value) {
+        Ok(_) => true,
+        Err(Error::StoreFull { .. }) => false,
+        Err(error) => panic!("{error}"),
+    });
     brain.recall(name).expect("it is bound")
 }
 
