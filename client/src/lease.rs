@@ -10,7 +10,7 @@ use plasmon_protocol::{
     message::{EndLease, ExtendLease, Granted, Payload, Reserve},
     pins::Moved,
 };
-use plasmon_shm::LeaseMapping;
+use plasmon_shm::{LeaseMapping, SealedMapping};
 use std::sync::Arc;
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
@@ -175,6 +175,20 @@ impl Lease {
         let offset = self.grant.offset + self.start_bytes;
         self.start_bytes = (self.start_bytes + len_bytes).next_multiple_of(64).min(self.grant.len_bytes);
         Payload::Leased { lease: self.grant.lease, offset, len_bytes }
+    }
+
+    /// Nothing more is written, and the bytes go on being readable where they are, for views of them. The lease ends
+    /// with the commit.
+    ///
+    /// After an error the lease stays until this process's session ends: a view of it may still be written.
+    pub(crate) fn seal_in_place(mut self) -> Result<(u64, SealedMapping)> {
+        let mapping = self.mapping.take().expect("a lease is mapped until it is written");
+        self.ended = true;
+        let here = self.session.here();
+        let Some(memory) = &here.writable else {
+            return Err(Error::NotWritable { len_bytes: self.grant.len_bytes });
+        };
+        Ok((self.grant.lease, mapping.seal_in_place(memory)?))
     }
 
     /// Nothing more is written. A short lease with room left may be kept, if the commit names no other.
