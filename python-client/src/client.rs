@@ -235,7 +235,7 @@ impl Client {
     }
 
     /// What the store knows about each name that begins with `prefix`, without descriptions and metadata.
-    fn list<'py>(
+    fn entries<'py>(
         &self,
         py: Python<'py>,
         prefix: &str,

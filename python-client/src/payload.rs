@@ -23,7 +23,6 @@ enum Form {
     Text(PyBackedStr),
     Bytes(PyBackedBytes),
     Json(Json),
-    Buffer(arrow_buffer::Buffer),
     Tensor { dtype: Dtype, shape: Vec<usize>, column_major: bool, data: arrow_buffer::Buffer },
     Table(Table),
     Pickle(Pickle),
@@ -57,12 +56,6 @@ impl Payload {
         let buffers = buffers.iter().map(memory::borrow).collect::<PyResult<Vec<_>>>()?;
         Ok(Payload(Form::Pickle(Pickle::new(memory::borrow(stream)?, buffers).or_raise_learning(py)?)))
     }
-
-    /// Bytes of any object with a buffer.
-    #[staticmethod]
-    fn bytes(data: &Bound<'_, PyAny>) -> PyResult<Payload> {
-        Ok(Payload(Form::Buffer(memory::borrow(data)?)))
-    }
 }
 
 impl Payload {
@@ -76,7 +69,6 @@ impl Payload {
             Form::Text(value) => give(&&**value),
             Form::Bytes(value) => give(&&**value),
             Form::Json(value) => give(value),
-            Form::Buffer(value) => give(&value.as_slice()),
             Form::Tensor { dtype, shape, column_major, data } => {
                 give(&Tensor::from_bytes(*dtype, shape, *column_major, data)?)
             }

@@ -9,29 +9,30 @@ use plasmon::LearnOptions;
 use pyo3::{exceptions::PyBufferError, ffi, prelude::*};
 use std::sync::{
     Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 /// Bytes being written in place. The buffer protocol has them, writable until they are sealed.
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Writable {
     state: Mutex<State>,
-    /// Views that the buffer protocol has given out.
-    views: AtomicUsize,
+    /// Whether the buffer protocol has given out a view. Some keep the pointer after they have released the view
+    /// (NumPy does, beside a reference to this), so that nobody can say when the last one is gone.
+    exposed: AtomicBool,
 }
 
 enum State {
     Open(Box<plasmon::Writable>),
-    /// Sealed while there were views, which go on reading the bytes where they are.
+    /// Sealed after it was exposed: views go on reading the bytes where they are.
     Sealed(#[expect(dead_code, reason = "it is held for the views")] plasmon::SealedView),
-    /// Given up while there were views: the memory is kept until they are gone.
+    /// Given up after it was exposed: the memory is kept for the views.
     Abandoned(#[expect(dead_code, reason = "it is held for the views")] Box<plasmon::Writable>),
     Gone,
 }
 
 impl Writable {
     pub(crate) fn new(writable: plasmon::Writable) -> Writable {
-        Writable { state: Mutex::new(State::Open(Box::new(writable))), views: AtomicUsize::new(0) }
+        Writable { state: Mutex::new(State::Open(Box::new(writable))), exposed: AtomicBool::new(false) }
     }
 
     pub(crate) fn seal_with(&self, py: Python<'_>, options: &LearnOptions) -> PyResult<u64> {
@@ -39,7 +40,7 @@ impl Writable {
             return Err(raise(py, "WriterClosed", "this buffer is sealed or given up already", None));
         };
         // From here on no view can be made: the state is gone.
-        if self.views.load(Ordering::Acquire) == 0 {
+        if !self.exposed.load(Ordering::Acquire) {
             return py.detach(|| writable.seal_with(options)).or_raise_learning(py);
         }
         let (version, view) = py.detach(|| writable.seal_in_place(options));
@@ -80,10 +81,10 @@ impl Writable {
         self.seal_with(py, &client::options(description, metadata, if_absent, if_version)?)
     }
 
-    /// Gives the memory back, at once or when the last view of it is gone; nothing is learned.
+    /// Gives the memory back, at once or when nothing refers to this any more; nothing is learned.
     pub(crate) fn abort(&self, py: Python<'_>) {
         if let Some(writable) = self.take() {
-            if self.views.load(Ordering::Acquire) == 0 {
+            if !self.exposed.load(Ordering::Acquire) {
                 py.detach(|| drop(writable));
             } else {
                 self.put(State::Abandoned(writable));
@@ -96,26 +97,20 @@ impl Writable {
         view: *mut ffi::Py_buffer,
         flags: std::ffi::c_int,
     ) -> PyResult<()> {
-        // Counted first: a seal in another thread either sees this view or has taken the bytes away already.
-        slf.get().views.fetch_add(1, Ordering::AcqRel);
-        // SAFETY: the interpreter hands over a `Py_buffer` to fill in. The bytes stay mapped while views live: `seal`
-        // and `abort`, the only ways for them to go, keep the mapping while views are counted.
-        let exposed = unsafe { memory::expose_writable(&slf, view, flags) };
-        if exposed.is_err() {
-            slf.get().views.fetch_sub(1, Ordering::AcqRel);
-        }
-        exposed
-    }
-
-    unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        self.views.fetch_sub(1, Ordering::AcqRel);
+        // SAFETY: the interpreter hands over a `Py_buffer` to fill in. The bytes stay mapped while this object lives:
+        // `seal` and `abort`, the only ways for them to go, keep the mapping of what was exposed.
+        unsafe { memory::expose_writable(&slf, view, flags) }
     }
 }
 
 impl WritableBytes for Writable {
     fn bytes(slf: &Bound<'_, Self>) -> PyResult<(*mut u8, usize)> {
         match &mut *slf.get().state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(writable) => Ok((writable.as_mut_ptr(), writable.len())),
+            State::Open(writable) => {
+                // Under the lock: `seal` and `abort`, which take the bytes away under it, see this.
+                slf.get().exposed.store(true, Ordering::Release);
+                Ok((writable.as_mut_ptr(), writable.len()))
+            }
             _ => Err(PyBufferError::new_err("this buffer is sealed or given up already")),
         }
     }

@@ -61,6 +61,7 @@ class Brain(MutableMapping[str, Any]):
         >>> brain["answer"], "answer" in brain, len(brain), brain.get("question", "?")
         (42, True, 1, '?')
         >>> store.close()
+
     """
 
     __slots__ = ("_client", "_timeout")
@@ -120,6 +121,7 @@ class Brain(MutableMapping[str, Any]):
             ConditionFailed: ``if_absent`` or ``if_version`` did not hold.
             BadName: The name breaks its rule (also a ``ValueError``).
             OutcomeUnknown: The store went away: the change may or may not have happened. After all others it has not.
+
         """
         client = self._client if namespace is None else self._in(namespace)
         return client.learn(name, thing, description, _json_object(metadata), if_absent, if_version)
@@ -133,6 +135,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             As `learn`.
+
         """
         return self._in(namespace).learn_many(dict(things))
 
@@ -184,6 +187,7 @@ class Brain(MutableMapping[str, Any]):
             UntrustedPickle: Another user learned the value, and reading it would run that user's code.
             WrongKind: The value cannot be had ``as_`` that (also a ``TypeError``).
             StoreUnavailable: No store answers (also a ``ConnectionError``).
+
         """
         client = self._client if namespace is None else self._in(namespace)
         if timeout is None and as_ is None and columns is None and not copy:
@@ -210,6 +214,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             NameNotFound: One of them is not bound.
+
         """
         names = list(names)
         client = self._in(namespace)
@@ -225,6 +230,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             WaitTimeout: ``timeout`` seconds passed first.
+
         """
         return self._in(namespace).wait(name, after, timeout)
 
@@ -257,6 +263,7 @@ class Brain(MutableMapping[str, Any]):
         Raises:
             NameNotFound: It is not bound, and ``missing_ok`` is false.
             ConditionFailed: It has another version.
+
         """
         client = self._in(namespace)
         if not client.forget(name, if_version) and not missing_ok:
@@ -267,6 +274,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             NameNotFound: It is not bound.
+
         """
         self.forget(name, missing_ok=False)
 
@@ -279,6 +287,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             NameNotFound: It is not bound, and no default is given.
+
         """
         while True:
             try:
@@ -299,6 +308,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             NameNotFound: There is none.
+
         """
         while True:
             names = self.names()
@@ -340,6 +350,7 @@ class Brain(MutableMapping[str, Any]):
             ...         buffer[:] = b"abc"
             ...     bytes(brain["image"])
             b'abc'
+
         """
         writable = self._in(namespace).create(name, nbytes)
         return Creation(writable, memoryview(writable), description, _json_object(metadata))
@@ -380,6 +391,7 @@ class Brain(MutableMapping[str, Any]):
             ...         array[...] = 1
             ...     brain["ones"].sum().item()
             6
+
         """
         import numpy as np
 
@@ -389,7 +401,7 @@ class Brain(MutableMapping[str, Any]):
         if number is None:
             raise TypeError(f"an array of {element} cannot be made in place; make it and learn it")
         writable = self._in(namespace).create_tensor(name, number, shape, order == "F")
-        array = np.ndarray(shape, element, writable, order=order)
+        array = np.ndarray(shape, element, memoryview(writable), order=order)
         return Creation(writable, array, description, _json_object(metadata))
 
     def writer(
@@ -417,6 +429,7 @@ class Brain(MutableMapping[str, Any]):
             ...             writer.write(pa.record_batch({"n": range(start, start + 10)}))
             ...     brain["numbers"].num_rows
             20
+
         """
         writer = self._in(namespace).writer(name, schema.empty_table())
         return TableCreation(writer, schema, description, _json_object(metadata))
@@ -441,10 +454,11 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             NamespaceNotFound: There is no such namespace.
+
         """
         namespace = namespaces if namespace is None else namespace
         if namespace == "all":
-            found = [entry["name"] for entry in self._client.list(prefix, True)]
+            found = [entry["name"] for entry in self._client.entries(prefix, True)]
         elif namespace is None:
             try:
                 found = self._client.names(prefix)
@@ -480,6 +494,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             BadNamespace: It breaks its rule.
+
         """
         if namespace is not None:
             client = self._client.in_namespace(_text(namespace))
@@ -499,6 +514,7 @@ class Brain(MutableMapping[str, Any]):
         Raises:
             DefaultNamespaceError: ``default`` cannot be removed, only cleared.
             NamespaceNotFound: There is no such namespace.
+
         """
         removed = self.namespace if namespace is None else _text(namespace)
         self._client.in_namespace(removed).remove_namespace()
@@ -522,6 +538,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             TypeError: ``output`` is neither ``"dict"`` nor ``"list"``.
+
         """
         if output not in ("dict", "list"):
             raise TypeError(f'output is "dict" or "list", and this is {output!r}')
@@ -539,6 +556,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             NameNotFound: It is not bound.
+
         """
         client = self._in(namespace)
         known = _metadata(client.describe(name))
@@ -561,7 +579,7 @@ class Brain(MutableMapping[str, Any]):
 
     def object_ids(self, *, namespace: str | None = None) -> dict[str, _ObjectId]:
         """Return the ids of all values, by name."""
-        return {entry["name"]: _ObjectId(entry["object_id"]) for entry in self._in(namespace).list("", False)}
+        return {entry["name"]: _ObjectId(entry["object_id"]) for entry in self._in(namespace).entries("", False)}
 
     def ids(self, *, namespace: str | None = None) -> list[_ObjectId]:
         """Return the ids of all values, in the order of their names."""
@@ -614,6 +632,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             StoreUnavailable: No store answers.
+
         """
         self._client.wake_up()
 
@@ -654,7 +673,7 @@ class Brain(MutableMapping[str, Any]):
         stats = self.stats()
         used = stats["capacity_bytes"] - stats["free_bytes"]
         share = used / stats["capacity_bytes"]
-        listed = self._client.list("", False) if self.namespace in self.namespaces() else []
+        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
         rows = "".join(
             f"<tr><td style='text-align:left'>{escape(entry['name'])}</td><td>{escape(entry['kind'])}</td>"
             f"<td>{_human(entry['nbytes'])}</td><td>{entry['version']}</td></tr>"
@@ -702,6 +721,7 @@ class Creation(Generic[_T]):
 
         Raises:
             WriterClosed: It is sealed or given up already.
+
         """
         flags = getattr(self.value, "flags", None)
         if flags is not None:
@@ -753,6 +773,7 @@ class TableCreation:
         Raises:
             NotStorable: It has another schema; the next batch may follow.
             StoreFull: It does not fit; the table cannot be finished.
+
         """
         import pyarrow as pa
 
@@ -765,6 +786,7 @@ class TableCreation:
 
         Raises:
             WriterClosed: It is finished or given up already.
+
         """
         return self._writer.finish(self._description, self._metadata)
 

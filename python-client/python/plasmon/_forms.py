@@ -17,7 +17,7 @@ import json
 import pickle
 import sys
 from collections import ChainMap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasmon import _plasmon
 from plasmon.exceptions import NotStorable, PlasmonError, WrongKind
@@ -59,6 +59,7 @@ def encode(value: Any) -> _plasmon.Payload | Strided:
 
     Raises:
         NotStorable: It has no form.
+
     """
     kind = type(value)
     module = kind.__module__.partition(".")[0]
@@ -138,7 +139,8 @@ def _encode_ndarray(array: np.ndarray[Any, Any]) -> _plasmon.Payload | Strided |
     if dtype is None:
         return None
     if array.flags.c_contiguous:
-        return _plasmon.Payload.tensor(dtype, array.shape, False, array)
+        data = array if array.ndim else array.reshape(1)
+        return _plasmon.Payload.tensor(dtype, array.shape, False, data)
     if array.flags.f_contiguous:
         return _plasmon.Payload.tensor(dtype, array.shape, True, array)
     return Strided(array, dtype)
@@ -256,23 +258,32 @@ def _pickled(value: Any, place: Callable[[pickle.PickleBuffer], bool]) -> memory
     try:
         pickler.dump(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        cloudpickle = _cloudpickle()
-        if cloudpickle is None:
+        by_value = _cloudpickler()
+        if by_value is None:
             raise
         sink = io.BytesIO()
         try:
-            cloudpickle.Pickler(sink, protocol=5, buffer_callback=place).dump(value)
-        except Exception:  # noqa: BLE001
+            by_value(sink, protocol=5, buffer_callback=place).dump(value)
+        except Exception:
             raise error from None  # what the standard library says is clearer
     return sink.getbuffer()
 
 
-def _cloudpickle() -> Any:
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"cannot pickle {type(value).__name__!r} object")
+
+
+def _cloudpickler() -> Any:
+    """Return cloudpickle's pickler, without its taste for the contents of open files; `None` if it is not there."""
     try:
         import cloudpickle
     except ImportError:
         return None
-    return cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _refuse}, cloudpickle.Pickler.dispatch_table)
+
+    return Pickler
 
 
 def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
@@ -283,7 +294,9 @@ def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
 
 
 def _reduce_bytearray(value: bytearray) -> tuple[Any, ...]:
-    return (bytearray, (pickle.PickleBuffer(value),)) if len(value) >= OUT_OF_BAND_BYTES else value.__reduce_ex__(5)
+    if len(value) < OUT_OF_BAND_BYTES:
+        return (bytearray, (bytes(value),))
+    return (bytearray, (pickle.PickleBuffer(value),))
 
 
 def _reduce_memoryview(value: memoryview) -> tuple[Any, ...]:
@@ -299,10 +312,16 @@ def _memoryview(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def _reduce_ndarray(array: np.ndarray[Any, Any]) -> Any:
+    if array.dtype.hasobject:
+        return array.__reduce_ex__(5)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        import numpy as np
+
+        # NumPy would forget their byte order.
+        array = np.ascontiguousarray(array)
     # NumPy pickles these in-band, since the buffer protocol has no datetimes.
     if array.dtype.kind in "Mm" and array.nbytes >= OUT_OF_BAND_BYTES:
-        if array.flags.c_contiguous or array.flags.f_contiguous:
-            return (_viewed, (array.view("i8"), array.dtype))
+        return (_viewed, (array.view("i8"), array.dtype))
     return array.__reduce_ex__(5)
 
 
@@ -365,7 +384,7 @@ def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> 
     if found.kind == "tensor":
         return found.value(copy=copy)
     if found.kind in ("bytes", "text"):
-        array = np.frombuffer(found.buffer() or b"", np.uint8)
+        array = np.frombuffer(memoryview(found.buffer() or b""), np.uint8)
         return array.copy() if copy else array
     if found.kind == "table":
         import pyarrow as pa

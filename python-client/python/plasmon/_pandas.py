@@ -7,6 +7,7 @@ then columns of their own, and come back without a copy all the same.
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,23 +132,28 @@ def _decode_labels(said: Description) -> pd.Index[Any]:
 def _encode_column(column: Any) -> tuple[pa.Array, Description]:
     """Return an Arrow array over a column's own memory, and what is needed to get the column back."""
     dtype = column.dtype
-    if isinstance(dtype, np.dtype):
+    if isinstance(dtype, np.dtype) or isinstance(column, pd.arrays.NumpyExtensionArray):
         return _encode_numpy(column.to_numpy())
     if isinstance(dtype, pd.DatetimeTZDtype):
         zone = pa.lib.tzinfo_to_string(dtype.tz)
-        back = pa.lib.string_to_tzinfo(zone)
+        back = _zone(zone)
         if type(back) is not type(dtype.tz) or back != dtype.tz:
             raise _NoForm
-        array, said = _encode_numpy(column._ndarray)  # noqa: SLF001
+        array, said = _encode_numpy(column._ndarray)
         return array.cast(pa.timestamp(dtype.unit, zone)), {**said, "zone": zone}
     if isinstance(dtype, pd.CategoricalDtype):
         return _encode_categorical(column)
     if isinstance(dtype, pd.ArrowDtype):
-        return column._pa_array.combine_chunks(), {"kind": "arrow"}  # noqa: SLF001
+        return column._pa_array.combine_chunks(), {"kind": "arrow"}
     if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
         kind = "text_nan" if dtype.na_value is not pd.NA else "text_na"
-        return column._pa_array.combine_chunks(), {"kind": kind}  # noqa: SLF001
+        return column._pa_array.combine_chunks(), {"kind": kind}
     raise _NoForm
+
+
+def _zone(name: str) -> tzinfo:
+    # pandas has datetime's own UTC where it can.
+    return UTC if name == "UTC" else pa.lib.string_to_tzinfo(name)
 
 
 def _encode_numpy(values: np.ndarray[Any, Any]) -> tuple[pa.Array, Description]:
@@ -178,8 +184,8 @@ def _over(kind: pa.DataType, values: np.ndarray[Any, Any], valid: pa.Buffer | No
 def _encode_categorical(column: pd.Categorical) -> tuple[pa.Array, Description]:
     codes = np.ascontiguousarray(column.codes)
     categories, said = _encode_column(column.categories.array)
-    if type(column.categories) is not pd.Index or len(categories) == 0:
-        raise _NoForm
+    if type(column.categories) is not pd.Index or len(categories) == 0 or len(codes) == 0:
+        raise _NoForm  # a table without rows has no dictionaries
     missing = codes < 0
     valid = pa.array(~missing).buffers()[1] if missing.any() else None
     indices = _over(pa.from_numpy_dtype(codes.dtype), codes, valid)
@@ -202,13 +208,13 @@ def _decode_column(chunks: pa.ChunkedArray, said: Description) -> Any:
         values = _decode_column(pa.chunked_array([column.dictionary]), said["categories"])
         categories = pd.Index(values, name=said["name"], copy=False)
         dtype = pd.CategoricalDtype(categories, said["ordered"])
-        return pd.Categorical._simple_new(codes, dtype)  # noqa: SLF001
+        return pd.Categorical._simple_new(codes, dtype)
     storage = column.storage if isinstance(column, pa.ExtensionArray) else column
     values = _numpy(storage, np.dtype(said["dtype"]))
     if "zone" not in said:
         return values
-    dtype = pd.DatetimeTZDtype(np.datetime_data(values.dtype)[0], pa.lib.string_to_tzinfo(said["zone"]))
-    return pd.arrays.DatetimeArray._simple_new(values, dtype=dtype)  # noqa: SLF001
+    dtype = pd.DatetimeTZDtype(np.datetime_data(values.dtype)[0], _zone(said["zone"]))
+    return pd.arrays.DatetimeArray._simple_new(values, dtype=dtype)
 
 
 def _numpy(column: pa.Array, dtype: Any) -> np.ndarray[Any, Any]:

@@ -42,6 +42,7 @@ class Store:
         ...     brain["answer"] = 42
         ...     brain["answer"]
         42
+
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class Store:
             )
             ended = os.pidfd_open(process.pid)
             try:
-                readable, _, _ = select.select([ready, ended], [], [], timeout)
+                readable, _, _ = select.select([ready.fileno(), ended], [], [], timeout)
             finally:
                 os.close(ended)
             Path(ready_path).unlink()
-            if ready in readable:
+            if ready.fileno() in readable:
                 return process
         process.kill()
         process.wait()
@@ -173,5 +174,6 @@ def start(size: int | str = "1GiB", **options: Any) -> Store:
         >>> brain["x"]
         {'a': [1, 2, 3]}
         >>> store.close()
+
     """
     return Store(size, **options)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class PlasmonError(Exception):
-    """Base of all exceptions of this package. After any of them nothing has changed, unless its class says otherwise."""
+    """Base of all exceptions of this package. After one of them nothing has changed, unless it says otherwise."""
 
     def __str__(self) -> str:
         """The message as it is: KeyError would show it quoted."""
@@ -72,7 +72,8 @@ class NotStorable(LearnFailed, TypeError):
 
 class StoreFull(LearnFailed, MemoryError):
     """The value does not fit. Attributes in bytes: ``requested_bytes``, ``capacity_bytes``, ``used_bytes``,
-    ``free_bytes``, ``largest_free_bytes`` and ``limbo_bytes`` (forgotten, but still held by somebody)."""
+    ``free_bytes``, ``largest_free_bytes`` and ``limbo_bytes`` (forgotten, but still held by somebody).
+    """
 
     requested_bytes: int
     capacity_bytes: int
@@ -99,7 +100,7 @@ class WriterClosed(LearnFailed, ValueError):
 
 
 class NotWritable(LearnFailed, PermissionError):
-    """This user may learn small values only: the store lets its own user and root write into its memory."""
+    """Other users may learn small values only: the store lets its own user and root write into its memory."""
 
 
 class ConditionFailed(PlasmonError):

@@ -1,6 +1,7 @@
 """brain-plasma's interface: ``from plasmon.compat.brain_plasma import Brain, exceptions``.
 
-The same names, argument orders and rules as brain-plasma 0.3, on a Plasmon store. docs/migration.md has the differences.
+The same names, argument orders and rules as brain-plasma 0.3, on a Plasmon store; docs/migration.md
+has the differences.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Brain(plasmon.Brain):
         path: The store's socket.
         namespace: 5 to 15 of the ASCII letters, digits, ``_``, ``.`` and ``-``.
         ClientClass: Ignored: there is one client.
+
     """
 
     def __init__(
