@@ -303,6 +303,39 @@ impl Brain {
         }
     }
 
+    /// As [`recall`](Self::recall), but only if that needs no word from the store: `None` where it would have to connect
+    /// first or to ask, for which a caller may want to let go of a lock.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("answer", &42)?;
+    /// assert_eq!(brain.recall_at_once::<i64>("answer").transpose()?, Some(42));
+    /// brain.disconnect();
+    /// assert!(brain.recall_at_once::<i64>("answer").is_none());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[inline]
+    pub fn recall_at_once<T: FromObject>(&self, name: &str) -> Option<Result<T>> {
+        let id = match Name::check(name) {
+            Ok(name) => self.prefix.name_id(name),
+            Err(error) => return Some(Err(error.into())),
+        };
+        let found = self.store.with_live_session(&self.trust, |session| {
+            match session.index.lookup(&id, || session.store_clock_ns(), |entry| pin(session, entry)) {
+                Ok(Lookup::Unsteady) => None,
+                Ok(found) => Some(self.held(session, found, true)),
+                Err(error) => Some(Err(error)),
+            }
+        })??;
+        Some(
+            found
+                .and_then(|found| found.ok_or_else(|| self.not_found(name)))
+                .and_then(|it| self.convert(name, it)),
+        )
+    }
+
     /// Recalls what is bound to `name`, waiting for it until `timeout` has passed. Waiting holds up no other thread.
     ///
     /// # Errors

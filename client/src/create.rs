@@ -2,10 +2,10 @@
 
 use crate::{
     brain::Brain,
-    codec::{BytesFrame, CodecError, Learn, Table},
+    codec::{CodecError, Dtype, InPlaceFrame, Learn, Table},
     connection::CallError,
     error::{Error, Result},
-    learn::{Batch, LearnOptions},
+    learn::{Batch, LearnOptions, SealedView},
     lease::Lease,
     session::Session,
 };
@@ -45,7 +45,7 @@ use std::{
 pub struct Writable {
     brain: Brain,
     name: String,
-    frame: BytesFrame,
+    frame: InPlaceFrame,
     lease: Lease,
 }
 
@@ -69,13 +69,28 @@ impl Writable {
     /// # Errors
     /// As [`Brain::learn_with`].
     pub fn seal_with(mut self, options: &LearnOptions) -> Result<u64> {
+        self.write_frame();
+        let Writable { brain, name, frame, lease } = self;
+        Batch::bind_written(&brain, &name, options, frame.header(), lease, frame.len_bytes())
+    }
+
+    /// As [`seal_with`](Self::seal_with), for callers that have given out pointers to the bytes: these stay good for
+    /// reading for as long as the [`SealedView`] lives. A write through one ends the process.
+    ///
+    /// Where there is no view, it could not be made: then an error says why, and nothing is learned.
+    pub fn seal_in_place(mut self, options: &LearnOptions) -> (Result<u64>, Option<SealedView>) {
+        self.write_frame();
+        let Writable { brain, name, frame, lease } = self;
+        Batch::bind_in_place(&brain, &name, options, frame.header(), lease, frame.len_bytes())
+    }
+
+    /// Writes what stands around the bytes.
+    fn write_frame(&mut self) {
         let len = index_of(self.frame.len_bytes());
         let (prefix, suffix) = (self.frame.prefix(), self.frame.suffix());
         let bytes = &mut self.lease.bytes_mut()[..len];
         bytes[..prefix.len()].copy_from_slice(prefix);
         bytes[len - suffix.len()..].copy_from_slice(suffix);
-        let Writable { brain, name, frame, lease } = self;
-        Batch::bind_written(&brain, &name, options, frame.header(), lease, frame.len_bytes())
     }
 }
 
@@ -280,8 +295,39 @@ impl Brain {
     /// # Errors
     /// [`Error::BadName`], [`Error::StoreFull`].
     pub fn create(&self, name: &str, len_bytes: u64) -> Result<Writable> {
+        self.in_place(name, InPlaceFrame::bytes(len_bytes)?)
+    }
+
+    /// As [`create`](Self::create), for a tensor whose elements are written in place. It is recalled as
+    /// [`TensorView`](crate::TensorView).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); [`Error::Codec`] if there can be no such tensor.
+    ///
+    /// # Examples
+    /// ```
+    /// use plasmon::{Dtype, TensorView};
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let mut image = brain.create_tensor("image", Dtype::UINT8, &[480, 640, 3], false)?;
+    /// image.fill(7);
+    /// image.seal()?;
+    /// assert_eq!(brain.recall::<TensorView>("image")?.shape(), [480, 640, 3]);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn create_tensor(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        column_major: bool,
+    ) -> Result<Writable> {
+        self.in_place(name, InPlaceFrame::tensor(dtype, shape, column_major)?)
+    }
+
+    fn in_place(&self, name: &str, frame: InPlaceFrame) -> Result<Writable> {
         plasmon_protocol::name::Name::check(name)?;
-        let frame = BytesFrame::new(len_bytes)?;
         let session = self.session()?;
         let lease =
             Lease::reserve_sparse(&session, frame.len_bytes()).map_err(|error| session.explain(error))?;

@@ -6,7 +6,7 @@ use crate::{
     connection::CallError,
     error::{Error, Result},
     lease::{Closed, KeptLease, Lease},
-    session::Session,
+    session::{Session, Slot},
 };
 use plasmon_protocol::{
     codec::Codec,
@@ -19,6 +19,7 @@ use plasmon_protocol::{
     name::Name,
     object::Header,
 };
+use plasmon_shm::SealedMapping;
 use std::sync::Arc;
 
 /// What goes with a value when it is learned. The default changes nothing about a plain learn.
@@ -128,6 +129,15 @@ pub struct Batch {
     placed_bytes: u64,
 }
 
+/// Bytes that were written in place and are sealed: the mapping that they were written through, read-only now, and a
+/// pin, so that pointers into it stay good. Made by [`Writable::seal_in_place`](crate::Writable::seal_in_place).
+#[derive(Debug)]
+pub struct SealedView {
+    // Unmapped before the pin goes: fields are dropped in this order.
+    _bytes: SealedMapping,
+    _pin: Slot,
+}
+
 /// Room in a frame that is left for names, descriptions and headers.
 const INLINE_BATCH_BYTES_MAX: usize = FRAME_BYTES_MAX as usize / 2;
 
@@ -166,6 +176,42 @@ impl Batch {
         batch.bind(name, options, header, payload)?;
         batch.close(lease, false);
         batch.commit()
+    }
+
+    /// As [`bind_written`](Self::bind_written), with the lease's bytes left where they are, read-only and pinned.
+    ///
+    /// The second part is `None` only if nothing was changed: then `lease` is as it was, but lost.
+    pub(crate) fn bind_in_place(
+        brain: &Brain,
+        name: &str,
+        options: &LearnOptions,
+        header: Header,
+        mut lease: Lease,
+        len_bytes: u64,
+    ) -> (Result<u64>, Option<SealedView>) {
+        let session = Arc::clone(lease.session());
+        let slot = match session.take_slot() {
+            Ok(slot) => slot,
+            Err(error) => return (Err(error), None),
+        };
+        let payload = lease.piece(len_bytes);
+        if let Payload::Leased { offset, .. } = &payload {
+            // Before the commit: from the moment the object can be forgotten, its extent is held.
+            slot.publish_at(*offset);
+        }
+        let mut batch = Batch::in_session(brain, session);
+        let bytes = match lease.seal_in_place() {
+            Ok((lease, bytes)) => {
+                batch.end_leases.push(lease);
+                bytes
+            }
+            Err(error) => return (Err(error), None),
+        };
+        let bound = batch
+            .add_condition(name, options)
+            .and_then(|name| batch.bind(name, options, header, payload))
+            .and_then(|()| batch.commit());
+        (bound, Some(SealedView { _bytes: bytes, _pin: slot }))
     }
 
     /// Binds `name` to a new object made of `value`. The value is copied now, into the batch or into shared memory.

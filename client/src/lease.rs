@@ -10,7 +10,7 @@ use plasmon_protocol::{
     message::{EndLease, ExtendLease, Granted, Payload, Request, Reserve},
     pins::Moved,
 };
-use plasmon_shm::{ClientRegion, LeaseMapping};
+use plasmon_shm::{ClientRegion, LeaseMapping, SealedMapping};
 use std::{os::fd::OwnedFd, sync::Arc};
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
@@ -32,6 +32,8 @@ pub(crate) struct Lease {
     grant: Granted,
     /// `None` once it is unmapped.
     mapping: Option<LeaseMapping>,
+    /// Where the lease is a region of its own, which the store copies into the arena.
+    staging: Option<ClientRegion>,
     /// Where the next object begins in the lease: behind the objects that were written before it.
     start_bytes: u64,
     ended: bool,
@@ -105,8 +107,14 @@ impl Lease {
         staging: Option<OwnedFd>,
         writes: Writes,
     ) -> Result<Lease> {
-        let mut lease =
-            Lease { session: Arc::clone(session), grant, mapping: None, start_bytes: 0, ended: false };
+        let mut lease = Lease {
+            session: Arc::clone(session),
+            grant,
+            mapping: None,
+            staging: None,
+            start_bytes: 0,
+            ended: false,
+        };
         let here = session.here();
         let (offset, len_bytes) = (lease.grant.offset, lease.grant.len_bytes);
         let mapping = match (&here.writable, staging) {
@@ -116,7 +124,8 @@ impl Lease {
                 arena.map_lease(offset, len_bytes, populate)?
             }
             (None, Some(staging)) => {
-                ClientRegion::from_fd(staging, len_bytes)?.map_lease(0, len_bytes, writes == Writes::All)?
+                let staging = lease.staging.insert(ClientRegion::from_fd(staging, len_bytes)?);
+                staging.map_lease(0, len_bytes, writes == Writes::All)?
             }
             (None, None) => return Err(Error::internal("the store granted a lease that cannot be written")),
         };
@@ -138,6 +147,7 @@ impl Lease {
             session: Arc::clone(session),
             grant,
             mapping: Some(mapping),
+            staging: None,
             start_bytes: written_bytes,
             ended: false,
         };
@@ -214,6 +224,19 @@ impl Lease {
         let offset = self.offset();
         self.start_bytes = (self.start_bytes + len_bytes).next_multiple_of(64).min(self.grant.len_bytes);
         Payload::Leased { lease: self.grant.lease, offset, len_bytes }
+    }
+
+    /// Nothing more is written, and the bytes go on being readable where they are, for views of them. The lease ends
+    /// with the commit.
+    ///
+    /// After an error the lease stays until this process's session ends: a view of it may still be written.
+    pub(crate) fn seal_in_place(mut self) -> Result<(u64, SealedMapping)> {
+        let mapping = self.mapping.take().expect("a lease is mapped until it is written");
+        self.ended = true;
+        let here = self.session.here();
+        let memory =
+            here.writable.as_ref().or(self.staging.as_ref()).expect("a lease was mapped from one of them");
+        Ok((self.grant.lease, mapping.seal_in_place(memory)?))
     }
 
     /// Nothing more is written. A short lease with room left may be kept, if the commit names no other.

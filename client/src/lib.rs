@@ -53,9 +53,11 @@ mod store;
 pub mod testing;
 
 pub use brain::{Brain, Builder, Metadata, NamespaceInfo, Pin, Stats};
-pub use codec::{CodecError, Dtype, Kind, Learn, Prepared, Table, Tensor, TensorElement, TensorView, Text};
+pub use codec::{
+    CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, Table, Tensor, TensorElement, TensorView, Text,
+};
 pub use create::{TableWriter, Writable};
 pub use error::{Error, Full, Result};
-pub use learn::{Batch, LearnOptions};
+pub use learn::{Batch, LearnOptions, SealedView};
 pub use object::{Blob, FromObject, Object};
 pub use plasmon_protocol::{id::ObjectId, message::Expect, name::NameError};

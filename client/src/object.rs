@@ -2,8 +2,9 @@
 
 use crate::{
     codec::{
-        self, CodecError, Kind, Learn, Table, TensorView, Text, decode_bool, decode_bytes, decode_f64,
-        decode_i64, decode_json, decode_table, decode_tensor, decode_text,
+        self, CodecError, Json, Kind, Learn, Pickle, Table, TensorView, Text, decode_bool, decode_bytes,
+        decode_f64, decode_i64, decode_json, decode_json_text, decode_pickle, decode_table, decode_tensor,
+        decode_text,
     },
     error::{Error, Result},
     session::{Session, Slot},
@@ -85,6 +86,33 @@ impl Object {
         self.entry.writer_uid
     }
 
+    /// Whether the bytes were made in place ([`Brain::create`](crate::Brain::create)): a buffer, rather than a value
+    /// that was copied into the store.
+    #[must_use]
+    pub fn is_made_in_place(&self) -> bool {
+        let header = &self.entry.header;
+        header.kind == Kind::BYTES && header.ndim == 1 && !header.flags.has(Flags::INLINE)
+    }
+
+    /// The object as a value of its kind.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] with [`CodecError::WrongKind`] if the object is not a `T`, and if it is malformed.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("answer", &42)?;
+    /// let object: plasmon::Object = brain.recall("answer")?;
+    /// assert_eq!(object.to::<i64>()?, 42);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[inline]
+    pub fn to<T: FromObject>(&self) -> Result<T> {
+        Ok(T::from_object(self.clone())?)
+    }
+
     /// The object as an Arrow IPC file. Borrowed from shared memory; a value of at most 32 bytes, which stands in the
     /// index itself, is encoded again.
     ///
@@ -118,7 +146,8 @@ impl Object {
             Kind::INT64 => decode_i64(nowhere, header)?.prepare()?.to_vec(),
             Kind::FLOAT64 => decode_f64(nowhere, header)?.prepare()?.to_vec(),
             Kind::TEXT => decode_text(nowhere, header, false)?.prepare()?.to_vec(),
-            Kind::JSON => decode_json(nowhere, header)?.prepare()?.to_vec(),
+            Kind::JSON => decode_json_text(nowhere, header, false)?.prepare()?.to_vec(),
+            Kind::PICKLE => decode_pickle(nowhere, header, false)?.prepare()?.to_vec(),
             _ => decode_bytes(nowhere, header)?.as_slice().prepare()?.to_vec(),
         }
     }
@@ -235,6 +264,8 @@ impl Deref for Blob {
 /// | [`Blob`] | bytes | nothing |
 /// | [`Text`] | text | nothing |
 /// | [`TensorView`] | tensors | nothing |
+/// | [`Json`] | JSON, as its text | nothing |
+/// | [`Pickle`] | pickled Python values | nothing |
 /// | `Vec<u8>`, `String` | bytes, text | the value, once |
 /// | `i64`, `f64`, `bool`, `()` | numbers, truth values, null | – |
 /// | `serde_json::Value` | JSON | the value, parsed |
@@ -276,6 +307,9 @@ from_object! {
     Text, "text", Kind::TEXT, |object| decode_text(object.file(), &object.entry.header, object.trusted);
     String, "text", Kind::TEXT,
         |object| Ok(decode_text(object.file(), &object.entry.header, object.trusted)?.to_string());
+    Json, "JSON", Kind::JSON, |object| decode_json_text(object.file(), &object.entry.header, object.trusted);
+    Pickle, "a pickle", Kind::PICKLE,
+        |object| decode_pickle(object.file(), &object.entry.header, object.trusted);
     TensorView, "a tensor", Kind::TENSOR, |object| decode_tensor(object.file(), &object.entry.header);
     serde_json::Value, "JSON", Kind::JSON, |object| decode_json(object.file(), &object.entry.header);
     i64, "an integer", Kind::INT64, |object| decode_i64(object.file(), &object.entry.header);

@@ -613,8 +613,14 @@ impl Slot {
     /// Publishes a pin for the object that `entry` names. It protects nothing until the index was looked at again.
     #[inline]
     pub(crate) fn publish(&self, entry: &Entry) {
+        self.publish_at(entry.offset);
+    }
+
+    /// Publishes a pin for the object that begins at `offset`.
+    #[inline]
+    pub(crate) fn publish_at(&self, offset: u64) {
         let (region, slot) = self.session.region(self.number);
-        let pin = pin_for(entry.offset);
+        let pin = pin_for(offset);
         region.slots.note(slot, pin);
         SessionRegion::assume_checked(region.words.words()).publish(slot, pin);
     }

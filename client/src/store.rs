@@ -94,6 +94,17 @@ impl Store {
         }
     }
 
+    /// As [`with_session`](Self::with_session), but never connects: `None` if there is no session that is alive.
+    #[inline]
+    pub(crate) fn with_live_session<T>(
+        &self,
+        trust: &Trust,
+        use_it: impl FnOnce(&Arc<Session>) -> T,
+    ) -> Option<T> {
+        let current = self.current.load();
+        current.as_ref().filter(|session| session.is_alive() && trust.covers(session)).map(use_it)
+    }
+
     #[cold]
     fn connect(&self, trust: &Trust) -> Result<Arc<Session>> {
         let connecting = self.connecting.load_full();

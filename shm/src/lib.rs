@@ -58,7 +58,9 @@ pub use error::Error;
 pub use fork_mark::ForkMark;
 pub use kernel::Kernel;
 pub use mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping};
-pub use process::{boottime_ns, kill_process, maps_any, monotonic_coarse_ns, overflow_uid, set_not_dumpable};
+pub use process::{
+    boottime_ns, kill_process, maps_any, monotonic_coarse_ns, open_process, overflow_uid, set_not_dumpable,
+};
 pub use region::{
     Backend, LEN_BYTES_MAX, Populated, Region, RegionId, STEP_BYTES, Seals, named_room_bytes, page_bytes,
     remove_named,

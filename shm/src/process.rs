@@ -1,6 +1,6 @@
 //! What a process and the kernel say about each other, and the clocks that processes share.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -8,6 +8,7 @@ use nix::sys::prctl;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, refused};
+use crate::kernel::open_pidfd;
 use crate::region::RegionId;
 
 /// Ends the process behind a pidfd, with SIGKILL: that process and no other that has got its number since.
@@ -28,6 +29,21 @@ pub fn kill_process(pidfd: impl AsFd) -> Result<bool, Error> {
         Err(Errno::ESRCH) => Ok(false),
         Err(errno) => Err(refused("pidfd_send_signal", || "SIGKILL".to_owned())(errno)),
     }
+}
+
+/// A descriptor of the process `pid` (a pidfd), which becomes readable when that process has ended.
+///
+/// ```
+/// let myself = plasmon_shm::open_process(std::process::id())?;
+/// # drop(myself);
+/// # Ok::<(), plasmon_shm::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::System`]: ESRCH if there is no such process.
+pub fn open_process(pid: u32) -> Result<OwnedFd, Error> {
+    let number = i32::try_from(pid).map_err(|_| Errno::ESRCH);
+    number.and_then(open_pidfd).map_err(refused("pidfd_open", || format!("process {pid}")))
 }
 
 /// Whether process `pid` maps one of `regions`.

@@ -51,15 +51,24 @@ pub use socket::SocketError;
 pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
 
 use clap::Parser;
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 /// What `plasmon-store` does: reads its command line, serves until stopped, and says in its exit code how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let options = Options::parse();
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// As [`main`], with a command line from elsewhere, of which the first word is the program's name. Returns the exit
+/// code; wrong usage, `--help` and `--version` end the process.
+///
+/// It takes over SIGTERM and SIGINT, so it must be called while the process has no other thread.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let options = Options::parse_from(arguments);
     if options.probe {
         print_out(&probe(&options));
-        return ExitCode::SUCCESS;
+        return 0;
     }
     tracing_subscriber::fmt()
         .with_max_level(options.log)
@@ -84,10 +93,10 @@ pub fn main() -> ExitCode {
     );
     notify_systemd();
     match ready.serve() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             print_error(&format!("plasmon-store: {error}"));
-            ExitCode::from(6)
+            6
         }
     }
 }

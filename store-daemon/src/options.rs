@@ -131,6 +131,10 @@ pub struct Options {
     #[arg(long = "allow-uid", value_name = "UID")]
     pub allow_uids: Vec<u32>,
 
+    /// End when this process, which starts the store, has ended, however it ended
+    #[arg(long, value_name = "PID")]
+    pub owner: Option<u32>,
+
     /// Leave the daemon dumpable, so that debuggers and same-uid tools can look into it
     #[arg(long)]
     pub debuggable: bool,

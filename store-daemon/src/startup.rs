@@ -22,8 +22,8 @@ use nix::sys::{
 use plasmon_protocol::layout::{IndexShape, WORD_BYTES, session};
 use plasmon_shm::{Backend, Kernel, Region, Seals};
 use std::{
+    os::fd::OwnedFd,
     path::Path,
-    process::ExitCode,
     sync::{Arc, mpsc},
     thread,
 };
@@ -65,6 +65,14 @@ pub enum StartError {
     /// The kernel refused something.
     #[error("{0}")]
     Shm(#[from] plasmon_shm::Error),
+    /// The owner is not the process that started the store, or has ended already.
+    #[error(
+        "process {owner} did not start this store, or has ended; --owner is for the process that starts a store"
+    )]
+    NotOwned {
+        /// The process that was named.
+        owner: u32,
+    },
     /// The kernel refused something.
     #[error("{what}: {source}")]
     System {
@@ -78,15 +86,15 @@ pub enum StartError {
 impl StartError {
     /// The exit code that scripts can tell this error by (see `plasmon-store --help`).
     #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    pub fn exit_code(&self) -> u8 {
+        match self {
             StartError::NamedForOthers => 2,
             StartError::Interrupted => 0,
             StartError::DoesNotFit { .. } | StartError::TooSmall { .. } => 3,
             StartError::Socket(SocketError::InUse { .. }) => 5,
             StartError::Socket(_) => 4,
-            StartError::Shm(_) | StartError::System { .. } => 1,
-        })
+            StartError::Shm(_) | StartError::System { .. } | StartError::NotOwned { .. } => 1,
+        }
     }
 }
 
@@ -166,6 +174,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         Host::Process => Some(take_signals()?),
         Host::Thread => None,
     };
+    let owner = options.owner.map(owner_of).transpose()?;
     let socket = SocketPath::claim(options.socket.as_deref())?;
     let backend = match options.arena {
         Arena::Memfd => Backend::Memfd,
@@ -299,6 +308,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         copies: Copies(copies_tell),
         listener,
         signals,
+        owner,
         wake: Arc::clone(&notifier.wake),
         events,
         helpers: vec![populate, scan, look, copy],
@@ -346,6 +356,17 @@ fn take_signals() -> Result<SignalFd, StartError> {
     set.add(Signal::SIGINT);
     set.thread_block().map_err(failed)?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+/// The owner, which must have started this process: its number then stands for nobody else.
+fn owner_of(pid: u32) -> Result<OwnedFd, StartError> {
+    let owner = plasmon_shm::open_process(pid)?;
+    // Still our parent, so it was alive when it was opened, and has had its number ever since.
+    if nix::unistd::getppid().as_raw().cast_unsigned() == pid {
+        Ok(owner)
+    } else {
+        Err(StartError::NotOwned { owner: pid })
+    }
 }
 
 /// As many descriptors as the hard limit allows: each client takes a few.

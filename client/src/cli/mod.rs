@@ -18,6 +18,7 @@ use crate::{Brain, Error};
 use clap::{Args, Parser, Subcommand};
 use show::Out;
 use std::{
+    ffi::OsString,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -109,13 +110,20 @@ enum Command {
 /// What `plasmon` does: reads its command line, does it, and says in its exit code how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { common, command } = Cli::parse();
+    ExitCode::from(run(std::env::args_os()))
+}
+
+/// As [`main`], with a command line from elsewhere, of which the first word is the program's name. Returns the exit
+/// code; wrong usage, `--help` and `--version` end the process.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let Cli { common, command } = Cli::parse_from(arguments);
     let mut context = Context { common, out: Out::new() };
     let result = command.run(&mut context).and_then(|()| Ok(context.out.finish()?));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         // Whoever read this has seen enough.
-        Err(_) if context.out.is_broken() => ExitCode::SUCCESS,
+        Err(_) if context.out.is_broken() => 0,
         Err(trouble) => {
             // What was written before still counts.
             let _ = context.out.finish();

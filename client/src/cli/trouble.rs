@@ -1,7 +1,7 @@
 //! Why a command did not do what was asked, and the exit code that says so to scripts.
 
 use crate::Error;
-use std::{error::Error as _, io, path::PathBuf, process::ExitCode};
+use std::{error::Error as _, io, path::PathBuf};
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,8 @@ impl Trouble {
     }
 
     /// The exit code; `plasmon --help` has the table.
-    pub(super) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
             Trouble::Usage(_) => 2,
             Trouble::NothingToForget { .. } => 3,
             Trouble::Store(error) => match error {
@@ -65,7 +65,7 @@ impl Trouble {
                 _ => 1,
             },
             _ => 1,
-        })
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //! What stands before the values is the *prefix*, what follows them the *suffix*. Both are small and their lengths do
 //! not depend on `data_len` except for the padding, so an object of any length can be framed before its bytes exist.
 
-use super::{error::CodecError, learn, schema};
+use super::{error::CodecError, learn, schema, tensor};
 use arrow_ipc::{
     Block, Buffer, FieldNode, FooterBuilder, MessageBuilder, MessageHeader, MetadataVersion,
     RecordBatchBuilder,
@@ -21,7 +21,7 @@ use arrow_ipc::{
 };
 use arrow_schema::Schema;
 use flatbuffers::FlatBufferBuilder;
-use plasmon_protocol::object::{Header, Kind};
+use plasmon_protocol::object::{Dtype, Header, Kind};
 
 /// Every message, body and buffer of a file starts at a multiple of this.
 pub(crate) const ALIGNMENT_BYTES: u64 = 64;
@@ -147,17 +147,30 @@ impl Frame {
     }
 }
 
-/// The Arrow IPC file around a bytes object of known length, so that its bytes can be made in place.
+/// The Arrow IPC file around bytes or a tensor of known length, so that they can be made in place.
 ///
 /// Write [`prefix`](Self::prefix) at the start of the extent, the bytes at [`data_offset`](Self::data_offset) and
-/// [`suffix`](Self::suffix) behind them: the result is what [`Learn`](super::Learn) writes for the same bytes.
+/// [`suffix`](Self::suffix) behind them: the result is what [`Learn`](super::Learn) writes for the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BytesFrame(Frame);
+pub(crate) struct InPlaceFrame(Frame, Header);
 
-impl BytesFrame {
-    /// Frames `len_bytes` bytes, which may be more than 4 GiB.
-    pub(crate) fn new(len_bytes: u64) -> Result<BytesFrame, CodecError> {
-        Ok(BytesFrame(Frame::of_value(schema::of(Kind::BYTES), len_bytes)?))
+impl InPlaceFrame {
+    /// Frames `len_bytes` bytes, which may be more than 4 GiB. The index says where they are, never the bytes
+    /// themselves, however few, and that they are a buffer of one dimension rather than a value.
+    pub(crate) fn bytes(len_bytes: u64) -> Result<InPlaceFrame, CodecError> {
+        let frame = Frame::of_value(schema::of(Kind::BYTES), len_bytes)?;
+        let header = Header { ndim: 1, ..learn::value_header(Kind::BYTES, &frame, None) };
+        Ok(InPlaceFrame(frame, header))
+    }
+
+    /// Frames a tensor.
+    pub(crate) fn tensor(
+        dtype: Dtype,
+        shape: &[usize],
+        column_major: bool,
+    ) -> Result<InPlaceFrame, CodecError> {
+        let (frame, header) = tensor::frame_and_header(dtype, shape, column_major)?;
+        Ok(InPlaceFrame(frame, learn::by_our_encoder(header)))
     }
 
     /// What stands before the bytes.
@@ -185,9 +198,9 @@ impl BytesFrame {
         self.0.len_bytes()
     }
 
-    /// What the index will say of the object: where the bytes are, never the bytes themselves, however few.
+    /// What the index will say of the object.
     pub(crate) fn header(&self) -> Header {
-        learn::value_header(Kind::BYTES, &self.0, None)
+        self.1
     }
 }
 

@@ -3,7 +3,10 @@
 use super::{
     error::CodecError,
     frame::Frame,
-    layout, schema,
+    json::Json,
+    layout,
+    pickle::Pickle,
+    schema,
     table::{self, Table},
     tensor::{Tensor, TensorView},
 };
@@ -16,7 +19,7 @@ use std::{borrow::Cow, io};
 /// A value that can be learned.
 ///
 /// Tables: [`RecordBatch`], lists of them, [`Table`]. Arrays: [`Tensor`], [`TensorView`]. Single values: `[u8]`,
-/// `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()` and [`serde_json::Value`].
+/// `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()`, [`serde_json::Value`], [`Json`] and [`Pickle`].
 ///
 /// Every value is stored as an Arrow IPC file that any Arrow implementation can read, and its bytes are copied once,
 /// from where they are into the store. The trait is sealed: what is stored is a promise between all clients.
@@ -66,21 +69,37 @@ impl<'a> Prepared<'a> {
     pub(super) fn batches(schema: SchemaRef, batches: &'a [RecordBatch]) -> Result<Self, CodecError> {
         layout::check_types(schema.fields())?;
         let batches = table::with_one_dictionary_each(&schema, batches)?;
+        Self::counted(value_header_of_batches(Kind::TABLE), schema, batches)
+    }
+
+    /// Prepares batches that were made with `schema`, for a kind that is no table but has columns.
+    pub(super) fn owned_batches(
+        header: Header,
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Self, CodecError> {
+        Self::counted(header, schema, Cow::Owned(batches))
+    }
+
+    fn counted(
+        header: Header,
+        schema: SchemaRef,
+        batches: Cow<'a, [RecordBatch]>,
+    ) -> Result<Self, CodecError> {
         let mut count = CountingSink(0);
         table::write(&schema, &batches, &mut count)?;
-        let header = Header { flags: Flags::OUR_ENCODER, ..Header::new(Kind::TABLE) };
         Ok(Prepared { header, len_bytes: count.0, content: Content::Batches(schema, batches) })
     }
 
     /// Prepares one buffer of values with shortcuts that lead to it; `dims` are those of [`Header`].
     pub(super) fn framed(mut header: Header, frame: Frame, data: Cow<'a, [u8]>) -> Self {
         debug_assert_eq!(frame.data_len(), data.len() as u64);
-        header.flags = header.flags.with(Flags::OUR_ENCODER);
+        header = by_our_encoder(header);
         Prepared { header, len_bytes: frame.len_bytes(), content: Content::Framed(frame, data) }
     }
 
     /// Prepares a single value of a kind whose Arrow type has offsets: inline if it is short, else by its buffer.
-    fn value(kind: Kind, data: Cow<'a, [u8]>) -> Result<Self, CodecError> {
+    pub(super) fn value(kind: Kind, data: Cow<'a, [u8]>) -> Result<Self, CodecError> {
         let frame = Frame::of_value(schema::of(kind), data.len() as u64)?;
         let header = value_header(kind, &frame, Some(&data));
         Ok(Self::framed(header, frame, data))
@@ -168,6 +187,16 @@ pub(super) fn value_header(kind: Kind, frame: &Frame, value: Option<&[u8]>) -> H
     }
 }
 
+/// A header that says who wrote the object.
+pub(super) fn by_our_encoder(header: Header) -> Header {
+    Header { flags: header.flags.with(Flags::OUR_ENCODER), ..header }
+}
+
+/// The header of an object that is found by its columns alone.
+pub(super) fn value_header_of_batches(kind: Kind) -> Header {
+    Header { flags: Flags::OUR_ENCODER, ..Header::new(kind) }
+}
+
 /// Refuses JSON that its reader would refuse, without recursion.
 fn check_nesting(value: &serde_json::Value) -> Result<(), CodecError> {
     use serde_json::Value;
@@ -244,6 +273,8 @@ learn! {
         check_nesting(value)?;
         Prepared::value(Kind::JSON, Cow::Owned(serde_json::to_vec(value).map_err(CodecError::Json)?))
     };
+    Json, |text| Prepared::value(Kind::JSON, Cow::Borrowed(text.as_bytes()));
+    Pickle, |pickle| pickle.prepare_pickle();
     (), |_unit| Prepared::scalar(Kind::NULL, &[]);
     bool, |value| Prepared::scalar(Kind::BOOL, &[u8::from(*value)]);
     i64, |value| Prepared::scalar(Kind::INT64, &value.to_le_bytes());

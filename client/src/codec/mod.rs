@@ -22,8 +22,10 @@ mod decode;
 mod dictionary;
 mod error;
 mod frame;
+mod json;
 mod layout;
 mod learn;
+mod pickle;
 mod schema;
 mod table;
 mod tensor;
@@ -32,15 +34,19 @@ mod tests;
 mod value;
 
 pub use error::CodecError;
+pub use json::Json;
 pub use learn::{Learn, Prepared};
+pub use pickle::Pickle;
 pub use plasmon_protocol::object::{Dtype, Kind};
 pub use table::Table;
 pub use tensor::{Tensor, TensorElement, TensorView};
 pub use value::Text;
 
 pub(crate) use decode::decode_table;
-pub(crate) use frame::BytesFrame;
+pub(crate) use frame::InPlaceFrame;
+pub(crate) use pickle::decode_pickle;
 pub(crate) use tensor::decode_tensor;
 pub(crate) use value::{
-    decode_bool, decode_bytes, decode_f64, decode_i64, decode_json, decode_null, decode_text,
+    decode_bool, decode_bytes, decode_f64, decode_i64, decode_json, decode_json_text, decode_null,
+    decode_text,
 };

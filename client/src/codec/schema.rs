@@ -23,12 +23,29 @@ const EXTENSION_METADATA: &str = "ARROW:extension:metadata";
 /// # Panics
 /// For tables and tensors, and for kinds this version does not know.
 pub(crate) fn of(kind: Kind) -> &'static Schema {
-    static SCHEMAS: LazyLock<[(Kind, Schema); 7]> = LazyLock::new(|| {
-        [Kind::BYTES, Kind::NULL, Kind::BOOL, Kind::INT64, Kind::FLOAT64, Kind::TEXT, Kind::JSON]
-            .map(|kind| (kind, one_column(kind, value_field(kind))))
+    static SCHEMAS: LazyLock<[(Kind, Schema); 8]> = LazyLock::new(|| {
+        [
+            Kind::BYTES,
+            Kind::NULL,
+            Kind::BOOL,
+            Kind::INT64,
+            Kind::FLOAT64,
+            Kind::TEXT,
+            Kind::JSON,
+            Kind::PICKLE,
+        ]
+        .map(|kind| (kind, one_column(kind, value_field(kind))))
     });
     let found = SCHEMAS.iter().find(|(candidate, _)| *candidate == kind);
     &found.expect("only called for the kinds listed above").1
+}
+
+/// The schema of a pickle with `buffers` out-of-band buffers.
+pub(super) fn of_pickle(buffers: usize) -> Schema {
+    let buffer = |index| Field::new(format!("buffer_{index}"), DataType::LargeBinary, false);
+    let fields: Vec<Field> =
+        std::iter::once(value_field(Kind::PICKLE)).chain((0..buffers).map(buffer)).collect();
+    Schema::new_with_metadata(fields, kind_metadata(Kind::PICKLE))
 }
 
 /// The schema of a tensor with elements of `dtype`: a flat column, or a column of lists if `inner` has dimensions.
@@ -90,6 +107,11 @@ fn value_field(kind: Kind) -> Field {
         Kind::JSON => Field::new(COLUMN, DataType::LargeUtf8, false).with_metadata(
             extension("arrow.json", String::new()).into_iter().collect::<std::collections::HashMap<_, _>>(),
         ),
+        Kind::PICKLE => Field::new(COLUMN, DataType::LargeBinary, false).with_metadata(
+            extension("plasmon.pickle", "5".to_owned())
+                .into_iter()
+                .collect::<std::collections::HashMap<_, _>>(),
+        ),
         _ => Field::new(COLUMN, DataType::LargeUtf8, false),
     }
 }
@@ -99,6 +121,9 @@ fn extension(name: &str, metadata: String) -> [(String, String); 2] {
 }
 
 fn one_column(kind: Kind, field: Field) -> Schema {
-    let metadata = std::collections::HashMap::from([(KIND_KEY.to_owned(), kind.to_string())]);
-    Schema::new_with_metadata(vec![field], metadata)
+    Schema::new_with_metadata(vec![field], kind_metadata(kind))
+}
+
+fn kind_metadata(kind: Kind) -> std::collections::HashMap<String, String> {
+    std::collections::HashMap::from([(KIND_KEY.to_owned(), kind.to_string())])
 }

@@ -87,12 +87,7 @@ impl<'a> Tensor<'a> {
         data: &'a [u8],
     ) -> Result<Tensor<'a>, CodecError> {
         let width = width_of(dtype)?;
-        if shape.len() > DIMENSIONS_MAX {
-            return Err(CodecError::Unsupported {
-                what: format!("a tensor of {} dimensions", shape.len()),
-                advice: "use at most 255",
-            });
-        }
+        check_dimensions(shape)?;
         if len_bytes(shape, width) != Some(data.len()) {
             return Err(CodecError::ShapeMismatch { shape: shape.to_vec(), elements: data.len() / width });
         }
@@ -126,6 +121,33 @@ impl<'a> Tensor<'a> {
     fn frame(&self) -> Result<Frame, CodecError> {
         frame(self.dtype, &self.shape, self.column_major, self.data.len())
     }
+}
+
+/// The file around a tensor whose elements do not exist yet, and what the index says of it.
+pub(super) fn frame_and_header(
+    dtype: Dtype,
+    shape: &[usize],
+    column_major: bool,
+) -> Result<(Frame, Header), CodecError> {
+    let width = width_of(dtype)?;
+    check_dimensions(shape)?;
+    let data_len = len_bytes(shape, width).ok_or_else(|| CodecError::Unsupported {
+        what: format!("a tensor of shape {shape:?}"),
+        advice: "it has more bytes than an address can have",
+    })?;
+    let frame = frame(dtype, shape, column_major, data_len)?;
+    let header = header(&frame, dtype, shape, column_major);
+    Ok((frame, header))
+}
+
+fn check_dimensions(shape: &[usize]) -> Result<(), CodecError> {
+    if shape.len() > DIMENSIONS_MAX {
+        return Err(CodecError::Unsupported {
+            what: format!("a tensor of {} dimensions", shape.len()),
+            advice: "use at most 255",
+        });
+    }
+    Ok(())
 }
 
 /// The file around a tensor: fixed-size lists where Arrow has them for this shape, else a flat column.

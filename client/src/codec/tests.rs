@@ -636,7 +636,7 @@ fn tensors_of_the_wrong_length_or_type_are_refused() {
 fn a_frame_around_the_bytes_is_what_learning_them_writes() {
     for len in [0_usize, 1, 63, 64, 65, 1000] {
         let value = vec![7; len];
-        let frame = BytesFrame::new(len as u64).unwrap();
+        let frame = InPlaceFrame::bytes(len as u64).unwrap();
         let file = [frame.prefix(), &value, frame.suffix()].concat();
         assert_eq!(encode(&value).0.as_slice(), file);
         assert_eq!(frame.len_bytes(), file.len() as u64);
@@ -671,7 +671,7 @@ fn a_frame_is_byte_for_byte_what_arrow_writes_for_the_same_column() {
 #[test]
 fn more_than_4_gib_are_framed_from_their_length_alone() {
     let len = (1_u64 << 32) + 1;
-    let frame = BytesFrame::new(len).unwrap();
+    let frame = InPlaceFrame::bytes(len).unwrap();
     assert_eq!(frame.data_offset() % 64, 0);
     assert_eq!(frame.data_offset(), frame.prefix().len() as u64);
     assert_eq!(frame.len_bytes(), frame.data_offset() + len + frame.suffix().len() as u64);
@@ -695,7 +695,7 @@ fn more_than_4_gib_are_framed_from_their_length_alone() {
     assert_eq!(buffers, [(0, 0), (0, 16), (64, i64::try_from(len).unwrap())]);
     let offsets = &frame.prefix()[usize::try_from(body_start).unwrap()..][..16];
     assert_eq!(offsets, [0_u64.to_le_bytes(), len.to_le_bytes()].concat());
-    assert!(BytesFrame::new(u64::MAX).is_err());
+    assert!(InPlaceFrame::bytes(u64::MAX).is_err());
 }
 
 #[test]

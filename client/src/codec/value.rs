@@ -1,6 +1,6 @@
 //! Recalling what is one value: bytes, texts, JSON, numbers.
 
-use super::{decode, error::CodecError, table::Table};
+use super::{decode, error::CodecError, json::Json, table::Table};
 use arrow_array::{Array, ArrayRef, cast::AsArray, types};
 use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field};
@@ -19,17 +19,18 @@ pub(crate) fn decode_bytes(file: &Buffer, header: &Header) -> Result<Buffer, Cod
 ///
 /// `trusted` as for [`decode_table`](super::decode_table): the text is then not checked to be UTF-8.
 pub(crate) fn decode_text(file: &Buffer, header: &Header, trusted: bool) -> Result<Text, CodecError> {
-    let text = value_buffer(file, header, Kind::TEXT)?;
-    // An object's header comes with the object: one that does not say who encoded it vouches for nothing.
-    if !(trusted && header.flags.has(Flags::OUR_ENCODER)) {
-        str::from_utf8(&text).map_err(CodecError::NotUtf8)?;
-    }
-    Ok(Text(text))
+    Text::checked(value_buffer(file, header, Kind::TEXT)?, header, trusted)
 }
 
 /// The JSON value in `file`.
 pub(crate) fn decode_json(file: &Buffer, header: &Header) -> Result<serde_json::Value, CodecError> {
     serde_json::from_slice(&value_buffer(file, header, Kind::JSON)?).map_err(CodecError::Json)
+}
+
+/// The text of the JSON value in `file`, without copying it unless it stands in the header itself.
+pub(crate) fn decode_json_text(file: &Buffer, header: &Header, trusted: bool) -> Result<Json, CodecError> {
+    let text = value_buffer(file, header, Kind::JSON)?;
+    Ok(Json::from_stored(Text::checked(text, header, trusted)?))
 }
 
 /// Checks that the object is the absence of a value.
@@ -81,6 +82,15 @@ pub(crate) fn decode_f64(file: &Buffer, header: &Header) -> Result<f64, CodecErr
 pub struct Text(Buffer);
 
 impl Text {
+    /// The text in `bytes`, which are checked to be UTF-8 unless a trusted writer's encoder vouches for them.
+    fn checked(bytes: Buffer, header: &Header, trusted: bool) -> Result<Text, CodecError> {
+        // An object's header comes with the object: one that does not say who encoded it vouches for nothing.
+        if !(trusted && header.flags.has(Flags::OUR_ENCODER)) {
+            str::from_utf8(&bytes).map_err(CodecError::NotUtf8)?;
+        }
+        Ok(Text(bytes))
+    }
+
     /// The text's bytes, which keep the object in place. Cloning them copies nothing.
     #[must_use]
     pub fn into_buffer(self) -> Buffer {
@@ -92,11 +102,17 @@ impl Deref for Text {
     type Target = str;
 
     fn deref(&self) -> &str {
-        // SAFETY: `str::from_utf8_unchecked` asks that the bytes be UTF-8. `decode_text`, the only place that makes a
-        // `Text`, has checked them, and they do not change while the buffer lives (a recalled object never changes while
-        // it is held: invariant 2). Trusted, not proven: where `decode_text` did not check, the header says that our
+        // SAFETY: `str::from_utf8_unchecked` asks that the bytes be UTF-8. `Text::checked` and `From<String>`, the
+        // only places that make a `Text`, have checked them, and they do not change while the buffer lives (a recalled object never changes while
+        // it is held: invariant 2). Trusted, not proven: where `Text::checked` did not look, the header says that our
         // encoder wrote them, from a `str`, and its writer is of this user (docs/SECURITY.md).
         unsafe { str::from_utf8_unchecked(&self.0) }
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Text {
+        Text(Buffer::from_vec(text.into_bytes()))
     }
 }
 
@@ -144,7 +160,7 @@ pub(super) fn expect_kind(asked: Kind, header: &Header) -> Result<(), CodecError
 }
 
 /// The bytes of a value of `kind`: those in the header, those it leads to, or those that Arrow finds.
-fn value_buffer(file: &Buffer, header: &Header, kind: Kind) -> Result<Buffer, CodecError> {
+pub(super) fn value_buffer(file: &Buffer, header: &Header, kind: Kind) -> Result<Buffer, CodecError> {
     expect_kind(kind, header)?;
     if header.flags.has(Flags::INLINE) {
         let Some((bytes, len_bytes)) = header.inline() else {
@@ -156,7 +172,7 @@ fn value_buffer(file: &Buffer, header: &Header, kind: Kind) -> Result<Buffer, Co
         return slice_of(file, u64::from(header.buffer_offset), header.dims[0]);
     }
     let (values, start, end) = match kind {
-        Kind::BYTES => {
+        Kind::BYTES | Kind::PICKLE => {
             let column = one_row(file, &DataType::LargeBinary)?;
             let column = column.as_binary::<i64>();
             (column.values().clone(), column.value_offsets()[0], column.value_offsets()[1])

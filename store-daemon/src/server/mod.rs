@@ -286,6 +286,8 @@ pub(crate) struct Server {
     next_housekeeping: Instant,
     epoll: Epoll,
     signals: Option<SignalFd>,
+    /// The process that the store ends with.
+    owner: Option<OwnedFd>,
     wake: Arc<EventFd>,
     events: Receiver<Event>,
     helpers: Vec<JoinHandle<()>>,
@@ -318,6 +320,7 @@ pub(crate) struct Parts {
     pub(crate) copies: Copies,
     pub(crate) listener: Listener,
     pub(crate) signals: Option<SignalFd>,
+    pub(crate) owner: Option<OwnedFd>,
     pub(crate) wake: Arc<EventFd>,
     pub(crate) events: Receiver<Event>,
     pub(crate) helpers: Vec<JoinHandle<()>>,
@@ -328,6 +331,7 @@ mod tokens {
     pub(super) const LISTENER: u64 = 0;
     pub(super) const WAKE: u64 = 1;
     pub(super) const SIGNALS: u64 = 2;
+    pub(super) const OWNER: u64 = 3;
     pub(super) const FIRST_CONNECTION: u64 = 16;
     /// Pidfds have this bit and the session's number.
     pub(super) const PROCESS: u64 = 1 << 63;
@@ -341,6 +345,9 @@ impl Server {
         epoll.add(parts.wake.as_fd(), readable(tokens::WAKE))?;
         if let Some(signals) = &parts.signals {
             epoll.add(signals.as_fd(), readable(tokens::SIGNALS))?;
+        }
+        if let Some(owner) = &parts.owner {
+            epoll.add(owner.as_fd(), readable(tokens::OWNER))?;
         }
         let now = Instant::now();
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
@@ -389,6 +396,7 @@ impl Server {
             next_housekeeping: now + HOUSEKEEPING_EVERY,
             epoll,
             signals: parts.signals,
+            owner: parts.owner,
             wake: parts.wake,
             events: parts.events,
             helpers: parts.helpers,
@@ -435,6 +443,13 @@ impl Server {
             tokens::SIGNALS => {
                 if let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
                     tracing::info!(signal = signal.ssi_signo, "stopping");
+                    self.stop();
+                }
+            }
+            tokens::OWNER => {
+                // Readable for good: once is enough.
+                if self.owner.take().is_some() {
+                    tracing::info!("stopping: the owner has ended");
                     self.stop();
                 }
             }

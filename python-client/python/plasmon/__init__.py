@@ -1,0 +1,57 @@
+"""Share arrays, tables and any other Python values between the processes of one machine without copying them.
+
+A store (``plasmon-store``) keeps values in shared memory; a `Brain` is that store as a dictionary::
+
+    >>> import plasmon
+    >>> store = plasmon.start(size="64MB")  # a private store; or run: plasmon-store --size 64MB
+    >>> brain = store.connect()             # or: plasmon.Brain()
+    >>> brain["prices"] = {"AAPL": 187.2, "MSFT": 402.5}
+    >>> brain["prices"]
+    {'AAPL': 187.2, 'MSFT': 402.5}
+    >>> store.close()
+
+What is recalled is the value itself, of the same type. Arrays, tables and frames are views of the shared memory:
+read-only, not copied, and valid for as long as they are held, whatever happens to their name or to the store.
+"""
+
+from plasmon import exceptions
+from plasmon._brain import Brain, Creation, TableCreation
+from plasmon._forms import compact
+from plasmon._store import Store, start
+from plasmon.exceptions import (
+    ConditionFailed,
+    MalformedObject,
+    NameNotFound,
+    NamespaceNotFound,
+    NotStorable,
+    OutcomeUnknown,
+    PlasmonError,
+    StoreFull,
+    StoreUnavailable,
+    UntrustedPickle,
+    WaitTimeout,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Brain",
+    "ConditionFailed",
+    "Creation",
+    "MalformedObject",
+    "NameNotFound",
+    "NamespaceNotFound",
+    "NotStorable",
+    "OutcomeUnknown",
+    "PlasmonError",
+    "Store",
+    "StoreFull",
+    "StoreUnavailable",
+    "TableCreation",
+    "UntrustedPickle",
+    "WaitTimeout",
+    "__version__",
+    "compact",
+    "exceptions",
+    "start",
+]

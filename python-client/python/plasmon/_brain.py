@@ -1,0 +1,894 @@
+"""`Brain`: a store as a dictionary."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from fnmatch import fnmatchcase
+from html import escape
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
+
+from plasmon import _forms, _plasmon
+from plasmon.exceptions import (
+    ConditionFailed,
+    MetadataTypeError,
+    NameNotFound,
+    NamespaceNotFound,
+    NameTypeError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+    import pyarrow as pa
+
+_MISSING = object()
+
+As = Literal["arrow", "pandas", "polars", "numpy", "buffer"]
+
+
+class Brain(MutableMapping[str, Any]):
+    """A store as a dictionary: learns, recalls and forgets named values in one namespace.
+
+    What is recalled is equal to what was learned, and of the same type. Arrays, tables and frames are read-only views
+    of the store's shared memory: recalling them copies nothing, and takes as long for a gigabyte as for a kilobyte.
+    They stay valid when their name is rebound or forgotten, and when the store ends.
+
+    Safe to share between threads, and over ``fork``; pickled, it is a reference to its store and namespace. All brains
+    of a process on one store share one session. Nothing has to be closed.
+
+    Args:
+        path: The store's socket. Without it: ``$PLASMON_SOCKET``, or else ``plasmon/store.sock`` in
+            ``$XDG_RUNTIME_DIR`` and in ``/run/user/UID``, and ``/tmp/plasmon-UID/store.sock``, the first where a store
+            answers.
+        namespace: 5 to 64 of the ASCII letters, digits, ``_``, ``.`` and ``-``. It is registered if it is new.
+        timeout: Longest wait for the store's answer to a request, in seconds. The first brain of a process on a store
+            decides for all.
+        trust: Uids of users, besides this one and root, whose store may be talked to and whose values may be unpickled,
+            which runs their code.
+
+    Raises:
+        StoreUnavailable: No store answers; the message lists what was tried and says what to type.
+        BadNamespace: The namespace breaks its rule.
+
+    Examples:
+        >>> import plasmon
+        >>> store = plasmon.start(size="64MB")
+        >>> brain = plasmon.Brain(store.path)
+        >>> brain["answer"] = 42
+        >>> brain["answer"], "answer" in brain, len(brain), brain.get("question", "?")
+        (42, True, 1, '?')
+        >>> store.close()
+
+    """
+
+    __slots__ = ("_client", "_timeout")
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        namespace: str = "default",
+        *,
+        timeout: float = 30.0,
+        trust: Iterable[int] = (),
+    ) -> None:
+        socket = None if path is None else os.fspath(path)
+        self._client = _plasmon.Client(socket, _text(namespace), timeout, list(trust))
+        self._timeout = timeout
+
+    @classmethod
+    def _of(cls, client: _plasmon.Client, timeout: float) -> Brain:
+        brain = cls.__new__(cls)
+        brain._client = client
+        brain._timeout = timeout
+        return brain
+
+    def _in(self, namespace: str | None) -> _plasmon.Client:
+        return self._client if namespace is None else self._client.in_namespace(_text(namespace))
+
+    # ---- learning
+
+    def learn(
+        self,
+        name: str,
+        thing: Any,
+        description: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+        namespace: str | None = None,
+    ) -> int:
+        """Bind ``name`` to ``thing`` and return the binding's version, which rises with every change of the store.
+
+        Other readers see the old value or the new one, never a mixture. The value is copied once, into shared memory;
+        changing ``thing`` later changes nothing there. Blocks for a round trip or two.
+
+        Args:
+            name: 1 to 1,024 bytes of UTF-8.
+            thing: Any value that docs/values.md lists, which is any that pickles.
+            description: A text for people. ``None`` keeps the one the name has, ``""`` clears it.
+            metadata: What JSON can say, by ``str``. ``None`` keeps what the name has, ``{}`` clears it.
+            if_absent: Only if nothing is bound to the name.
+            if_version: Only if the name has this version: compare and set.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            NotStorable: The value cannot be stored (also a ``TypeError``).
+            StoreFull: It does not fit (also a ``MemoryError``).
+            ConditionFailed: ``if_absent`` or ``if_version`` did not hold.
+            BadName: The name breaks its rule (also a ``ValueError``).
+            OutcomeUnknown: The store went away: the change may or may not have happened. After all others it has not.
+
+        """
+        client = self._client if namespace is None else self._in(namespace)
+        return client.learn(name, thing, description, _json_object(metadata), if_absent, if_version)
+
+    def __setitem__(self, name: str, thing: Any) -> None:
+        """Bind ``name`` to ``thing``: `learn`."""
+        self._client.learn(name, thing)
+
+    def learn_many(self, things: Mapping[str, Any], *, namespace: str | None = None) -> int:
+        """Bind all names at one moment, or none of them; return the version that all bindings have.
+
+        Raises:
+            As `learn`.
+
+        """
+        return self._in(namespace).learn_many(dict(things))
+
+    def update(self, other: Any = (), /, **things: Any) -> None:
+        """Bind all names at one moment, or none of them: `learn_many`."""
+        self.learn_many(dict(other, **things))
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return the value of ``name``; if it is not bound, bind it to ``default`` first. Two callers get one value."""
+        while True:
+            try:
+                return self.recall(name)
+            except NameNotFound:
+                try:
+                    self.learn(name, default, if_absent=True)
+                except ConditionFailed:
+                    continue  # somebody else was faster
+
+    # ---- recalling
+
+    def recall(
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        as_: As | None = None,
+        columns: list[str] | None = None,
+        copy: bool = False,
+        namespace: str | None = None,
+    ) -> Any:
+        """Return the value bound to ``name``.
+
+        Arrays, tables and frames are read-only views of shared memory; no column is copied. ``str``, ``bytes`` and what
+        consists of such objects is copied once.
+
+        Args:
+            name: 1 to 1,024 bytes of UTF-8.
+            timeout: Seconds to wait for the name to be bound; ``None`` does not wait.
+            as_: What to return instead of what was learned: ``"arrow"`` (a ``pyarrow.Table``, of any value),
+                ``"pandas"``, ``"polars"`` (of tables), ``"numpy"``, or ``"buffer"`` (a read-only ``memoryview`` of the
+                bytes of a ``bytes``, ``str`` or array, not copied).
+            columns: Of a table, only these columns.
+            copy: Whether to return a private copy that can be written to.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            NameNotFound: Nothing is bound to ``name`` (also a ``KeyError``).
+            WaitTimeout: ``timeout`` seconds passed first (also a ``TimeoutError``).
+            UntrustedPickle: Another user learned the value, and reading it would run that user's code.
+            WrongKind: The value cannot be had ``as_`` that (also a ``TypeError``).
+            StoreUnavailable: No store answers (also a ``ConnectionError``).
+
+        """
+        client = self._client if namespace is None else self._in(namespace)
+        if timeout is None and as_ is None and columns is None and not copy:
+            return client.recall(name)
+        return _forms.convert(client.object(name, timeout), as_, columns, copy)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value bound to ``name``: `recall`."""
+        return self._client.recall(name)
+
+    def recall_many(
+        self,
+        names: Iterable[str],
+        *,
+        missing_ok: bool = False,
+        namespace: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the values of all names as they were at one moment: no change is seen half done.
+
+        Args:
+            names: The names.
+            missing_ok: Whether names that are not bound are left out, instead of an error.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            NameNotFound: One of them is not bound.
+
+        """
+        names = list(names)
+        client = self._in(namespace)
+        found = client.objects(names)
+        if not missing_ok and None in found:
+            name = names[found.index(None)]
+            client.recall(name)  # says that it is not there
+            raise NameNotFound(f"nothing was bound to {name!r} in namespace {client.namespace!r}")
+        return {name: one.value() for name, one in zip(names, found, strict=True) if one is not None}
+
+    def wait(self, name: str, *, after: int = 0, timeout: float, namespace: str | None = None) -> int:
+        """Wait until ``name`` has a version above ``after``, and return that version.
+
+        Raises:
+            WaitTimeout: ``timeout`` seconds passed first.
+
+        """
+        return self._in(namespace).wait(name, after, timeout)
+
+    def exists(self, name: str, *, namespace: str | None = None) -> bool:
+        """Return whether something is bound to ``name``. One look at the shared index."""
+        return self._in(namespace).exists(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether something is bound to ``name``; ``False`` for what is no name."""
+        return isinstance(name, str) and 0 < len(name) <= 1024 and self._client.exists(name)
+
+    # ---- forgetting
+
+    def forget(
+        self,
+        name: str,
+        *,
+        missing_ok: bool = True,
+        if_version: int | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        """Unbind ``name``. Who holds its value keeps it; its memory is free when nobody does.
+
+        Args:
+            name: The name.
+            missing_ok: Whether a name that is not bound is fine.
+            if_version: Only if the name has this version.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            NameNotFound: It is not bound, and ``missing_ok`` is false.
+            ConditionFailed: It has another version.
+
+        """
+        client = self._in(namespace)
+        if not client.forget(name, if_version) and not missing_ok:
+            raise _not_found(name, client.namespace)
+
+    def __delitem__(self, name: str) -> None:
+        """Unbind ``name``.
+
+        Raises:
+            NameNotFound: It is not bound.
+
+        """
+        self.forget(name, missing_ok=False)
+
+    def forget_many(self, names: Iterable[str], *, namespace: str | None = None) -> None:
+        """Unbind all names at one moment; those that are not bound are ignored."""
+        self._in(namespace).forget_many(list(names))
+
+    def pop(self, name: str, default: Any = _MISSING, /) -> Any:
+        """Unbind ``name`` and return its value. Of two callers, one gets it.
+
+        Raises:
+            NameNotFound: It is not bound, and no default is given.
+
+        """
+        while True:
+            try:
+                found = self._client.object(name)
+            except NameNotFound:
+                if default is _MISSING:
+                    raise
+                return default
+            value = found.value()
+            try:
+                self._client.forget(name, found.version)
+            except ConditionFailed:
+                continue  # somebody else was faster
+            return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Unbind some name and return it with its value.
+
+        Raises:
+            NameNotFound: There is none.
+
+        """
+        while True:
+            names = self.names()
+            if not names:
+                raise _not_found("", self.namespace)
+            try:
+                return names[-1], self.pop(names[-1])
+            except NameNotFound:
+                continue
+
+    def clear(self) -> None:
+        """Unbind all names of this namespace, at one moment."""
+        self._client.clear()
+
+    # ---- writing in place
+
+    def create(
+        self,
+        name: str,
+        nbytes: int,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+    ) -> Creation[memoryview]:
+        """Return a context manager that gives ``nbytes`` of shared memory to write into.
+
+        At the end of the block the bytes become immutable and ``name`` is bound to them; views of them go on reading.
+        After an exception nothing is bound. They are recalled as a read-only ``memoryview``.
+
+        Raises:
+            StoreFull: There is no room.
+
+        Examples:
+            >>> import plasmon
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     brain = store.connect()
+            ...     with brain.create("image", 3) as buffer:
+            ...         buffer[:] = b"abc"
+            ...     bytes(brain["image"])
+            b'abc'
+
+        """
+        writable = self._in(namespace).create(name, nbytes)
+        return Creation(writable, memoryview(writable), description, _json_object(metadata))
+
+    def empty(
+        self,
+        name: str,
+        shape: int | tuple[int, ...],
+        dtype: Any = "float64",
+        *,
+        order: Literal["C", "F"] = "C",
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+    ) -> Creation[np.ndarray[Any, Any]]:
+        """Return a context manager that gives an ndarray in shared memory to fill in: its elements are arbitrary.
+
+        At the end of the block it becomes read-only and ``name`` is bound to it. After an exception nothing is bound.
+
+        Args:
+            name: The name.
+            shape: Number of elements in each dimension.
+            dtype: A dtype of integers, floats or truth values.
+            order: ``"C"`` or ``"F"``.
+            description: As in `learn`.
+            metadata: As in `learn`.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            StoreFull: There is no room.
+            TypeError: Arrays of this dtype are stored as pickles, which cannot be made in place.
+
+        Examples:
+            >>> import plasmon
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     brain = store.connect()
+            ...     with brain.empty("ones", (2, 3), "int32") as array:
+            ...         array[...] = 1
+            ...     brain["ones"].sum().item()
+            6
+
+        """
+        import numpy as np
+
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        element = np.dtype(dtype)
+        number = _forms.tensor_dtype(element)
+        if number is None:
+            raise TypeError(f"an array of {element} cannot be made in place; make it and learn it")
+        writable = self._in(namespace).create_tensor(name, number, shape, order == "F")
+        array = np.ndarray(shape, element, memoryview(writable), order=order)
+        return Creation(writable, array, description, _json_object(metadata))
+
+    def writer(
+        self,
+        name: str,
+        schema: pa.Schema,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+    ) -> TableCreation:
+        """Return a context manager that takes a table batch by batch, straight into shared memory.
+
+        At the end of the block ``name`` is bound to the table. After an exception nothing is bound.
+
+        Raises:
+            StoreFull: There is no room, also on ``write``.
+
+        Examples:
+            >>> import plasmon, pyarrow as pa
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     brain = store.connect()
+            ...     with brain.writer("numbers", pa.schema([("n", pa.int64())])) as writer:
+            ...         for start in (0, 10):
+            ...             writer.write(pa.record_batch({"n": range(start, start + 10)}))
+            ...     brain["numbers"].num_rows
+            20
+
+        """
+        writer = self._in(namespace).writer(name, schema.empty_table())
+        return TableCreation(writer, schema, description, _json_object(metadata))
+
+    # ---- names and namespaces
+
+    def names(
+        self,
+        namespace: str | None = None,
+        *,
+        prefix: str = "",
+        match: str | None = None,
+        namespaces: str | None = None,
+    ) -> list[str]:
+        """Return the names of a namespace, in order.
+
+        Args:
+            namespace: The namespace; this brain's if it is not given. ``"all"`` joins all, names may then repeat.
+            prefix: Only names that begin with it.
+            match: Only names that match a pattern with ``*``, ``?`` and ``[...]``.
+            namespaces: Another spelling of ``namespace``, for programs written for brain-plasma.
+
+        Raises:
+            NamespaceNotFound: There is no such namespace.
+
+        """
+        namespace = namespaces if namespace is None else namespace
+        if namespace == "all":
+            found = [entry["name"] for entry in self._client.entries(prefix, True)]
+        elif namespace is None:
+            try:
+                found = self._client.names(prefix)
+            except NamespaceNotFound:
+                found = []  # another client removed it; learning in it makes it again
+        else:
+            found = self._in(namespace).names(prefix)
+        return found if match is None else [name for name in found if fnmatchcase(name, match)]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names that are bound now, in order."""
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        """Return how many names are bound in this namespace."""
+        return self._client.count()
+
+    def __bool__(self) -> bool:
+        """Return true: a brain is there also if it is empty."""
+        return True
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of this brain."""
+        return self._client.namespace
+
+    def namespaces(self) -> set[str]:
+        """Return the names of all namespaces. ``default`` is always among them."""
+        return {name for name, _ in self._client.namespaces()}
+
+    def set_namespace(self, namespace: str | None = None) -> str:
+        """Move to a namespace, register it if it is new, and return its name; without one, return the current one's.
+
+        Raises:
+            BadNamespace: It breaks its rule.
+
+        """
+        if namespace is not None:
+            client = self._client.in_namespace(_text(namespace))
+            client.register()
+            self._client = client
+        return self._client.namespace
+
+    def in_namespace(self, namespace: str) -> Brain:
+        """Return a second brain on the same session, in another namespace, which is registered when it is used."""
+        return Brain._of(self._client.in_namespace(_text(namespace)), self._timeout)
+
+    def remove_namespace(self, namespace: str | None = None) -> str:
+        """Remove a namespace with all its names, at one moment; without one, the current one.
+
+        Who removes the current namespace is in ``default`` then. Returns a sentence that says so.
+
+        Raises:
+            DefaultNamespaceError: ``default`` cannot be removed, only cleared.
+            NamespaceNotFound: There is no such namespace.
+
+        """
+        removed = self.namespace if namespace is None else _text(namespace)
+        self._client.in_namespace(removed).remove_namespace()
+        if removed == self.namespace:
+            self._client = self._client.in_namespace("default")
+        return f"Removed namespace {removed}; the current namespace is {self.namespace}"
+
+    # ---- what the store knows
+
+    def metadata(
+        self,
+        *names: str,
+        output: Literal["dict", "list"] = "dict",
+        namespace: str | None = None,
+    ) -> Any:
+        """Return what the store knows of names: of one a dictionary, or ``None`` if it is not bound.
+
+        Of several, or of all names of the namespace if none is given: a dictionary by name, or a list in order.
+        Each has ``name``, ``namespace``, ``metadata_id`` and ``value_id`` (bytes), ``description``, ``metadata``,
+        ``version``, ``kind``, ``size`` (bytes), ``created`` (seconds since 1970, UTC), ``owner`` (uid) and ``pid``.
+
+        Raises:
+            TypeError: ``output`` is neither ``"dict"`` nor ``"list"``.
+
+        """
+        if output not in ("dict", "list"):
+            raise TypeError(f'output is "dict" or "list", and this is {output!r}')
+        client = self._in(namespace)
+        if len(names) == 1 and output == "dict":
+            return _metadata(client.describe(names[0]))
+        asked = names or tuple(client.names(""))
+        found = {name: _metadata(client.describe(name)) for name in asked}
+        if not names:  # those that were forgotten meanwhile
+            found = {name: known for name, known in found.items() if known is not None}
+        return found if output == "dict" else [found[name] for name in (names or found)]
+
+    def stat(self, name: str, *, namespace: str | None = None) -> dict[str, Any]:
+        """Return what the store knows of ``name``, and who holds its value: ``held_by`` lists processes.
+
+        Raises:
+            NameNotFound: It is not bound.
+
+        """
+        client = self._in(namespace)
+        known = _metadata(client.describe(name))
+        if known is None:
+            raise _not_found(name, client.namespace)
+        full = f"{client.namespace}/{name}"
+        return {**known, "held_by": [pin for pin in client.pins() if pin["name"] == full]}
+
+    def pins(self) -> list[dict[str, Any]]:
+        """Return which process holds which value: ``pid``, ``command``, ``name`` (``namespace/name``), ``nbytes``.
+
+        A slice of an array or table holds the whole value; `plasmon.compact` makes one that holds nothing.
+        """
+        return self._client.pins()
+
+    def object_id(self, name: str, *, namespace: str | None = None) -> _ObjectId | None:
+        """Return the id of the value of ``name``, or ``None`` if it is not bound."""
+        known = self._in(namespace).describe(name)
+        return None if known is None else _ObjectId(known["object_id"])
+
+    def object_ids(self, *, namespace: str | None = None) -> dict[str, _ObjectId]:
+        """Return the ids of all values, by name."""
+        return {entry["name"]: _ObjectId(entry["object_id"]) for entry in self._in(namespace).entries("", False)}
+
+    def ids(self, *, namespace: str | None = None) -> list[_ObjectId]:
+        """Return the ids of all values, in the order of their names."""
+        return list(self.object_ids(namespace=namespace).values())
+
+    def stats(self) -> dict[str, int]:
+        """Return the store's figures; those that end in ``_bytes`` are bytes."""
+        return self._client.stats()
+
+    def size(self) -> int:
+        """Return the capacity of the store, in bytes."""
+        return self.stats()["capacity_bytes"]
+
+    def used(self) -> int:
+        """Return how many bytes of the store are used, forgotten values that somebody still holds included."""
+        return self.size() - self.free()
+
+    def free(self) -> int:
+        """Return how many bytes of the store are free."""
+        return self.stats()["free_bytes"]
+
+    @property
+    def bytes(self) -> int:
+        """The capacity of the store, in bytes."""
+        return self.size()
+
+    @property
+    def mb(self) -> str:
+        """The capacity of the store as a text, in megabytes of a million bytes: ``'50 MB'``."""
+        return f"{round(self.size() / 1_000_000)} MB"
+
+    @property
+    def path(self) -> str:
+        """The store's socket."""
+        return self._client.path
+
+    @property
+    def client(self) -> _plasmon.Client:
+        """The low-level client, whose interface may change."""
+        return self._client
+
+    # ---- life
+
+    def sleep(self) -> None:
+        """Leave the store. What was recalled stays valid; calls raise `ClientAsleep` until `wake_up`."""
+        self._client.sleep()
+
+    def wake_up(self) -> None:
+        """Connect again after `sleep`.
+
+        Raises:
+            StoreUnavailable: No store answers.
+
+        """
+        self._client.wake_up()
+
+    def __enter__(self) -> Brain:
+        """Return the brain itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the store: `sleep`."""
+        self.sleep()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two brains are the same namespace of the same store."""
+        if not isinstance(other, Brain):
+            return NotImplemented
+        return (self.path, self.namespace) == (other.path, other.namespace)
+
+    def __hash__(self) -> int:
+        """Hash by store: equal brains have equal hashes, also after one has moved to another namespace."""
+        return hash(self.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a reference: who unpickles it connects to the store at the same path."""
+        return _connect, (self.path, self.namespace, self._timeout, tuple(self._client.trust))
+
+    def __repr__(self) -> str:
+        """Show where it is."""
+        asleep = ", asleep" if self._client.is_asleep else ""
+        return f"<plasmon.Brain at {self.path!r}, namespace {self.namespace!r}{asleep}>"
+
+    def _repr_html_(self) -> str:
+        """Show names, kinds and sizes, and how full the store is, in a notebook."""
+        stats = self.stats()
+        used = stats["capacity_bytes"] - stats["free_bytes"]
+        share = used / stats["capacity_bytes"]
+        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{escape(entry['name'])}</td><td>{escape(entry['kind'])}</td>"
+            f"<td>{_human(entry['nbytes'])}</td><td>{entry['version']}</td></tr>"
+            for entry in listed[:_ROWS_MAX]
+        )
+        more = f"<p>and {len(listed) - _ROWS_MAX:,} more</p>" if len(listed) > _ROWS_MAX else ""
+        return (
+            f"<div><b>plasmon.Brain</b> {escape(self.path)}, namespace <b>{escape(self.namespace)}</b>"
+            f"<div style='width:20em;border:1px solid #888'><div style='width:{share:.1%};background:#4a90d9'>&nbsp;"
+            f"</div></div>{_human(used)} of {_human(stats['capacity_bytes'])} used"
+            f"<table><tr><th>name</th><th>kind</th><th>size</th><th>version</th></tr>{rows}</table>{more}</div>"
+        )
+
+
+_ROWS_MAX = 100
+
+
+_T = TypeVar("_T")
+
+
+@final
+class Creation(Generic[_T]):
+    """An object being made in place, as a context manager. Made by `Brain.create` and `Brain.empty`.
+
+    Without a ``with`` block: write into ``value``, then `seal` or `abort`.
+    """
+
+    __slots__ = ("_description", "_metadata", "_writable", "value")
+
+    def __init__(
+        self,
+        writable: _plasmon.Writable,
+        value: _T,
+        description: str | None,
+        metadata: str | None,
+    ) -> None:
+        self._writable = writable
+        self._description = description
+        self._metadata = metadata
+        #: The memory to write into.
+        self.value = value
+
+    def seal(self) -> int:
+        """Make the object immutable, bind its name to it, and return the version. Views go on reading.
+
+        Raises:
+            WriterClosed: It is sealed or given up already.
+
+        """
+        flags = getattr(self.value, "flags", None)
+        if flags is not None:
+            flags.writeable = False  # NumPy would not notice, and its next write would end the process
+        return self._writable.seal(self._description, self._metadata)
+
+    def abort(self) -> None:
+        """Give the object up: nothing is bound, and its memory is free when no view of it is left."""
+        self._writable.abort()
+
+    def __enter__(self) -> _T:
+        """Return the memory to write into."""
+        return self.value
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Seal it, or give it up after an exception."""
+        if kind is None:
+            self.seal()
+        else:
+            self.abort()
+
+
+@final
+class TableCreation:
+    """A table being written batch by batch, as a context manager. Made by `Brain.writer`."""
+
+    __slots__ = ("_description", "_metadata", "_schema", "_writer")
+
+    def __init__(
+        self,
+        writer: _plasmon.TableWriter,
+        schema: pa.Schema,
+        description: str | None,
+        metadata: str | None,
+    ) -> None:
+        self._writer = writer
+        self._schema = schema
+        self._description = description
+        self._metadata = metadata
+
+    def write(self, data: Any) -> int:
+        """Append a record batch, a table, or anything with ``__arrow_c_stream__``; return the rows written so far.
+
+        Raises:
+            NotStorable: It has another schema; the next batch may follow.
+            StoreFull: It does not fit; the table cannot be finished.
+
+        """
+        import pyarrow as pa
+
+        if isinstance(data, pa.RecordBatch):
+            data = pa.Table.from_batches([data])
+        return self._writer.write(data)
+
+    def finish(self) -> int:
+        """Make the table immutable, bind its name to it, and return the version.
+
+        Raises:
+            WriterClosed: It is finished or given up already.
+
+        """
+        return self._writer.finish(self._description, self._metadata)
+
+    def abort(self) -> None:
+        """Give the table up: nothing is bound, and its memory is free."""
+        self._writer.abort()
+
+    def __enter__(self) -> TableCreation:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish it, or give it up after an exception."""
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
+
+
+@final
+class _ObjectId:
+    """The id of a value: its namespace, then a UUID that rises with time. Never used again."""
+
+    __slots__ = ("_binary",)
+
+    def __init__(self, binary: bytes) -> None:
+        self._binary = binary
+
+    def binary(self) -> bytes:
+        """Return its 32 bytes."""
+        return self._binary
+
+    def hex(self) -> str:
+        """Return them in hexadecimal digits."""
+        return self._binary.hex()
+
+    def __eq__(self, other: object) -> bool:
+        return self._binary == other._binary if isinstance(other, _ObjectId) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._binary)
+
+    def __repr__(self) -> str:
+        return f"ObjectId({self.hex()})"
+
+
+def _connect(path: str, namespace: str, timeout: float, trust: tuple[int, ...]) -> Brain:
+    return Brain(path, namespace, timeout=timeout, trust=trust)
+
+
+def _text(namespace: object) -> str:
+    if not isinstance(namespace, str):
+        raise NameTypeError(f"a namespace is a str, and this is {type(namespace).__name__}: {namespace!r}")
+    return namespace
+
+
+def _not_found(name: str, namespace: str) -> NameNotFound:
+    error = NameNotFound(f"nothing is bound to {name!r} in namespace {namespace!r}")
+    error.name, error.namespace = name, namespace
+    return error
+
+
+def _json_object(metadata: Mapping[str, Any] | None) -> str | None:
+    if metadata is None:
+        return None
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise MetadataTypeError(f"metadata is a dictionary that JSON can say: {error}") from error
+    if json.loads(text) != dict(metadata):
+        raise MetadataTypeError("metadata is a dictionary that JSON can say, with str keys, lists and no tuples")
+    return text
+
+
+def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
+    if described is None:
+        return None
+    namespace, name = described["namespace"], described["name"]
+    return {
+        "name": name,
+        "namespace": namespace,
+        "metadata_id": _plasmon.name_id(namespace, name),
+        "value_id": described["object_id"],
+        "description": described["description"],
+        "metadata": json.loads(described["metadata"] or "{}"),
+        "version": described["version"],
+        "kind": described["kind"],
+        "size": described["nbytes"],
+        "created": described["created"],
+        "owner": described["writer_uid"],
+        "pid": described["writer_pid"],
+    }
+
+
+def _human(nbytes: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.4g} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.4g} TiB"

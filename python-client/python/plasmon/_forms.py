@@ -1,0 +1,425 @@
+"""Which form a value is stored in, and back. The plain types are converted in Rust and never come here.
+
+From the top, the first that says a value exactly is taken (docs/values.md has the table):
+
+1. ndarrays of numbers and truth values: a tensor.
+2. Arrow data, pandas and polars frames: a table. `_pandas` and `_polars` have theirs.
+3. Everything else that pickles: a pickle, whose large buffers are columns of their own.
+
+Only what is in use already is imported: a value can be an ndarray only if somebody has imported NumPy.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import json
+import pickle
+import sys
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from plasmon import _plasmon
+from plasmon.exceptions import NotStorable, PlasmonError, WrongKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import pyarrow as pa
+
+#: Numbers of the dtypes of tensors, by kind and size of NumPy's (docs/layout.md).
+TENSOR_DTYPES = {
+    "b1": 1,
+    "i1": 2,
+    "i2": 3,
+    "i4": 4,
+    "i8": 5,
+    "u1": 6,
+    "u2": 7,
+    "u4": 8,
+    "u8": 9,
+    "f2": 10,
+    "f4": 11,
+    "f8": 12,
+}
+
+#: Key of a table's schema metadata under which stands, as JSON, what it was in Python.
+PYTHON_KEY = b"plasmon.python"
+
+#: Buffers of a pickle from this length on, in bytes, are columns of their own.
+OUT_OF_BAND_BYTES = 4096
+
+#: Most of them; each is a column.
+OUT_OF_BAND_MAX = 256
+
+
+def encode(value: Any) -> _plasmon.Payload | Strided:
+    """Return `value` in the form in which it is stored, its large parts still where they are.
+
+    Raises:
+        NotStorable: It has no form.
+
+    """
+    kind = type(value)
+    module = kind.__module__.partition(".")[0]
+    try:
+        if kind is _loaded("numpy", "ndarray"):
+            made = _encode_ndarray(value)
+        elif module == "pandas":
+            from plasmon import _pandas
+
+            made = _pandas.encode(value)
+        elif module == "polars":
+            from plasmon import _polars
+
+            made = _polars.encode(value)
+        elif module == "pyarrow":
+            made = _encode_arrow(value)
+        elif hasattr(kind, "__arrow_c_stream__"):
+            made = _plasmon.Payload.table(value)
+        else:
+            made = None
+        return made or encode_pickle(value)
+    except PlasmonError:
+        raise
+    except Exception as error:
+        text = f"a value of type {_full_name(kind)} cannot be stored: {_one_line(error)}"
+        raise NotStorable(text) from error
+
+
+def _loaded(module: str, name: str) -> Any:
+    """Return an attribute of a module if that is imported already."""
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _full_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _one_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+# ---- tensors
+
+
+class Strided:
+    """An array whose elements are gathered straight into the store's memory."""
+
+    __slots__ = ("array", "dtype", "shape")
+
+    def __init__(self, array: np.ndarray[Any, Any], dtype: int) -> None:
+        self.array = array
+        self.dtype = dtype
+        self.shape = array.shape
+
+    def fill(self, view: Any) -> None:
+        """Write the elements into a writable buffer, in C order."""
+        import numpy as np
+
+        np.copyto(np.ndarray(self.shape, self.array.dtype, view), self.array)
+
+    def payload(self) -> _plasmon.Payload:
+        """Return the array in a form that holds a copy of the elements."""
+        import numpy as np
+
+        return _plasmon.Payload.tensor(self.dtype, self.shape, False, np.ascontiguousarray(self.array).data)
+
+
+def tensor_dtype(dtype: np.dtype[Any]) -> int | None:
+    """Return the number of a dtype of tensors, `None` if tensors cannot have it."""
+    if not dtype.isnative or dtype.metadata is not None:
+        return None
+    return TENSOR_DTYPES.get(f"{dtype.kind}{dtype.itemsize}") if type(dtype).__module__ == "numpy.dtypes" else None
+
+
+def _encode_ndarray(array: np.ndarray[Any, Any]) -> _plasmon.Payload | Strided | None:
+    dtype = tensor_dtype(array.dtype)
+    if dtype is None:
+        return None
+    if array.flags.c_contiguous:
+        data = array if array.ndim else array.reshape(1)
+        return _plasmon.Payload.tensor(dtype, array.shape, False, data)
+    if array.flags.f_contiguous:
+        return _plasmon.Payload.tensor(dtype, array.shape, True, array)
+    return Strided(array, dtype)
+
+
+# ---- tables
+
+
+def with_description(table: pa.Table, description: dict[str, Any]) -> pa.Table:
+    """Return a table whose metadata say what it was in Python."""
+    metadata = {**(table.schema.metadata or {}), PYTHON_KEY: json.dumps(description).encode()}
+    return table.replace_schema_metadata(metadata)
+
+
+def without_description(table: pa.Table) -> pa.Table:
+    """Return a table without what `with_description` added."""
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != PYTHON_KEY}
+    return table.replace_schema_metadata(metadata or None)
+
+
+def encode_table(table: pa.Table, description: dict[str, Any]) -> _plasmon.Payload:
+    """Return a table with a description in the form in which it is stored."""
+    return _plasmon.Payload.table(with_description(table, description))
+
+
+def _encode_arrow(value: Any) -> _plasmon.Payload | None:
+    import pyarrow as pa
+
+    try:
+        if type(value) is pa.Table:
+            return _plasmon.Payload.table(value) if _is_plain(value) else None
+        if type(value) is pa.RecordBatch:
+            return encode_table(pa.Table.from_batches([value]), {"type": "pyarrow.RecordBatch"})
+        if isinstance(value, pa.ChunkedArray):
+            return encode_table(pa.table({"value": value}), {"type": "pyarrow.ChunkedArray"})
+        if isinstance(value, pa.Array):
+            return encode_table(pa.table({"value": value}), {"type": "pyarrow.Array"})
+        if isinstance(value, pa.RecordBatchReader):
+            return _plasmon.Payload.table(value)
+    except ValueError:
+        return None  # a type that Rust's Arrow does not have: it pickles
+    return None
+
+
+def _is_plain(table: pa.Table) -> bool:
+    """Whether a table's metadata could not be taken for a description."""
+    return PYTHON_KEY not in (table.schema.metadata or {})
+
+
+def decode_table(stream: _plasmon.TableStream, description: str | None, copy: bool) -> Any:
+    """Return what a table was in Python."""
+    import pyarrow as pa
+
+    table = pa.table(stream)
+    said = {} if description is None else json.loads(description)
+    kind = said.get("type", "pyarrow.Table")
+    library = kind.partition(".")[0]
+    if library == "pandas":
+        from plasmon import _pandas
+
+        return _pandas.decode(table, said, copy)
+    if library == "polars":
+        from plasmon import _polars
+
+        return _polars.decode(table, said, copy)
+    if copy:
+        table = _copied(table)
+    if kind == "pyarrow.Table":
+        return table
+    table = without_description(table)
+    if kind == "pyarrow.RecordBatch":
+        batches = table.to_batches()
+        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    column = table.column(0)
+    if kind == "pyarrow.Array":
+        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return column
+
+
+def _copied(table: pa.Table) -> pa.Table:
+    """Return a table in memory of its own."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
+
+
+# ---- pickles
+
+
+def encode_pickle(value: Any) -> _plasmon.Payload:
+    """Return a pickle of `value`, its large buffers where they are."""
+    buffers: list[pickle.PickleBuffer] = []
+
+    def place(buffer: pickle.PickleBuffer) -> bool:
+        """Whether the buffer goes in-band."""
+        try:
+            if len(buffers) == OUT_OF_BAND_MAX or buffer.raw().nbytes < OUT_OF_BAND_BYTES:
+                return True
+        except BufferError:
+            return True  # not contiguous
+        buffers.append(buffer)
+        return False
+
+    stream = _pickled(value, place)
+    return _plasmon.Payload.pickle(stream, buffers)
+
+
+def _pickled(value: Any, place: Callable[[pickle.PickleBuffer], bool]) -> memoryview:
+    sink = io.BytesIO()
+    pickler = pickle.Pickler(sink, protocol=5, buffer_callback=place)
+    pickler.dispatch_table = _dispatch_table()
+    try:
+        pickler.dump(value)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        by_value = _cloudpickler()
+        if by_value is None:
+            raise
+        sink = io.BytesIO()
+        try:
+            by_value(sink, protocol=5, buffer_callback=place).dump(value)
+        except Exception:
+            raise error from None  # what the standard library says is clearer
+    return sink.getbuffer()
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"cannot pickle {type(value).__name__!r} object")
+
+
+def _cloudpickler() -> Any:
+    """Return cloudpickle's pickler, without its taste for the contents of open files; `None` if it is not there."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return None
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _refuse}, cloudpickle.Pickler.dispatch_table)
+
+    return Pickler
+
+
+def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
+    ours: dict[type, Callable[[Any], Any]] = {bytearray: _reduce_bytearray, memoryview: _reduce_memoryview}
+    if ndarray := _loaded("numpy", "ndarray"):
+        ours[ndarray] = _reduce_ndarray
+    return ChainMap(ours, copyreg.dispatch_table)
+
+
+def _reduce_bytearray(value: bytearray) -> tuple[Any, ...]:
+    if len(value) < OUT_OF_BAND_BYTES:
+        return (bytearray, (bytes(value),))
+    return (bytearray, (pickle.PickleBuffer(value),))
+
+
+def _reduce_memoryview(value: memoryview) -> tuple[Any, ...]:
+    flat = value if value.contiguous else memoryview(value.tobytes()).cast("B")
+    return (_memoryview, (pickle.PickleBuffer(flat), value.format, value.shape))
+
+
+def _memoryview(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    flat = memoryview(data).cast("B")
+    if form == "B" and len(shape) == 1:
+        return flat
+    return flat.cast(form) if len(shape) == 1 else flat.cast(form, shape)  # type: ignore[call-overload,no-any-return]
+
+
+def _reduce_ndarray(array: np.ndarray[Any, Any]) -> Any:
+    if array.dtype.hasobject:
+        return array.__reduce_ex__(5)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        import numpy as np
+
+        # NumPy would forget their byte order.
+        array = np.ascontiguousarray(array)
+    # NumPy pickles these in-band, since the buffer protocol has no datetimes.
+    if array.dtype.kind in "Mm" and array.nbytes >= OUT_OF_BAND_BYTES:
+        return (_viewed, (array.view("i8"), array.dtype))
+    return array.__reduce_ex__(5)
+
+
+def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
+    return array.view(dtype)
+
+
+# ---- recalling as something else
+
+
+def convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
+    """Return a recalled object as what was asked for."""
+    if as_ is None:
+        value = found.value(copy=copy)
+        return value if columns is None else _select(value, columns)
+    if as_ == "buffer":
+        buffer = found.buffer()
+        if buffer is None:
+            raise WrongKind(f"a value of kind {found.kind} has no single buffer; as_='arrow' gives its columns")
+        return memoryview(bytearray(buffer)) if copy else memoryview(buffer)
+    if as_ == "arrow":
+        import pyarrow as pa
+
+        table = pa.table(found.table())
+        table = table if columns is None else table.select(columns)
+        return _copied(table) if copy else table
+    if as_ == "pandas":
+        return _as_pandas(found, columns, copy)
+    if as_ == "polars":
+        import polars as pl
+
+        frame = pl.DataFrame(found.table())
+        return frame if columns is None else frame.select(columns)
+    if as_ == "numpy":
+        return _as_numpy(found, columns, copy)
+    raise ValueError(f'as_ is "arrow", "pandas", "polars", "numpy" or "buffer", and this is {as_!r}')
+
+
+def _select(value: Any, columns: list[str]) -> Any:
+    if hasattr(value, "select"):  # pyarrow, polars
+        return value.select(columns)
+    if type(value) is _loaded("pandas", "DataFrame"):
+        return value[columns]
+    raise WrongKind(f"columns= is for tables, and this is a {_full_name(type(value))}")
+
+
+def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
+    value = found.value(copy=copy)
+    if type(value).__module__.partition(".")[0] == "pandas":
+        return value if columns is None else _select(value, columns)
+    import pyarrow as pa
+
+    table = pa.table(found.table())
+    return (table if columns is None else table.select(columns)).to_pandas()
+
+
+def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
+    import numpy as np
+
+    if found.kind == "tensor":
+        return found.value(copy=copy)
+    if found.kind in ("bytes", "text"):
+        array = np.frombuffer(memoryview(found.buffer() or b""), np.uint8)
+        return array.copy() if copy else array
+    if found.kind == "table":
+        import pyarrow as pa
+
+        table = pa.table(found.table())
+        table = table if columns is None else table.select(columns)
+        return {name: table.column(name).combine_chunks().to_numpy(zero_copy_only=False) for name in table.column_names}
+    return np.asarray(found.value(copy=copy))
+
+
+def compact(value: Any) -> Any:
+    """Return a copy of just what `value` uses, in this process's own memory.
+
+    A slice of a recalled array or table holds the whole object in the store. Its compact copy holds nothing, and can
+    be written to where its type can.
+    """
+    module = type(value).__module__.partition(".")[0]
+    if module == "pyarrow" and hasattr(value, "slice"):
+        import pyarrow as pa
+
+        if isinstance(value, pa.Table):
+            return _copied(value)
+        if isinstance(value, pa.RecordBatch):
+            copied = _copied(pa.Table.from_batches([value])).to_batches()
+            return copied[0] if copied else value
+        column = _copied(pa.table({"value": value})).column(0)
+        return column if isinstance(value, pa.ChunkedArray) else column.combine_chunks()
+    if isinstance(value, memoryview):
+        return memoryview(bytearray(value))
+    if module == "pandas":
+        return pickle.loads(pickle.dumps(value, 5))
+    return _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    import copy
+
+    return value.copy() if type(value) is _loaded("numpy", "ndarray") else copy.deepcopy(value)

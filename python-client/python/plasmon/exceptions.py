@@ -1,0 +1,169 @@
+"""The exceptions of this package: one tree, whose leaves are also the built-in exceptions that people expect.
+
+brain-plasma's names are here as well. They are these same classes, or their bases, so that ``except`` clauses
+written for it go on working.
+"""
+
+from typing import Any
+
+
+class PlasmonError(Exception):
+    """Base of all exceptions of this package. After one of them nothing has changed, unless it says otherwise."""
+
+    def __str__(self) -> str:
+        """The message as it is: KeyError would show it quoted."""
+        return str(self.args[0]) if len(self.args) == 1 else Exception.__str__(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as class, message and attributes: OSError would look at its own arguments."""
+        return (type(self), self.args, self.__dict__)
+
+
+# What went wrong with a name or a namespace.
+
+
+class NameNotFound(PlasmonError, KeyError):
+    """Nothing is bound to the name. Attributes: ``name``, ``namespace``."""
+
+    name: str
+    namespace: str
+
+
+class NamespaceNotFound(PlasmonError, KeyError):
+    """There is no such namespace. Attribute: ``namespace``."""
+
+    namespace: str
+
+
+class BadName(PlasmonError, ValueError):
+    """A name breaks its rule (1 to 1,024 bytes of UTF-8)."""
+
+
+class BadNamespace(BadName):
+    """A namespace breaks its rule (5 to 64 of the ASCII letters, digits, ``_``, ``.`` and ``-``)."""
+
+
+class NameTypeError(PlasmonError, TypeError):
+    """A name or namespace is no ``str``."""
+
+
+class DefaultNamespaceError(PlasmonError, ValueError):
+    """The namespace ``default`` cannot be removed; ``clear()`` empties it."""
+
+
+# What went wrong with a value.
+
+
+class BrainLearnNameError(PlasmonError):
+    """A value could not be bound to a new name. Nothing is bound."""
+
+
+class BrainUpdateNameError(PlasmonError):
+    """A value could not be bound to a name that had one. The old value stays."""
+
+
+class LearnFailed(BrainLearnNameError, BrainUpdateNameError):
+    """A value could not be learned. What was bound to the name, or that nothing was, stays as it was."""
+
+
+class NotStorable(LearnFailed, TypeError):
+    """The value cannot be stored: it does not pickle, or not exactly."""
+
+
+class StoreFull(LearnFailed, MemoryError):
+    """The value does not fit. Attributes in bytes: ``requested_bytes``, ``capacity_bytes``, ``used_bytes``,
+    ``free_bytes``, ``largest_free_bytes`` and ``limbo_bytes`` (forgotten, but still held by somebody).
+    """
+
+    requested_bytes: int
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    largest_free_bytes: int
+    limbo_bytes: int
+
+
+class IndexFull(StoreFull):
+    """As many names are bound as the store can hold (``plasmon-store --max-objects``)."""
+
+
+class LimitExceeded(LearnFailed, ValueError):
+    """Something is longer, or more, than allowed."""
+
+
+class MetadataTypeError(LearnFailed, TypeError):
+    """Metadata is a dictionary that JSON can say."""
+
+
+class WriterClosed(LearnFailed, ValueError):
+    """A buffer or a table that was being written is sealed or given up already."""
+
+
+class ConditionFailed(PlasmonError):
+    """``if_absent`` or ``if_version`` did not hold. Attributes: ``name``, ``namespace``, ``found_version``."""
+
+    name: str
+    namespace: str
+    found_version: int | None
+
+
+class WrongKind(PlasmonError, TypeError):
+    """The value cannot be recalled as what was asked for."""
+
+
+class MalformedObject(PlasmonError, ValueError):
+    """An object's bytes are not what they claim to be; another program wrote them."""
+
+
+class UntrustedPickle(PlasmonError, PermissionError):
+    """Another user learned the value, and unpickling it would run that user's code."""
+
+
+# What went wrong with the store.
+
+
+class WaitTimeout(PlasmonError, TimeoutError):
+    """The name was not bound in time. Attributes: ``name``, ``namespace``."""
+
+    name: str
+    namespace: str
+
+
+class StoreUnavailable(PlasmonError, ConnectionError):
+    """No store answers. Values already recalled stay valid; a later call connects again when a store is back."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store went away before it answered: the change may or may not have happened."""
+
+
+class NoAnswer(StoreUnavailable, TimeoutError):
+    """The store did not answer in time: a change may or may not have happened."""
+
+
+class VersionMismatch(StoreUnavailable):
+    """Client and store speak different versions of the protocol."""
+
+
+class ClientAsleep(StoreUnavailable):
+    """The brain was put to sleep; ``wake_up()`` connects it again."""
+
+
+class NotAdmitted(PlasmonError, PermissionError):
+    """The store does not admit this user, or is run by one that this user does not trust."""
+
+
+# brain-plasma's names.
+
+BrainError = PlasmonError
+BrainNameNotExistError = NameNotFound
+BrainNamespaceNotExistError = NamespaceNotFound
+BrainNamespaceNameError = BadNamespace
+BrainNamespaceRemoveDefaultError = DefaultNamespaceError
+BrainNameLengthError = BadName
+BrainNameTypeError = NameTypeError
+BrainClientDisconnectedError = ClientAsleep
+
+
+class BrainRemoveOldNameValueError(PlasmonError):
+    """Never raised: a store takes old values away by itself."""

@@ -1,0 +1,488 @@
+//! The class that `plasmon.Brain` stands on: one namespace of one store.
+
+use crate::{
+    errors::{OrRaise, raise},
+    memory,
+    payload::{self, Taken},
+    recalled::{self, Object, Unpickling},
+    writing::{TableWriter, Writable},
+};
+use plasmon::{Brain, Dtype, Error, LearnOptions, Metadata};
+use plasmon_protocol::{id::NameId, name::Namespace};
+use pyo3::{
+    exceptions::PyValueError,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyString},
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+/// One namespace of one store. Safe to share between threads.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct Client {
+    brain: Brain,
+    unpickling: Arc<Unpickling>,
+    asleep: Arc<AtomicBool>,
+}
+
+/// How long a wait goes on before the interpreter may handle a signal.
+const SLICE: Duration = Duration::from_millis(100);
+
+#[pymethods]
+impl Client {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        path: Option<PathBuf>,
+        namespace: &str,
+        timeout: f64,
+        trust: Vec<u32>,
+    ) -> PyResult<Self> {
+        let mut builder = Brain::builder().namespace(namespace).timeout(seconds(timeout)?);
+        if let Some(path) = path {
+            builder = builder.path(path);
+        }
+        for &uid in &trust {
+            builder = builder.trust_store_of(uid);
+        }
+        let (brain, uid) = py
+            .detach(|| {
+                let brain = builder.connect()?;
+                let uid = brain.uid()?;
+                Ok::<_, Error>((brain, uid))
+            })
+            .or_raise(py)?;
+        let unpickling = Arc::new(Unpickling { uid, uids: trust });
+        Ok(Client { brain, unpickling, asleep: Arc::default() })
+    }
+
+    /// A second view on the same session, in another namespace.
+    fn in_namespace(&self, py: Python<'_>, namespace: &str) -> PyResult<Client> {
+        let brain = self.brain.in_namespace(namespace).or_raise(py)?;
+        Ok(Client { brain, unpickling: Arc::clone(&self.unpickling), asleep: Arc::clone(&self.asleep) })
+    }
+
+    #[getter]
+    fn namespace(&self) -> &str {
+        self.brain.namespace()
+    }
+
+    #[getter]
+    fn path(&self) -> &str {
+        self.brain.path().to_str().unwrap_or_default()
+    }
+
+    #[getter]
+    fn trust(&self) -> Vec<u32> {
+        self.unpickling.uids.clone()
+    }
+
+    #[getter]
+    fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
+    fn sleep(&self, py: Python<'_>) {
+        self.asleep.store(true, Ordering::Relaxed);
+        py.detach(|| self.brain.disconnect());
+    }
+
+    fn wake_up(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.brain.uid()).or_raise(py)?;
+        self.asleep.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Recalls a value.
+    fn recall<'py>(&self, py: Python<'py>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let object = self.find(py, name)?;
+        recalled::to_python(py, &object, &self.unpickling, false)
+    }
+
+    /// Recalls an object, which is made a value later; waits for it if `timeout` is given, in seconds.
+    #[pyo3(signature = (name, timeout=None))]
+    fn object(&self, py: Python<'_>, name: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Object> {
+        let object = match timeout {
+            None => self.find(py, name)?,
+            Some(timeout) => {
+                let text = name_of(name)?;
+                self.check_awake(py)?;
+                patiently(py, seconds(timeout)?, |left| self.brain.recall_within(text, left))?
+            }
+        };
+        Ok(Object { object, unpickling: Arc::clone(&self.unpickling) })
+    }
+
+    /// Waits until the name has a version above `after_version`, and returns that version.
+    fn wait(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        after_version: u64,
+        timeout: f64,
+    ) -> PyResult<u64> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        patiently(py, seconds(timeout)?, |left| self.brain.wait(name, after_version, left))
+    }
+
+    /// Objects of one moment; `None` for names that are not bound.
+    fn objects(&self, py: Python<'_>, names: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Option<Object>>> {
+        let names = names.iter().map(name_of).collect::<PyResult<Vec<&str>>>()?;
+        self.check_awake(py)?;
+        let objects = py.detach(|| self.brain.recall_many(&names)).or_raise(py)?;
+        let made = |object| Object { object, unpickling: Arc::clone(&self.unpickling) };
+        Ok(objects.into_iter().map(|object| object.map(made)).collect())
+    }
+
+    fn exists(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        py.detach(|| self.brain.exists(name)).or_raise(py)
+    }
+
+    /// Binds a name to a value, and returns the binding's version.
+    #[pyo3(signature = (name, value, description=None, metadata=None, if_absent=false, if_version=None))]
+    #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
+    fn learn(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        description: Option<&str>,
+        metadata: Option<&str>,
+        if_absent: bool,
+        if_version: Option<u64>,
+    ) -> PyResult<u64> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let options = options(description, metadata, if_absent, if_version)?;
+        let taken = payload::take(value)?;
+        let payload = match taken.payload() {
+            Ok(payload) => payload,
+            Err(array) => return self.learn_strided(py, name, array, &options),
+        };
+        py.detach(|| payload.with_learn(|value| self.brain.learn_with(name, value, &options)))
+            .or_raise_learning(py)?
+            .or_raise_learning(py)
+    }
+
+    /// Binds all names at one moment, and returns their version.
+    fn learn_many(&self, py: Python<'_>, values: &Bound<'_, PyDict>) -> PyResult<u64> {
+        self.check_awake(py)?;
+        let mut taken: Vec<(Bound<'_, PyAny>, Taken<'_>)> = Vec::with_capacity(values.len());
+        for (name, value) in values.iter() {
+            name_of(&name)?;
+            let payload = payload::take(&value)?.gathered()?;
+            taken.push((name, payload));
+        }
+        let mut pairs = Vec::with_capacity(taken.len());
+        for (name, taken) in &taken {
+            if let Ok(payload) = taken.payload() {
+                pairs.push((name_of(name)?, payload));
+            }
+        }
+        py.detach(|| {
+            let mut batch = self.brain.batch()?;
+            for (name, payload) in pairs {
+                batch = payload.with_learn(|value| batch.learn(name, value))??;
+            }
+            batch.commit()
+        })
+        .or_raise_learning(py)
+    }
+
+    /// Unbinds a name, and returns whether it was bound.
+    #[pyo3(signature = (name, if_version=None))]
+    fn forget(&self, py: Python<'_>, name: &Bound<'_, PyAny>, if_version: Option<u64>) -> PyResult<bool> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        py.detach(|| match if_version {
+            None => self.brain.forget(name),
+            Some(version) => self.brain.forget_if_version(name, version).map(|()| true),
+        })
+        .or_raise(py)
+    }
+
+    /// Unbinds all names at one moment; those that are not bound are ignored.
+    fn forget_many(&self, py: Python<'_>, names: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        let names = names.iter().map(name_of).collect::<PyResult<Vec<&str>>>()?;
+        self.check_awake(py)?;
+        py.detach(|| {
+            let mut batch = self.brain.batch()?;
+            for name in names {
+                batch = batch.forget(name)?;
+            }
+            batch.commit().map(drop)
+        })
+        .or_raise(py)
+    }
+
+    fn count(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_awake(py)?;
+        py.detach(|| self.brain.len()).or_raise(py)
+    }
+
+    fn clear(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_awake(py)?;
+        py.detach(|| self.brain.clear()).or_raise(py)
+    }
+
+    /// What the store knows about each name that begins with `prefix`, without descriptions and metadata.
+    fn entries<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: &str,
+        everywhere: bool,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.check_awake(py)?;
+        let listed =
+            py.detach(|| if everywhere { self.brain.list_all(prefix) } else { self.brain.list(prefix) });
+        listed.or_raise(py)?.iter().map(|metadata| metadata_dict(py, metadata)).collect()
+    }
+
+    fn names(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
+        self.check_awake(py)?;
+        py.detach(|| self.brain.names(prefix)).or_raise(py)
+    }
+
+    fn describe<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let found = py.detach(|| self.brain.metadata(name)).or_raise(py)?;
+        found.map(|metadata| metadata_dict(py, &metadata)).transpose()
+    }
+
+    /// Name, number of names, and bytes of each namespace.
+    fn namespaces(&self, py: Python<'_>) -> PyResult<Vec<(String, u64)>> {
+        self.check_awake(py)?;
+        let listed = py.detach(|| self.brain.namespaces()).or_raise(py)?;
+        Ok(listed.into_iter().map(|info| (info.namespace.to_string(), info.names)).collect())
+    }
+
+    fn register(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_awake(py)?;
+        py.detach(|| self.brain.register()).or_raise(py)
+    }
+
+    fn remove_namespace(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_awake(py)?;
+        py.detach(|| self.brain.remove_namespace()).or_raise(py)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.check_awake(py)?;
+        let stats = py.detach(|| self.brain.stats()).or_raise(py)?;
+        let dict = PyDict::new(py);
+        dict.set_item("capacity_bytes", stats.capacity_bytes)?;
+        dict.set_item("used_bytes", stats.used_bytes)?;
+        dict.set_item("free_bytes", stats.free_bytes)?;
+        dict.set_item("largest_free_bytes", stats.largest_free_bytes)?;
+        dict.set_item("limbo_bytes", stats.limbo_bytes)?;
+        dict.set_item("leased_bytes", stats.leased_bytes)?;
+        dict.set_item("leases", stats.leases)?;
+        dict.set_item("objects", stats.objects)?;
+        dict.set_item("pins", stats.pins)?;
+        dict.set_item("waits", stats.waits)?;
+        Ok(dict)
+    }
+
+    fn pins<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.check_awake(py)?;
+        let pins = py.detach(|| self.brain.pins()).or_raise(py)?;
+        let list = PyList::empty(py);
+        for pin in pins {
+            let dict = PyDict::new(py);
+            dict.set_item("pid", pin.pid)?;
+            dict.set_item("command", pin.command)?;
+            dict.set_item("name", pin.name)?;
+            dict.set_item("nbytes", pin.len_bytes)?;
+            list.append(dict)?;
+        }
+        Ok(list)
+    }
+
+    /// Shared memory to write bytes into, for `name`.
+    fn create(&self, py: Python<'_>, name: &Bound<'_, PyAny>, nbytes: u64) -> PyResult<Writable> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let writable = py.detach(|| self.brain.create(name, nbytes)).or_raise_learning(py)?;
+        Ok(Writable::new(writable))
+    }
+
+    /// Shared memory to write a tensor into, for `name`.
+    fn create_tensor(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        dtype: u8,
+        shape: Vec<usize>,
+        column_major: bool,
+    ) -> PyResult<Writable> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let dtype = Dtype::from_number(dtype);
+        let writable = py.detach(|| self.brain.create_tensor(name, dtype, &shape, column_major));
+        Ok(Writable::new(writable.or_raise_learning(py)?))
+    }
+
+    /// A table that is written batch by batch, for `name`; `schema` is an object with `__arrow_c_stream__` that has it.
+    fn writer(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        schema: &Bound<'_, PyAny>,
+    ) -> PyResult<TableWriter> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let schema = memory::import_table(schema)?.schema().clone();
+        let writer = py.detach(|| self.brain.writer(name, &schema)).or_raise_learning(py)?;
+        Ok(TableWriter::new(writer))
+    }
+}
+
+impl Client {
+    /// Learns an array whose elements do not lie one after the other: they are gathered where they stay.
+    fn learn_strided(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        array: &Bound<'_, PyAny>,
+        options: &LearnOptions,
+    ) -> PyResult<u64> {
+        let dtype = Dtype::from_number(array.getattr("dtype")?.extract()?);
+        let shape: Vec<usize> = array.getattr("shape")?.extract()?;
+        let writable = py.detach(|| self.brain.create_tensor(name, dtype, &shape, false));
+        let writable = Bound::new(py, Writable::new(writable.or_raise_learning(py)?))?;
+        match array.call_method1("fill", (&writable,)) {
+            Ok(_) => writable.get().seal_with(py, options),
+            Err(error) => {
+                writable.get().abort(py);
+                Err(error)
+            }
+        }
+    }
+
+    fn check_awake(&self, py: Python<'_>) -> PyResult<()> {
+        if self.asleep.load(Ordering::Relaxed) {
+            return Err(raise(py, "ClientAsleep", "this brain is asleep; wake_up() connects it again", None));
+        }
+        Ok(())
+    }
+
+    fn find(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<plasmon::Object> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let found = match self.brain.recall_at_once(name) {
+            Some(found) => found,
+            None => py.detach(|| self.brain.recall(name)),
+        };
+        found.or_raise(py)
+    }
+}
+
+/// The id under which a name stands in the index.
+#[pyfunction]
+pub(crate) fn name_id<'py>(py: Python<'py>, namespace: &str, name: &str) -> PyResult<Bound<'py, PyBytes>> {
+    let namespace = Namespace::new(namespace).map_err(Error::BadName).or_raise(py)?;
+    Ok(PyBytes::new(py, NameId::new(&namespace, name).as_bytes()))
+}
+
+/// A name: any `str`, also an instance of a subclass.
+fn name_of<'a>(name: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+    let Ok(text) = name.cast::<PyString>() else {
+        let found = name.get_type().qualname()?;
+        let text = format!("a name is a str, and this is {found}: {}", name.repr()?);
+        return Err(raise(name.py(), "NameTypeError", &text, None));
+    };
+    text.to_str().map_err(|_| {
+        let text = "a name is UTF-8, and this one has surrogates without a partner; choose another";
+        raise(name.py(), "BadName", text, None)
+    })
+}
+
+/// Seconds as Python has them.
+fn seconds(seconds: f64) -> PyResult<Duration> {
+    if seconds.is_infinite() && seconds > 0.0 {
+        return Ok(Duration::from_secs(u64::from(u32::MAX)));
+    }
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err(format!("a timeout is 0 seconds or more, and this is {seconds}")))
+}
+
+/// Calls `wait` without the interpreter lock until it has waited for `timeout`, and handles signals meanwhile.
+fn patiently<T: Send>(
+    py: Python<'_>,
+    timeout: Duration,
+    wait: impl Fn(Duration) -> plasmon::Result<T> + Sync,
+) -> PyResult<T> {
+    let start = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(start.elapsed());
+        match py.detach(|| wait(left.min(SLICE))) {
+            Err(Error::WaitTimeout { namespace, name, .. }) => {
+                if left <= SLICE {
+                    let error = Error::WaitTimeout { namespace, name, waited: timeout };
+                    return Err(error).or_raise(py);
+                }
+                py.check_signals()?;
+            }
+            result => return result.or_raise(py),
+        }
+    }
+}
+
+/// What goes with a value; `metadata` is the text of a JSON object.
+pub(crate) fn options(
+    description: Option<&str>,
+    metadata: Option<&str>,
+    if_absent: bool,
+    if_version: Option<u64>,
+) -> PyResult<LearnOptions> {
+    let mut options = LearnOptions::new();
+    if let Some(description) = description {
+        options = options.description(description);
+    }
+    if let Some(metadata) = metadata {
+        let object = serde_json::from_str(metadata);
+        options = options.metadata(object.map_err(|error| PyValueError::new_err(error.to_string()))?);
+    }
+    if if_absent && if_version.is_some() {
+        return Err(PyValueError::new_err("if_absent and if_version exclude each other"));
+    }
+    if if_absent {
+        options = options.if_absent();
+    }
+    if let Some(version) = if_version {
+        options = options.if_version(version);
+    }
+    Ok(options)
+}
+
+fn metadata_dict<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'py, PyDict>> {
+    let created = metadata.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let dict = PyDict::new(py);
+    dict.set_item("name", &metadata.name)?;
+    dict.set_item("namespace", &metadata.namespace)?;
+    dict.set_item("object_id", PyBytes::new(py, metadata.object_id.as_bytes()))?;
+    dict.set_item("version", metadata.version)?;
+    dict.set_item("kind", metadata.kind.to_string())?;
+    dict.set_item("nbytes", metadata.len_bytes)?;
+    dict.set_item("created", created.as_secs_f64())?;
+    dict.set_item("writer_pid", metadata.writer_pid)?;
+    dict.set_item("writer_uid", metadata.writer_uid)?;
+    dict.set_item("description", &metadata.description)?;
+    let user = if metadata.metadata.is_null() { None } else { Some(metadata.metadata.to_string()) };
+    dict.set_item("metadata", user)?;
+    Ok(dict)
+}

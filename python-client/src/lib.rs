@@ -1,0 +1,34 @@
+//! The Rust half of the Python package `plasmon`: it converts and calls.
+//!
+//! * `client`: the class that `plasmon.Brain` stands on, one call for each of its methods.
+//! * `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
+//! * `json`: JSON-like Python values as JSON text, and back. `memory`: the buffer protocol and Arrow's C interface.
+//! * `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
+//!
+//! Which form a value takes, beyond the plain types, is decided in Python (`plasmon/_forms.py`).
+#![deny(unsafe_code)]
+
+mod client;
+mod errors;
+mod json;
+#[expect(unsafe_code, reason = "buffers of other owners: each place has its proof")]
+mod memory;
+mod payload;
+mod programs;
+mod recalled;
+#[expect(unsafe_code, reason = "the buffer protocol's methods are unsafe to call")]
+mod writing;
+
+/// What `plasmon` and its modules import from here.
+#[pyo3::pymodule(gil_used = false)]
+mod _plasmon {
+    #[pymodule_export]
+    use crate::{
+        client::{Client, name_id},
+        memory::{Buffer, TableStream},
+        payload::Payload,
+        programs::{run_plasmon, run_store},
+        recalled::Object,
+        writing::{TableWriter, Writable},
+    };
+}

@@ -1,0 +1,168 @@
+//! The buffer protocol, both ways, and Arrow's C interface, both ways: the only unsafe code of the package.
+
+use arrow_array::{
+    RecordBatchReader,
+    ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
+};
+use arrow_schema::ArrowError;
+use plasmon::Table;
+use pyo3::{
+    buffer::PyUntypedBuffer,
+    exceptions::{PyBufferError, PyValueError},
+    ffi,
+    prelude::*,
+    types::PyCapsule,
+};
+use std::{ffi::CStr, sync::Arc};
+
+/// Name of the capsules that hold a C stream, as Arrow's PyCapsule interface has it.
+const STREAM_NAME: &CStr = c"arrow_array_stream";
+
+/// Recalled bytes in the store's shared memory, which they hold in place and unchanged: read-only, by the buffer
+/// protocol.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct Buffer(arrow_buffer::Buffer);
+
+impl Buffer {
+    pub(crate) fn new(bytes: arrow_buffer::Buffer) -> Buffer {
+        Buffer(bytes)
+    }
+}
+
+#[pymethods]
+impl Buffer {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<plasmon buffer of {} bytes>", self.0.len())
+    }
+
+    /// Fills in `view` with all of the bytes.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: std::ffi::c_int,
+    ) -> PyResult<()> {
+        let bytes = &slf.get().0;
+        let len = ffi::Py_ssize_t::try_from(bytes.len())
+            .map_err(|_| PyBufferError::new_err("too long for a buffer"))?;
+        let read_only = 1;
+        // SAFETY: `PyBuffer_FillInfo` asks for a `Py_buffer` to fill in, which the interpreter hands to
+        // `__getbuffer__`, for an object to own the view, and for `len` readable bytes at the pointer for as long as
+        // that object lives. It takes a reference to `slf`, which is frozen and owns an Arrow buffer of that length. For
+        // a view that wants to write it raises BufferError, so that nobody writes through the pointer.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                bytes.as_ptr().cast_mut().cast(),
+                len,
+                read_only,
+                flags,
+            )
+        };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+/// The bytes of a Python object as an Arrow buffer, which keeps the object's buffer exported for as long as it lives.
+/// Copies nothing.
+///
+/// # Errors
+/// `BufferError` if the object is no contiguous buffer.
+pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<arrow_buffer::Buffer> {
+    let exported = PyUntypedBuffer::get(object)?;
+    if !exported.is_c_contiguous() && !exported.is_fortran_contiguous() {
+        return Err(PyBufferError::new_err("the buffer is not contiguous"));
+    }
+    let len = exported.len_bytes();
+    let Some(start) = std::ptr::NonNull::new(exported.buf_ptr().cast::<u8>()).filter(|_| len > 0) else {
+        return Ok(arrow_buffer::Buffer::default());
+    };
+    let owner = Arc::new(Exported(exported));
+    // SAFETY: `Buffer::from_custom_allocation` asks that `start` be valid for reads of `len` bytes until `owner` is
+    // dropped: the buffer protocol promises that of a contiguous export until it is released, and `owner` releases it
+    // when it is dropped. Trusted, not proven: that nobody writes to the bytes meanwhile. Another Python thread can, as
+    // it can under any C function that reads a buffer without the interpreter lock; what is then stored is some mixture
+    // of old and new bytes of the caller's own value.
+    Ok(unsafe { arrow_buffer::Buffer::from_custom_allocation(start, len, owner) })
+}
+
+/// An export that lasts until it is dropped, from whichever thread: its own drop attaches to the interpreter.
+struct Exported(#[expect(dead_code, reason = "it is held")] PyUntypedBuffer);
+
+// Nothing in an export can be left half done by a panic: it is only held.
+impl std::panic::RefUnwindSafe for Exported {}
+
+/// All batches of an object with `__arrow_c_stream__`.
+///
+/// # Errors
+/// What the object raises; ValueError if its stream is broken.
+pub(crate) fn import_table(source: &Bound<'_, PyAny>) -> PyResult<Table> {
+    let capsule = source.call_method0(pyo3::intern!(source.py(), "__arrow_c_stream__"))?;
+    let capsule = capsule.cast::<PyCapsule>()?;
+    let stream = capsule.pointer_checked(Some(STREAM_NAME))?.cast::<FFI_ArrowArrayStream>();
+    // SAFETY: `RecordBatchStreamReader::from_raw` asks for a valid C stream, which it moves out, leaving a released one
+    // behind. A capsule of this name holds a pointer to one, as Arrow's PyCapsule interface promises; a released one is
+    // refused. Trusted, not proven: that the producer, code of this process, keeps that promise.
+    let reader = unsafe { RecordBatchStreamReader::from_raw(stream.as_ptr()) }.map_err(broken)?;
+    let schema = reader.schema();
+    // The producer may take as long as it likes, and may need the interpreter itself.
+    let batches = source.py().detach(|| reader.collect::<Result<Vec<_>, _>>()).map_err(broken)?;
+    Table::new(schema, batches).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn broken(error: ArrowError) -> PyErr {
+    PyValueError::new_err(format!("its Arrow stream cannot be read: {error}"))
+}
+
+/// A table for other libraries, by Arrow's PyCapsule interface. Copies nothing.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct TableStream(Table);
+
+impl TableStream {
+    pub(crate) fn new(table: Table) -> TableStream {
+        TableStream(table)
+    }
+}
+
+#[pymethods]
+impl TableStream {
+    /// The table as a capsule that holds a C stream. No other schema can be asked for.
+    #[pyo3(signature = (requested_schema=None))]
+    fn __arrow_c_stream__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
+        drop(requested_schema); // a request, which the interface lets producers leave unmet
+        let batches = self.0.to_vec().into_iter().map(Ok);
+        let reader = arrow_array::RecordBatchIterator::new(batches, self.0.schema().clone());
+        let stream = FFI_ArrowArrayStream::new(Box::new(reader));
+        PyCapsule::new_with_value(py, stream, STREAM_NAME)
+    }
+}
+
+/// Writable bytes for the buffer protocol: what [`expose_writable`] needs of their owner.
+pub(crate) trait WritableBytes: pyo3::PyClass {
+    /// The bytes, while they may be written.
+    fn bytes(slf: &Bound<'_, Self>) -> PyResult<(*mut u8, usize)>;
+}
+
+/// Fills in `view` with the bytes that `slf` is writing.
+///
+/// # Safety
+/// `view` is a `Py_buffer` to fill in; the owner keeps the bytes mapped until it is dropped.
+pub(crate) unsafe fn expose_writable<T: WritableBytes>(
+    slf: &Bound<'_, T>,
+    view: *mut ffi::Py_buffer,
+    flags: std::ffi::c_int,
+) -> PyResult<()> {
+    let (start, len) = T::bytes(slf)?;
+    let len = ffi::Py_ssize_t::try_from(len).map_err(|_| PyBufferError::new_err("too long for a buffer"))?;
+    // SAFETY: as in `Buffer::__getbuffer__`; that the bytes stay mapped while views live is the caller's promise.
+    let filled = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), len, 0, flags) };
+    if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+}

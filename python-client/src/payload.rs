@@ -1,0 +1,152 @@
+//! From Python values to what is learned.
+
+use crate::{errors::OrRaise, json, memory};
+use plasmon::{Dtype, Json, Learn, Pickle, Table, Tensor};
+use pyo3::{
+    prelude::*,
+    pybacked::{PyBackedBytes, PyBackedStr},
+    sync::PyOnceLock,
+    types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
+};
+
+/// A value in the form in which it is stored, its large parts still where they are.
+///
+/// Made by `plasmon._forms`, for values that are none of the plain types.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct Payload(Form);
+
+enum Form {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(PyBackedStr),
+    Bytes(PyBackedBytes),
+    Json(Json),
+    Tensor { dtype: Dtype, shape: Vec<usize>, column_major: bool, data: arrow_buffer::Buffer },
+    Table(Table),
+    Pickle(Pickle),
+}
+
+#[pymethods]
+impl Payload {
+    /// A dense array with elements of `dtype` (its number in docs/layout.md): `data` has its elements, C-contiguous, or in column-major order if `column_major`.
+    #[staticmethod]
+    fn tensor(
+        dtype: u8,
+        shape: Vec<usize>,
+        column_major: bool,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Payload> {
+        let dtype = Dtype::from_number(dtype);
+        let data = memory::borrow(data)?;
+        Ok(Payload(Form::Tensor { dtype, shape, column_major, data }))
+    }
+
+    /// A table: any object with `__arrow_c_stream__`.
+    #[staticmethod]
+    fn table(source: &Bound<'_, PyAny>) -> PyResult<Payload> {
+        Ok(Payload(Form::Table(memory::import_table(source)?)))
+    }
+
+    /// A pickle of protocol 5 with its out-of-band buffers.
+    #[staticmethod]
+    fn pickle(stream: &Bound<'_, PyAny>, buffers: Vec<Bound<'_, PyAny>>) -> PyResult<Payload> {
+        let py = stream.py();
+        let buffers = buffers.iter().map(memory::borrow).collect::<PyResult<Vec<_>>>()?;
+        Ok(Payload(Form::Pickle(Pickle::new(memory::borrow(stream)?, buffers).or_raise_learning(py)?)))
+    }
+}
+
+impl Payload {
+    /// The value, for the Rust client.
+    pub(crate) fn with_learn<R>(&self, give: impl FnOnce(&dyn Learn) -> R) -> Result<R, plasmon::CodecError> {
+        Ok(match &self.0 {
+            Form::Null => give(&()),
+            Form::Bool(value) => give(value),
+            Form::Int(value) => give(value),
+            Form::Float(value) => give(value),
+            Form::Text(value) => give(&&**value),
+            Form::Bytes(value) => give(&&**value),
+            Form::Json(value) => give(value),
+            Form::Tensor { dtype, shape, column_major, data } => {
+                give(&Tensor::from_bytes(*dtype, shape, *column_major, data)?)
+            }
+            Form::Table(value) => give(value),
+            Form::Pickle(value) => give(value),
+        })
+    }
+}
+
+/// What is to be learned of a Python value.
+pub(crate) enum Taken<'py> {
+    /// A plain value, converted here.
+    Here(Payload),
+    /// What `plasmon._forms` made of another one.
+    Made(Bound<'py, Payload>),
+    /// A tensor (`plasmon._forms.Strided`) whose elements are gathered in the store's memory.
+    Strided(Bound<'py, PyAny>),
+}
+
+impl<'py> Taken<'py> {
+    /// The payload; `Err` with an array that is gathered in place.
+    pub(crate) fn payload(&self) -> Result<&Payload, &Bound<'py, PyAny>> {
+        match self {
+            Taken::Here(payload) => Ok(payload),
+            Taken::Made(made) => Ok(made.get()),
+            Taken::Strided(array) => Err(array),
+        }
+    }
+
+    /// This, with an array copied for a caller that has no place to gather it in.
+    pub(crate) fn gathered(self) -> PyResult<Taken<'py>> {
+        match self {
+            Taken::Strided(array) => Ok(Taken::Made(array.call_method0("payload")?.cast_into::<Payload>()?)),
+            taken => Ok(taken),
+        }
+    }
+}
+
+/// The form in which `value` is stored.
+///
+/// # Errors
+/// `NotStorable`, and what the value's own code raises.
+pub(crate) fn take<'py>(value: &Bound<'py, PyAny>) -> PyResult<Taken<'py>> {
+    if let Some(form) = plain(value)? {
+        return Ok(Taken::Here(Payload(form)));
+    }
+    static ENCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let encode = ENCODE.import(value.py(), "plasmon._forms", "encode")?;
+    let made = encode.call1((value,))?;
+    match made.cast_into::<Payload>() {
+        Ok(made) => Ok(Taken::Made(made)),
+        Err(other) => Ok(Taken::Strided(other.into_inner())),
+    }
+}
+
+/// The form of exact instances of the plain types; `None` for all others.
+fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        // Surrogates have no UTF-8: a pickle has them.
+        return Ok(PyBackedStr::try_from(text.clone()).ok().map(Form::Text));
+    }
+    if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        return Ok(Some(Form::Bytes(bytes.clone().into())));
+    }
+    if value.is_exact_instance_of::<PyBool>() {
+        return Ok(Some(Form::Bool(value.is_truthy()?)));
+    }
+    if let Ok(number) = value.cast_exact::<PyInt>() {
+        return Ok(number.extract().ok().map(Form::Int));
+    }
+    if let Ok(number) = value.cast_exact::<PyFloat>() {
+        return Ok(Some(Form::Float(number.value())));
+    }
+    if value.is_exact_instance_of::<PyNone>() {
+        return Ok(Some(Form::Null));
+    }
+    if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
+        return Ok(json::from_python(value)?.map(Form::Json));
+    }
+    Ok(None)
+}

@@ -1,0 +1,221 @@
+//! From objects to Python values.
+
+use crate::{
+    errors::{OrRaise, raise},
+    json,
+    memory::{Buffer, TableStream},
+};
+use plasmon::{Blob, Dtype, Json, Kind, Pickle, Table, TensorView, Text};
+use pyo3::{
+    IntoPyObjectExt, intern,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
+};
+use std::sync::Arc;
+
+/// Copies of more bytes than this are made without the interpreter lock.
+pub(crate) const COPY_DETACHED_BYTES: usize = 64 << 10;
+
+/// Whose pickles may be unpickled: they run code.
+#[derive(Debug)]
+pub(crate) struct Unpickling {
+    /// This process's uid as the store sees it.
+    pub(crate) uid: u32,
+    /// Besides it and root.
+    pub(crate) uids: Vec<u32>,
+}
+
+impl Unpickling {
+    fn check(&self, py: Python<'_>, object: &plasmon::Object) -> PyResult<()> {
+        let writer = object.writer_uid();
+        if writer == 0 || writer == self.uid || self.uids.contains(&writer) {
+            return Ok(());
+        }
+        let text = format!(
+            "uid {writer} learned this value, which has to be unpickled, and that runs whatever code its writer chose; \
+             connect with trust=[{writer}] if you trust that user, or recall it with as_=\"buffer\""
+        );
+        Err(raise(py, "UntrustedPickle", &text, None))
+    }
+}
+
+/// A recalled object that has not been made a Python value yet. It stays where it is, unchanged, until it and
+/// everything made from it are dropped.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct Object {
+    pub(crate) object: plasmon::Object,
+    pub(crate) unpickling: Arc<Unpickling>,
+}
+
+#[pymethods]
+impl Object {
+    /// The name of its kind, as docs/layout.md has it.
+    #[getter]
+    fn kind(&self) -> String {
+        self.object.kind().to_string()
+    }
+
+    /// Version of the binding that it was recalled by.
+    #[getter]
+    fn version(&self) -> u64 {
+        self.object.version()
+    }
+
+    /// Its length in the store, in bytes.
+    #[getter]
+    fn nbytes(&self) -> u64 {
+        self.object.len_bytes()
+    }
+
+    /// Uid of the process that learned it, as the store sees it.
+    #[getter]
+    fn writer_uid(&self) -> u32 {
+        self.object.writer_uid()
+    }
+
+    /// The value, its large parts in place, or with `copy` all of it private and writable.
+    #[pyo3(signature = (*, copy=false))]
+    fn value<'py>(&self, py: Python<'py>, copy: bool) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &self.object, &self.unpickling, copy)
+    }
+
+    /// The object as a table, whatever its kind: an object with `__arrow_c_stream__`.
+    fn table(&self, py: Python<'_>) -> PyResult<TableStream> {
+        Ok(TableStream::new(self.object.table().or_raise(py)?))
+    }
+
+    /// The value's bytes in place: the only data buffer of bytes, texts, JSON and tensors, a pickle's stream.
+    fn buffer(&self, py: Python<'_>) -> PyResult<Option<Buffer>> {
+        let object = &self.object;
+        let bytes = match object.kind() {
+            Kind::BYTES => object.to::<Blob>().map(Blob::into_buffer),
+            Kind::TEXT => object.to::<Text>().map(Text::into_buffer),
+            Kind::TENSOR => object.to::<TensorView>().map(TensorView::into_buffer),
+            Kind::PICKLE => object.to::<Pickle>().map(|pickle| pickle.stream().clone()),
+            _ => return Ok(None),
+        };
+        Ok(Some(Buffer::new(bytes.or_raise(py)?)))
+    }
+
+    /// The object as an Arrow IPC file, copied.
+    fn ipc<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let file = self.object.as_ipc().or_raise(py)?;
+        copied(py, &file)
+    }
+}
+
+/// The value that `object` holds.
+pub(crate) fn to_python<'py>(
+    py: Python<'py>,
+    object: &plasmon::Object,
+    unpickling: &Unpickling,
+    copy: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    match object.kind() {
+        Kind::NULL => {
+            object.to::<()>().or_raise(py)?;
+            py.None().into_bound_py_any(py)
+        }
+        Kind::BOOL => object.to::<bool>().or_raise(py)?.into_bound_py_any(py),
+        Kind::INT64 => object.to::<i64>().or_raise(py)?.into_bound_py_any(py),
+        Kind::FLOAT64 => object.to::<f64>().or_raise(py)?.into_bound_py_any(py),
+        Kind::TEXT => Ok(PyString::new(py, &object.to::<Text>().or_raise(py)?).into_any()),
+        Kind::JSON => {
+            let text = object.to::<Json>().or_raise(py)?;
+            let value = json::to_python(py, &text);
+            Ok(value.map_err(plasmon::CodecError::Json).or_raise(py)?.into_bound(py))
+        }
+        Kind::BYTES => {
+            let bytes = object.to::<Blob>().or_raise(py)?;
+            if object.is_made_in_place() && !copy {
+                return Ok(PyMemoryView::from(Bound::new(py, Buffer::new(bytes.into_buffer()))?.as_any())?
+                    .into_any());
+            }
+            Ok(copied(py, &bytes)?.into_any())
+        }
+        Kind::TENSOR => {
+            let array = to_ndarray(py, object.to::<TensorView>().or_raise(py)?)?;
+            if copy { array.call_method1(intern!(py, "copy"), ("K",)) } else { Ok(array) }
+        }
+        Kind::PICKLE => {
+            unpickling.check(py, object)?;
+            unpickle(py, &object.to::<Pickle>().or_raise(py)?, copy)
+        }
+        Kind::TABLE => {
+            static DECODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            let decode = DECODE.import(py, "plasmon._forms", "decode_table")?;
+            let table = object.to::<Table>().or_raise(py)?;
+            let description = table.schema().metadata().get(PYTHON_KEY).cloned();
+            decode.call1((TableStream::new(table), description, copy))
+        }
+        kind => {
+            let text = format!(
+                "an object of kind {kind} needs a newer version of this package; as_=\"arrow\" reads it"
+            );
+            Err(raise(py, "WrongKind", &text, None))
+        }
+    }
+}
+
+/// Key of a table's schema metadata under which stands, as JSON, what it was in Python.
+const PYTHON_KEY: &str = "plasmon.python";
+
+fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    if bytes.len() <= COPY_DETACHED_BYTES {
+        return Ok(PyBytes::new(py, bytes));
+    }
+    PyBytes::new_with(py, bytes.len(), |new| {
+        py.detach(|| new.copy_from_slice(bytes)); // nobody else has seen `new` yet
+        Ok(())
+    })
+}
+
+/// An ndarray over the tensor, in place and read-only.
+fn to_ndarray<'py>(py: Python<'py>, tensor: TensorView) -> PyResult<Bound<'py, PyAny>> {
+    static NDARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let ndarray = NDARRAY.import(py, "numpy", "ndarray")?;
+    let dtype = numpy_dtype(py, tensor.dtype())?;
+    let shape = PyTuple::new(py, tensor.shape())?;
+    let order = if tensor.is_column_major() { intern!(py, "F") } else { intern!(py, "C") };
+    let buffer = Bound::new(py, Buffer::new(tensor.into_buffer()))?;
+    ndarray.call1((shape, dtype, buffer, 0, py.None(), order))
+}
+
+/// NumPy's dtype for `dtype`, made once.
+fn numpy_dtype<'py>(py: Python<'py>, dtype: Dtype) -> PyResult<Bound<'py, PyAny>> {
+    static DTYPES: PyOnceLock<Vec<Py<PyAny>>> = PyOnceLock::new();
+    let dtypes = DTYPES.get_or_try_init(py, || {
+        let make = py.import("numpy")?.getattr("dtype")?;
+        // In the order of their numbers, from 1 on.
+        let codes = ["?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8"];
+        codes.iter().map(|code| Ok(make.call1((code,))?.unbind())).collect::<PyResult<_>>()
+    })?;
+    let index = usize::from(dtype.number()).checked_sub(1);
+    match index.and_then(|index| dtypes.get(index)) {
+        Some(found) => Ok(found.bind(py).clone()),
+        None => Err(raise(py, "WrongKind", &format!("elements of type {dtype} need a newer version"), None)),
+    }
+}
+
+fn unpickle<'py>(py: Python<'py>, pickle: &Pickle, copy: bool) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let loads = LOADS.import(py, "pickle", "loads")?;
+    let in_place = |bytes: &arrow_buffer::Buffer| Bound::new(py, Buffer::new(bytes.clone()));
+    let stream = in_place(pickle.stream())?;
+    if pickle.buffers().is_empty() {
+        return loads.call1((stream,));
+    }
+    let buffers = PyList::empty(py);
+    for bytes in pickle.buffers() {
+        let buffer = in_place(bytes)?;
+        if copy {
+            buffers.append(py.get_type::<pyo3::types::PyByteArray>().call1((buffer,))?)?;
+        } else {
+            buffers.append(buffer)?;
+        }
+    }
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "buffers"), buffers)?;
+    loads.call((stream,), Some(&options))
+}

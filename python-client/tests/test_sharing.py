@@ -1,0 +1,335 @@
+"""Nothing is copied, and what is held stays: within a process, between processes, over fork and spawn, to the end."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plasmon
+import polars as pl
+import pyarrow as pa
+import pytest
+
+
+def in_arena(address: int, nbytes: int = 1) -> bool:
+    """Whether memory lies in a mapping of a store's arena in this process."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            span, *_, name = line.split(maxsplit=5)
+            start, end = (int(part, 16) for part in span.split("-"))
+            if start <= address and address + nbytes <= end:
+                return "plasmon" in name
+    return False
+
+
+def buffers_of(value: Any) -> list[tuple[int, int]]:
+    """Address and length of every buffer of an Arrow array."""
+    found = []
+    chunks = value.chunks if isinstance(value, pa.ChunkedArray) else [value]
+    for chunk in chunks:
+        found += [(buffer.address, buffer.size) for buffer in chunk.buffers() if buffer is not None and buffer.size]
+        if isinstance(chunk, pa.DictionaryArray):
+            found += buffers_of(chunk.dictionary)
+    return found
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(100_000),
+        np.ones((100, 200), "f4", order="F"),
+        np.arange(100_000)[::-3],
+        np.zeros(100_000, bool),
+        np.arange(100_000).astype("M8[D]"),
+        np.arange(100_000) * 1j,
+        np.zeros(10_000, [("a", "i4"), ("b", "f8")]),
+        np.array(["abc"] * 10_000),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_recalled_arrays_lie_in_the_arena_and_are_read_only(brain: plasmon.Brain, array: np.ndarray) -> None:
+    brain["array"] = array
+    found = brain["array"]
+    assert in_arena(found.__array_interface__["data"][0], found.nbytes)
+    assert not found.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = found[1]
+    mine = brain.recall("array", copy=True)
+    assert mine.flags.writeable and not in_arena(mine.__array_interface__["data"][0])
+    mine[0] = mine[1]
+    assert not in_arena(plasmon.compact(found[:3]).__array_interface__["data"][0])
+
+
+def test_recalled_frames_lie_in_the_arena(brain: plasmon.Brain) -> None:
+    rows = 100_000
+    frame = pd.DataFrame(
+        {
+            "int": np.arange(rows),
+            "float": np.random.default_rng(0).random(rows),
+            "bool": np.zeros(rows, bool),
+            "time": pd.date_range("2000", periods=rows, freq="s"),
+            "zone": pd.date_range("2000", periods=rows, freq="s", tz="Europe/Zurich"),
+            "category": pd.Categorical(["a", "b"] * (rows // 2)),
+            "text": pd.array([f"row {n}" for n in range(rows)], dtype="str"),
+        }
+    )
+    frame.loc[5, "time"] = pd.NaT
+    brain["frame"] = frame
+    found = brain["frame"]
+    for name in ("int", "float", "bool", "time"):
+        values = found[name].to_numpy()
+        assert in_arena(values.__array_interface__["data"][0], values.nbytes), name
+    zone, codes = found["zone"].array._ndarray, found["category"].cat.codes.to_numpy()
+    assert in_arena(zone.__array_interface__["data"][0], zone.nbytes)
+    assert in_arena(found["category"].array.codes.__array_interface__["data"][0], codes.nbytes)
+    assert all(in_arena(*buffer) for buffer in buffers_of(found["text"].array._pa_array))
+    objects = pd.DataFrame({"float": np.arange(1000.0), "object": [object] * 1000})
+    brain["objects"] = objects
+    values = brain["objects"]["float"].to_numpy()
+    assert in_arena(values.__array_interface__["data"][0], values.nbytes)
+
+
+def test_recalled_tables_lie_in_the_arena(brain: plasmon.Brain) -> None:
+    table = pa.table(
+        {
+            "int": range(10_000),
+            "text": [str(n) for n in range(10_000)],
+            "list": [[n] for n in range(10_000)],
+            "dictionary": pa.array(["a", "b"] * 5000).dictionary_encode(),
+        }
+    )
+    brain["table"] = table
+    for found in (brain["table"], brain.recall("table", columns=["text"]), brain.recall("table", as_="arrow")):
+        assert all(in_arena(*buffer) for column in found.columns for buffer in buffers_of(column))
+    assert not any(in_arena(*buffer) for buffer in buffers_of(plasmon.compact(found["text"])))
+    brain["polars"] = pl.DataFrame({"n": range(10_000)})
+    assert all(in_arena(*buffer) for buffer in buffers_of(pa.table(brain["polars"])["n"]))
+    brain["bytes"] = bytes(100_000)
+    view = np.frombuffer(brain.recall("bytes", as_="buffer"), "u1")
+    assert in_arena(view.__array_interface__["data"][0], view.nbytes)
+
+
+def test_what_is_held_never_changes_and_is_given_back(brain: plasmon.Brain) -> None:
+    brain.clear()
+    other = brain.in_namespace("going-away")
+    other["array"] = np.full(1_000_000, 7)
+    other["table"] = pa.table({"n": np.full(1_000_000, 7)})
+    other["frame"] = pd.DataFrame({"n": np.full(1_000_000, 7)})
+    held = [other["array"], other["table"]["n"].to_numpy(), other["frame"]["n"].to_numpy(), other["array"][5:10]]
+    other["array"] = 1
+    del other["table"]
+    other.remove_namespace()
+    for number in range(20):
+        brain[f"filler-{number}"] = np.full(1_000_000, number)
+    assert all((array == 7).all() for array in held)
+    brain.clear()
+    del held
+    gc.collect()
+    assert brain.stats()["limbo_bytes"] == 0
+
+
+def test_arrays_outlive_the_store() -> None:
+    with plasmon.Store(size="64MB") as store:
+        brain = store.connect()
+        brain["array"] = np.arange(1_000_000)
+        array = brain["array"]
+        os.kill(store.pid, signal.SIGKILL)
+    assert array.sum() == np.arange(1_000_000).sum()
+    with pytest.raises(plasmon.StoreUnavailable):
+        brain["array"]
+        brain.stats()
+
+
+def test_the_garbage_collector_may_drop_values_in_any_order(brain: plasmon.Brain) -> None:
+    brain["array"] = np.arange(10_000)
+    cycle: list[Any] = [brain, brain["array"]]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert brain["array"][5] == 5
+
+
+def run(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_an_interpreter_that_holds_values_exits_cleanly(brain: plasmon.Brain) -> None:
+    brain["array"], brain["table"] = np.arange(10_000), pa.table({"n": [1]})
+    brain["frame"] = pd.DataFrame({"n": [1.5]})
+    out = run(
+        """
+        import sys, plasmon, builtins
+        brain = plasmon.Brain(sys.argv[1], sys.argv[2])
+        held = [brain[name] for name in brain]
+        builtins.held = held, brain
+        class Late:
+            def __del__(self, held=held, print=print): print(held[0][9])
+        late = Late()
+        """,
+        brain.path,
+        brain.namespace,
+    )
+    assert out == "9\n"
+    run(
+        """
+        import sys, plasmon, threading
+        brain = plasmon.Brain(sys.argv[1], sys.argv[2])
+        held = [brain[name] for name in brain]
+        begun = threading.Event()
+        def work():
+            while True:
+                brain["array"], brain["frame"]
+                begun.set()
+        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=lambda: brain.recall("never", timeout=300), daemon=True).start()
+        begun.wait()
+        """,
+        brain.path,
+        brain.namespace,
+    )
+
+
+def test_recall_of_a_large_value_takes_no_memory(brain: plasmon.Brain) -> None:
+    brain["array"] = np.ones(40_000_000)
+    brain["table"] = pa.table({"n": np.ones(10_000)})
+    grown = run(
+        """
+        import sys, plasmon, numpy, pyarrow
+        def resident():
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        brain = plasmon.Brain(sys.argv[1], sys.argv[2])
+        brain["table"]
+        before = resident()
+        array = brain["array"]
+        print(resident() - before)
+        assert array[-1] == 1
+        """,
+        brain.path,
+        brain.namespace,
+    )
+    assert int(grown) < 5_000  # KiB
+
+
+def _work(path: str, namespace: str, number: int) -> tuple[int, float]:
+    brain = plasmon.Brain(path, namespace)
+    shared = float(brain["shared"].sum())
+    brain[f"child-{number}"] = np.full(1000, number)
+    return int(brain[f"child-{number}"].sum()), shared
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pools_of_processes_share_a_store(brain: plasmon.Brain, method: str) -> None:
+    brain["shared"] = np.arange(100_000.0)
+    expected = float(np.arange(100_000.0).sum())
+    with ProcessPoolExecutor(3, multiprocessing.get_context(method)) as pool:
+        jobs = [pool.submit(_work, brain.path, brain.namespace, number) for number in range(12)]
+        assert [job.result(120) for job in jobs] == [(1000 * number, expected) for number in range(12)]
+    assert len(brain) == 13
+
+
+def test_parent_and_child_go_on_after_a_fork(brain: plasmon.Brain) -> None:
+    brain["array"] = np.full(100_000, 7)
+    inherited = brain["array"]
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(write)
+            os.read(read, 1)  # the parent has rebound the name and used the space again
+            assert (inherited == 7).all()
+            brain["from the child"] = np.arange(50_000)
+            assert brain["from the child"].sum() == np.arange(50_000).sum() and brain["array"][0] == 1
+            assert (inherited == 7).all()
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(read)
+    brain["array"] = np.full(100_000, 1)
+    for number in range(50):
+        brain["filler"] = np.full(1_000_000, number)
+    os.close(write)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (inherited == 7).all() and brain["from the child"][-1] == 49_999
+
+
+def _start(path: str, number: int, barrier: Any, out: Any) -> None:
+    try:
+        barrier.wait(120)
+        mine = plasmon.Brain(path, f"worker-{number}")
+        mine["own"] = number
+        shared = plasmon.Brain(path, "everybody")
+        shared[f"from-{number}"] = number
+        out.put((number, mine["own"], shared[f"from-{number}"]))
+    except BaseException as error:  # noqa: BLE001
+        out.put(repr(error))
+
+
+def test_64_processes_that_start_at_once_lose_nothing(store: plasmon.Store) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, out = context.Barrier(64), context.Queue()
+    workers = [context.Process(target=_start, args=(store.path, number, barrier, out)) for number in range(64)]
+    for worker in workers:
+        worker.start()
+    assert sorted((out.get(timeout=120) for _ in workers), key=str) == sorted(((n, n, n) for n in range(64)), key=str)
+    for worker in workers:
+        worker.join()
+    brain = store.connect("everybody")
+    assert len(brain) == 64 and {f"worker-{n}" for n in range(64)} <= brain.namespaces()
+    brain.remove_namespace()
+
+
+def test_threads_share_a_brain(brain: plasmon.Brain) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for round_ in range(100):
+                brain[f"t{number}"] = np.full(5000, round_)
+                found = brain[f"t{number}"]
+                brain["shared"] = {"number": number}
+                assert found[0] == found[-1] == round_ and brain["shared"]["number"] in range(8)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_wait_holds_up_no_other_thread_and_hears_signals(brain: plasmon.Brain) -> None:
+    signalled: list[int] = []
+
+    class Heard(Exception):
+        pass
+
+    def hear(*_: Any) -> None:
+        signalled.append(1)
+        raise Heard
+
+    before = signal.signal(signal.SIGALRM, hear)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Heard):
+            brain.recall("never", timeout=300)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert signalled == [1]
