@@ -138,7 +138,7 @@ impl TableStream {
         requested_schema: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyCapsule>> {
         drop(requested_schema); // a request, which the interface lets producers leave unmet
-        let batches = self.0.to_vec().into_iter().map(Ok);
+        let batches: Vec<_> = self.0.iter().cloned().map(Ok).collect(); // they outlive the table
         let reader = arrow_array::RecordBatchIterator::new(batches, self.0.schema().clone());
         let stream = FFI_ArrowArrayStream::new(Box::new(reader));
         PyCapsule::new_with_value(py, stream, STREAM_NAME)
