@@ -2,8 +2,9 @@
 
 use crate::{
     errors::{OrRaise, raise},
+    exit::detached,
     memory,
-    payload::{self, Taken},
+    payload::Payload,
     recalled::{self, Object, Unpickling},
     writing::{TableWriter, Writable},
 };
@@ -51,13 +52,12 @@ impl Client {
         for &uid in &trust {
             builder = builder.trust_store_of(uid);
         }
-        let (brain, uid) = py
-            .detach(|| {
-                let brain = builder.connect()?;
-                let uid = brain.uid()?;
-                Ok::<_, Error>((brain, uid))
-            })
-            .or_raise(py)?;
+        let (brain, uid) = detached(py, || {
+            let brain = builder.connect()?;
+            let uid = brain.uid()?;
+            Ok::<_, Error>((brain, uid))
+        })
+        .or_raise(py)?;
         let unpickling = Arc::new(Unpickling { uid, uids: trust });
         Ok(Client { brain, unpickling, asleep: Arc::default() })
     }
@@ -90,19 +90,25 @@ impl Client {
 
     fn sleep(&self, py: Python<'_>) {
         self.asleep.store(true, Ordering::Relaxed);
-        py.detach(|| self.brain.disconnect());
+        detached(py, || self.brain.disconnect());
     }
 
     fn wake_up(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.brain.uid()).or_raise(py)?;
+        detached(py, || self.brain.uid()).or_raise(py)?;
         self.asleep.store(false, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Recalls a value.
+    /// Recalls a value; or an `Object`, where it takes Python to make a value of it.
     fn recall<'py>(&self, py: Python<'py>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let object = self.find(py, name)?;
-        recalled::to_python(py, &object, &self.unpickling, false)
+        match recalled::to_python(py, &object)? {
+            Some(value) => Ok(value),
+            None => {
+                let unpickling = Arc::clone(&self.unpickling);
+                Ok(Bound::new(py, Object { object, unpickling })?.into_any())
+            }
+        }
     }
 
     /// Recalls an object, which is made a value later; waits for it if `timeout` is given, in seconds.
@@ -136,7 +142,7 @@ impl Client {
     fn objects(&self, py: Python<'_>, names: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Option<Object>>> {
         let names = names.iter().map(name_of).collect::<PyResult<Vec<&str>>>()?;
         self.check_awake(py)?;
-        let objects = py.detach(|| self.brain.recall_many(&names)).or_raise(py)?;
+        let objects = detached(py, || self.brain.recall_many(&names)).or_raise(py)?;
         let made = |object| Object { object, unpickling: Arc::clone(&self.unpickling) };
         Ok(objects.into_iter().map(|object| object.map(made)).collect())
     }
@@ -144,17 +150,17 @@ impl Client {
     fn exists(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
         let name = name_of(name)?;
         self.check_awake(py)?;
-        py.detach(|| self.brain.exists(name)).or_raise(py)
+        detached(py, || self.brain.exists(name)).or_raise(py)
     }
 
     /// Binds a name to a value, and returns the binding's version.
-    #[pyo3(signature = (name, value, description=None, metadata=None, if_absent=false, if_version=None))]
+    #[pyo3(signature = (name, payload, description=None, metadata=None, if_absent=false, if_version=None))]
     #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
     fn learn(
         &self,
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
-        value: &Bound<'_, PyAny>,
+        payload: &Bound<'_, Payload>,
         description: Option<&str>,
         metadata: Option<&str>,
         if_absent: bool,
@@ -163,32 +169,24 @@ impl Client {
         let name = name_of(name)?;
         self.check_awake(py)?;
         let options = options(description, metadata, if_absent, if_version)?;
-        let taken = payload::take(value)?;
-        let payload = match taken.payload() {
-            Ok(payload) => payload,
-            Err(array) => return self.learn_strided(py, name, array, &options),
-        };
-        py.detach(|| payload.with_learn(|value| self.brain.learn_with(name, value, &options)))
+        let payload = payload.get();
+        detached(py, || payload.with_learn(|value| self.brain.learn_with(name, value, &options)))
             .or_raise_learning(py)?
             .or_raise_learning(py)
     }
 
     /// Binds all names at one moment, and returns their version.
-    fn learn_many(&self, py: Python<'_>, values: &Bound<'_, PyDict>) -> PyResult<u64> {
+    fn learn_many<'py>(
+        &self,
+        py: Python<'py>,
+        payloads: Vec<(Bound<'py, PyAny>, Bound<'py, Payload>)>,
+    ) -> PyResult<u64> {
         self.check_awake(py)?;
-        let mut taken: Vec<(Bound<'_, PyAny>, Taken<'_>)> = Vec::with_capacity(values.len());
-        for (name, value) in values.iter() {
-            name_of(&name)?;
-            let payload = payload::take(&value)?.gathered()?;
-            taken.push((name, payload));
+        let mut pairs = Vec::with_capacity(payloads.len());
+        for (name, payload) in &payloads {
+            pairs.push((name_of(name)?, payload.get()));
         }
-        let mut pairs = Vec::with_capacity(taken.len());
-        for (name, taken) in &taken {
-            if let Ok(payload) = taken.payload() {
-                pairs.push((name_of(name)?, payload));
-            }
-        }
-        py.detach(|| {
+        detached(py, || {
             let mut batch = self.brain.batch()?;
             for (name, payload) in pairs {
                 batch = payload.with_learn(|value| batch.learn(name, value))??;
@@ -203,7 +201,7 @@ impl Client {
     fn forget(&self, py: Python<'_>, name: &Bound<'_, PyAny>, if_version: Option<u64>) -> PyResult<bool> {
         let name = name_of(name)?;
         self.check_awake(py)?;
-        py.detach(|| match if_version {
+        detached(py, || match if_version {
             None => self.brain.forget(name),
             Some(version) => self.brain.forget_if_version(name, version).map(|()| true),
         })
@@ -214,7 +212,7 @@ impl Client {
     fn forget_many(&self, py: Python<'_>, names: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
         let names = names.iter().map(name_of).collect::<PyResult<Vec<&str>>>()?;
         self.check_awake(py)?;
-        py.detach(|| {
+        detached(py, || {
             let mut batch = self.brain.batch()?;
             for name in names {
                 batch = batch.forget(name)?;
@@ -226,12 +224,12 @@ impl Client {
 
     fn count(&self, py: Python<'_>) -> PyResult<u64> {
         self.check_awake(py)?;
-        py.detach(|| self.brain.len()).or_raise(py)
+        detached(py, || self.brain.len()).or_raise(py)
     }
 
     fn clear(&self, py: Python<'_>) -> PyResult<u64> {
         self.check_awake(py)?;
-        py.detach(|| self.brain.clear()).or_raise(py)
+        detached(py, || self.brain.clear()).or_raise(py)
     }
 
     /// What the store knows about each name that begins with `prefix`, without descriptions and metadata.
@@ -243,13 +241,13 @@ impl Client {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.check_awake(py)?;
         let listed =
-            py.detach(|| if everywhere { self.brain.list_all(prefix) } else { self.brain.list(prefix) });
+            detached(py, || if everywhere { self.brain.list_all(prefix) } else { self.brain.list(prefix) });
         listed.or_raise(py)?.iter().map(|metadata| metadata_dict(py, metadata)).collect()
     }
 
     fn names(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
         self.check_awake(py)?;
-        py.detach(|| self.brain.names(prefix)).or_raise(py)
+        detached(py, || self.brain.names(prefix)).or_raise(py)
     }
 
     fn describe<'py>(
@@ -259,30 +257,30 @@ impl Client {
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let name = name_of(name)?;
         self.check_awake(py)?;
-        let found = py.detach(|| self.brain.metadata(name)).or_raise(py)?;
+        let found = detached(py, || self.brain.metadata(name)).or_raise(py)?;
         found.map(|metadata| metadata_dict(py, &metadata)).transpose()
     }
 
     /// Name, number of names, and bytes of each namespace.
     fn namespaces(&self, py: Python<'_>) -> PyResult<Vec<(String, u64)>> {
         self.check_awake(py)?;
-        let listed = py.detach(|| self.brain.namespaces()).or_raise(py)?;
+        let listed = detached(py, || self.brain.namespaces()).or_raise(py)?;
         Ok(listed.into_iter().map(|info| (info.namespace.to_string(), info.names)).collect())
     }
 
     fn register(&self, py: Python<'_>) -> PyResult<()> {
         self.check_awake(py)?;
-        py.detach(|| self.brain.register()).or_raise(py)
+        detached(py, || self.brain.register()).or_raise(py)
     }
 
     fn remove_namespace(&self, py: Python<'_>) -> PyResult<u64> {
         self.check_awake(py)?;
-        py.detach(|| self.brain.remove_namespace()).or_raise(py)
+        detached(py, || self.brain.remove_namespace()).or_raise(py)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check_awake(py)?;
-        let stats = py.detach(|| self.brain.stats()).or_raise(py)?;
+        let stats = detached(py, || self.brain.stats()).or_raise(py)?;
         let dict = PyDict::new(py);
         dict.set_item("capacity_bytes", stats.capacity_bytes)?;
         dict.set_item("used_bytes", stats.used_bytes)?;
@@ -299,7 +297,7 @@ impl Client {
 
     fn pins<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.check_awake(py)?;
-        let pins = py.detach(|| self.brain.pins()).or_raise(py)?;
+        let pins = detached(py, || self.brain.pins()).or_raise(py)?;
         let list = PyList::empty(py);
         for pin in pins {
             let dict = PyDict::new(py);
@@ -316,7 +314,7 @@ impl Client {
     fn create(&self, py: Python<'_>, name: &Bound<'_, PyAny>, nbytes: u64) -> PyResult<Writable> {
         let name = name_of(name)?;
         self.check_awake(py)?;
-        let writable = py.detach(|| self.brain.create(name, nbytes)).or_raise_learning(py)?;
+        let writable = detached(py, || self.brain.create(name, nbytes)).or_raise_learning(py)?;
         Ok(Writable::new(writable))
     }
 
@@ -332,7 +330,7 @@ impl Client {
         let name = name_of(name)?;
         self.check_awake(py)?;
         let dtype = Dtype::from_number(dtype);
-        let writable = py.detach(|| self.brain.create_tensor(name, dtype, &shape, column_major));
+        let writable = detached(py, || self.brain.create_tensor(name, dtype, &shape, column_major));
         Ok(Writable::new(writable.or_raise_learning(py)?))
     }
 
@@ -346,33 +344,12 @@ impl Client {
         let name = name_of(name)?;
         self.check_awake(py)?;
         let schema = memory::import_table(schema)?.schema().clone();
-        let writer = py.detach(|| self.brain.writer(name, &schema)).or_raise_learning(py)?;
+        let writer = detached(py, || self.brain.writer(name, &schema)).or_raise_learning(py)?;
         Ok(TableWriter::new(writer))
     }
 }
 
 impl Client {
-    /// Learns an array whose elements do not lie one after the other: they are gathered where they stay.
-    fn learn_strided(
-        &self,
-        py: Python<'_>,
-        name: &str,
-        array: &Bound<'_, PyAny>,
-        options: &LearnOptions,
-    ) -> PyResult<u64> {
-        let dtype = Dtype::from_number(array.getattr("dtype")?.extract()?);
-        let shape: Vec<usize> = array.getattr("shape")?.extract()?;
-        let writable = py.detach(|| self.brain.create_tensor(name, dtype, &shape, false));
-        let writable = Bound::new(py, Writable::new(writable.or_raise_learning(py)?))?;
-        match array.call_method1("fill", (&writable,)) {
-            Ok(_) => writable.get().seal_with(py, options),
-            Err(error) => {
-                writable.get().abort(py);
-                Err(error)
-            }
-        }
-    }
-
     fn check_awake(&self, py: Python<'_>) -> PyResult<()> {
         if self.asleep.load(Ordering::Relaxed) {
             return Err(raise(py, "ClientAsleep", "this brain is asleep; wake_up() connects it again", None));
@@ -385,7 +362,7 @@ impl Client {
         self.check_awake(py)?;
         let found = match self.brain.recall_at_once(name) {
             Some(found) => found,
-            None => py.detach(|| self.brain.recall(name)),
+            None => detached(py, || self.brain.recall(name)),
         };
         found.or_raise(py)
     }
@@ -429,7 +406,7 @@ fn patiently<T: Send>(
     let start = Instant::now();
     loop {
         let left = timeout.saturating_sub(start.elapsed());
-        match py.detach(|| wait(left.min(SLICE))) {
+        match detached(py, || wait(left.min(SLICE))) {
             Err(Error::WaitTimeout { namespace, name, .. }) => {
                 if left <= SLICE {
                     let error = Error::WaitTimeout { namespace, name, waited: timeout };

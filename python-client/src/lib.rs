@@ -3,13 +3,14 @@
 //! * `client`: the class that `plasmon.Brain` stands on, one call for each of its methods.
 //! * `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
 //! * `json`: JSON-like Python values as JSON text, and back. `memory`: the buffer protocol and Arrow's C interface.
-//! * `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
+//! * `exit`: the end of the interpreter. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
 //!
 //! Which form a value takes, beyond the plain types, is decided in Python (`plasmon/_forms.py`).
 #![deny(unsafe_code)]
 
 mod client;
 mod errors;
+mod exit;
 mod json;
 #[expect(unsafe_code, reason = "buffers of other owners: each place has its proof")]
 mod memory;
@@ -25,6 +26,7 @@ mod _plasmon {
     #[pymodule_export]
     use crate::{
         client::{Client, name_id},
+        exit::{forget_other_threads, prepare_exit},
         memory::{Buffer, TableStream},
         payload::Payload,
         programs::{run_plasmon, run_store},

@@ -5,13 +5,12 @@ use plasmon::{Dtype, Json, Learn, Pickle, Table, Tensor};
 use pyo3::{
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
-    sync::PyOnceLock,
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
 };
 
 /// A value in the form in which it is stored, its large parts still where they are.
 ///
-/// Made by `plasmon._forms`, for values that are none of the plain types.
+/// Made by `plasmon._forms`.
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Payload(Form);
 
@@ -30,6 +29,13 @@ enum Form {
 
 #[pymethods]
 impl Payload {
+    /// A plain value: an exact `None`, `bool`, `int` of 64 bits, `float`, `str` without surrogates, `bytes`, and `dict`
+    /// and `list` as far as JSON says them exactly. `None` for all others.
+    #[staticmethod]
+    fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Payload>> {
+        Ok(plain(value)?.map(Payload))
+    }
+
     /// A dense array with elements of `dtype` (its number in docs/layout.md): `data` has its elements, C-contiguous, or in column-major order if `column_major`.
     #[staticmethod]
     fn tensor(
@@ -75,52 +81,6 @@ impl Payload {
             Form::Table(value) => give(value),
             Form::Pickle(value) => give(value),
         })
-    }
-}
-
-/// What is to be learned of a Python value.
-pub(crate) enum Taken<'py> {
-    /// A plain value, converted here.
-    Here(Payload),
-    /// What `plasmon._forms` made of another one.
-    Made(Bound<'py, Payload>),
-    /// A tensor (`plasmon._forms.Strided`) whose elements are gathered in the store's memory.
-    Strided(Bound<'py, PyAny>),
-}
-
-impl<'py> Taken<'py> {
-    /// The payload; `Err` with an array that is gathered in place.
-    pub(crate) fn payload(&self) -> Result<&Payload, &Bound<'py, PyAny>> {
-        match self {
-            Taken::Here(payload) => Ok(payload),
-            Taken::Made(made) => Ok(made.get()),
-            Taken::Strided(array) => Err(array),
-        }
-    }
-
-    /// This, with an array copied for a caller that has no place to gather it in.
-    pub(crate) fn gathered(self) -> PyResult<Taken<'py>> {
-        match self {
-            Taken::Strided(array) => Ok(Taken::Made(array.call_method0("payload")?.cast_into::<Payload>()?)),
-            taken => Ok(taken),
-        }
-    }
-}
-
-/// The form in which `value` is stored.
-///
-/// # Errors
-/// `NotStorable`, and what the value's own code raises.
-pub(crate) fn take<'py>(value: &Bound<'py, PyAny>) -> PyResult<Taken<'py>> {
-    if let Some(form) = plain(value)? {
-        return Ok(Taken::Here(Payload(form)));
-    }
-    static ENCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let encode = ENCODE.import(value.py(), "plasmon._forms", "encode")?;
-    let made = encode.call1((value,))?;
-    match made.cast_into::<Payload>() {
-        Ok(made) => Ok(Taken::Made(made)),
-        Err(other) => Ok(Taken::Strided(other.into_inner())),
     }
 }
 

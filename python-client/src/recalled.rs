@@ -2,15 +2,16 @@
 
 use crate::{
     errors::{OrRaise, raise},
+    exit::detached,
     json,
     memory::{Buffer, TableStream},
 };
-use plasmon::{Blob, Dtype, Json, Kind, Pickle, Table, TensorView, Text};
+use plasmon::{Blob, Dtype, Json, Kind, Pickle, TensorView, Text};
 use pyo3::{
     IntoPyObjectExt, intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple},
+    types::{PyBytes, PyMemoryView, PyString, PyTuple},
 };
 use std::sync::Arc;
 
@@ -74,10 +75,20 @@ impl Object {
         self.object.writer_uid()
     }
 
-    /// The value, its large parts in place, or with `copy` all of it private and writable.
-    #[pyo3(signature = (*, copy=false))]
-    fn value<'py>(&self, py: Python<'py>, copy: bool) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &self.object, &self.unpickling, copy)
+    /// The value, its large parts in place; `None` where it takes Python to make a value of it.
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        to_python(py, &self.object)
+    }
+
+    /// A pickle's stream and its out-of-band buffers, in place.
+    ///
+    /// # Errors
+    /// `UntrustedPickle` if another user wrote it.
+    fn pickle(&self, py: Python<'_>) -> PyResult<(Buffer, Vec<Buffer>)> {
+        self.unpickling.check(py, &self.object)?;
+        let pickle = self.object.to::<Pickle>().or_raise(py)?;
+        let buffers = pickle.buffers().iter().map(|bytes| Buffer::new(bytes.clone()));
+        Ok((Buffer::new(pickle.stream().clone()), buffers.collect()))
     }
 
     /// The object as a table, whatever its kind: an object with `__arrow_c_stream__`.
@@ -105,14 +116,14 @@ impl Object {
     }
 }
 
-/// The value that `object` holds.
+/// The value that `object` holds; `None` for tables, pickles, and kinds this version does not know.
+///
+/// No Python code runs here: were the interpreter to end this thread meanwhile, Rust could not unwind.
 pub(crate) fn to_python<'py>(
     py: Python<'py>,
     object: &plasmon::Object,
-    unpickling: &Unpickling,
-    copy: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    match object.kind() {
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let value = match object.kind() {
         Kind::NULL => {
             object.to::<()>().or_raise(py)?;
             py.None().into_bound_py_any(py)
@@ -128,45 +139,24 @@ pub(crate) fn to_python<'py>(
         }
         Kind::BYTES => {
             let bytes = object.to::<Blob>().or_raise(py)?;
-            if object.is_made_in_place() && !copy {
-                return Ok(PyMemoryView::from(Bound::new(py, Buffer::new(bytes.into_buffer()))?.as_any())?
-                    .into_any());
+            if object.is_made_in_place() {
+                Ok(PyMemoryView::from(Bound::new(py, Buffer::new(bytes.into_buffer()))?.as_any())?.into_any())
+            } else {
+                Ok(copied(py, &bytes)?.into_any())
             }
-            Ok(copied(py, &bytes)?.into_any())
         }
-        Kind::TENSOR => {
-            let array = to_ndarray(py, object.to::<TensorView>().or_raise(py)?)?;
-            if copy { array.call_method1(intern!(py, "copy"), ("K",)) } else { Ok(array) }
-        }
-        Kind::PICKLE => {
-            unpickling.check(py, object)?;
-            unpickle(py, &object.to::<Pickle>().or_raise(py)?, copy)
-        }
-        Kind::TABLE => {
-            static DECODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-            let decode = DECODE.import(py, "plasmon._forms", "decode_table")?;
-            let table = object.to::<Table>().or_raise(py)?;
-            let description = table.schema().metadata().get(PYTHON_KEY).cloned();
-            decode.call1((TableStream::new(table), description, copy))
-        }
-        kind => {
-            let text = format!(
-                "an object of kind {kind} needs a newer version of this package; as_=\"arrow\" reads it"
-            );
-            Err(raise(py, "WrongKind", &text, None))
-        }
-    }
+        Kind::TENSOR => to_ndarray(py, object.to::<TensorView>().or_raise(py)?),
+        _ => return Ok(None),
+    };
+    value.map(Some)
 }
-
-/// Key of a table's schema metadata under which stands, as JSON, what it was in Python.
-const PYTHON_KEY: &str = "plasmon.python";
 
 fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     if bytes.len() <= COPY_DETACHED_BYTES {
         return Ok(PyBytes::new(py, bytes));
     }
     PyBytes::new_with(py, bytes.len(), |new| {
-        py.detach(|| new.copy_from_slice(bytes)); // nobody else has seen `new` yet
+        detached(py, || new.copy_from_slice(bytes)); // nobody else has seen `new` yet
         Ok(())
     })
 }
@@ -196,26 +186,4 @@ fn numpy_dtype<'py>(py: Python<'py>, dtype: Dtype) -> PyResult<Bound<'py, PyAny>
         Some(found) => Ok(found.bind(py).clone()),
         None => Err(raise(py, "WrongKind", &format!("elements of type {dtype} need a newer version"), None)),
     }
-}
-
-fn unpickle<'py>(py: Python<'py>, pickle: &Pickle, copy: bool) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let loads = LOADS.import(py, "pickle", "loads")?;
-    let in_place = |bytes: &arrow_buffer::Buffer| Bound::new(py, Buffer::new(bytes.clone()));
-    let stream = in_place(pickle.stream())?;
-    if pickle.buffers().is_empty() {
-        return loads.call1((stream,));
-    }
-    let buffers = PyList::empty(py);
-    for bytes in pickle.buffers() {
-        let buffer = in_place(bytes)?;
-        if copy {
-            buffers.append(py.get_type::<pyo3::types::PyByteArray>().call1((buffer,))?)?;
-        } else {
-            buffers.append(buffer)?;
-        }
-    }
-    let options = PyDict::new(py);
-    options.set_item(intern!(py, "buffers"), buffers)?;
-    loads.call((stream,), Some(&options))
 }

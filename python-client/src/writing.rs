@@ -3,6 +3,7 @@
 use crate::{
     client,
     errors::{OrRaise, raise},
+    exit::detached,
     memory::{self, WritableBytes},
 };
 use plasmon::LearnOptions;
@@ -41,9 +42,9 @@ impl Writable {
         };
         // From here on no view can be made: the state is gone.
         if !self.exposed.load(Ordering::Acquire) {
-            return py.detach(|| writable.seal_with(options)).or_raise_learning(py);
+            return detached(py, || writable.seal_with(options)).or_raise_learning(py);
         }
-        let (version, view) = py.detach(|| writable.seal_in_place(options));
+        let (version, view) = detached(py, || writable.seal_in_place(options));
         if let Some(view) = view {
             self.put(State::Sealed(view));
         }
@@ -85,7 +86,7 @@ impl Writable {
     pub(crate) fn abort(&self, py: Python<'_>) {
         if let Some(writable) = self.take() {
             if !self.exposed.load(Ordering::Acquire) {
-                py.detach(|| drop(writable));
+                detached(py, || drop(writable));
             } else {
                 self.put(State::Abandoned(writable));
             }
@@ -135,7 +136,7 @@ impl TableWriter {
     /// Appends all batches of an object with `__arrow_c_stream__`. Returns the rows written so far.
     fn write(&self, py: Python<'_>, source: &Bound<'_, PyAny>) -> PyResult<u64> {
         let table = memory::import_table(source)?;
-        let written = py.detach(|| {
+        let written = detached(py, || {
             let mut writer = self.lock();
             let writer = writer.as_mut()?;
             let written = table.iter().try_for_each(|batch| writer.write(batch));
@@ -158,7 +159,7 @@ impl TableWriter {
         if_version: Option<u64>,
     ) -> PyResult<u64> {
         let options = client::options(description, metadata, if_absent, if_version)?;
-        let finished = py.detach(|| self.lock().take().map(|writer| writer.finish_with(&options)));
+        let finished = detached(py, || self.lock().take().map(|writer| writer.finish_with(&options)));
         match finished {
             Some(version) => version.or_raise_learning(py),
             None => Err(raise(py, "WriterClosed", "this writer is finished or given up already", None)),
@@ -167,6 +168,6 @@ impl TableWriter {
 
     /// Gives the memory back; nothing is learned.
     fn abort(&self, py: Python<'_>) {
-        py.detach(|| drop(self.lock().take()));
+        detached(py, || drop(self.lock().take()));
     }
 }

@@ -14,7 +14,10 @@ What is recalled is the value itself, of the same type. Arrays, tables and frame
 read-only, not copied, and valid for as long as they are held, whatever happens to their name or to the store.
 """
 
-from plasmon import exceptions
+import atexit as _atexit
+import os as _os
+
+from plasmon import _plasmon, exceptions
 from plasmon._brain import Brain, Creation, TableCreation
 from plasmon._forms import compact
 from plasmon._store import Store, start
@@ -55,3 +58,7 @@ __all__ = [
     "exceptions",
     "start",
 ]
+
+# Daemon threads that are waiting when the interpreter ends stay where they are (src/exit.rs).
+_atexit.register(_plasmon.prepare_exit)
+_os.register_at_fork(after_in_child=_plasmon.forget_other_threads)

@@ -124,11 +124,11 @@ class Brain(MutableMapping[str, Any]):
 
         """
         client = self._client if namespace is None else self._in(namespace)
-        return client.learn(name, thing, description, _json_object(metadata), if_absent, if_version)
+        return _learn(client, name, thing, description, _json_object(metadata), if_absent, if_version)
 
     def __setitem__(self, name: str, thing: Any) -> None:
         """Bind ``name`` to ``thing``: `learn`."""
-        self._client.learn(name, thing)
+        _learn(self._client, name, thing)
 
     def learn_many(self, things: Mapping[str, Any], *, namespace: str | None = None) -> int:
         """Bind all names at one moment, or none of them; return the version that all bindings have.
@@ -137,7 +137,9 @@ class Brain(MutableMapping[str, Any]):
             As `learn`.
 
         """
-        return self._in(namespace).learn_many(dict(things))
+        encoded = [(name, _forms.encode(thing)) for name, thing in things.items()]
+        gathered = [(name, made.payload() if isinstance(made, _forms.Strided) else made) for name, made in encoded]
+        return self._in(namespace).learn_many(gathered)
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""
@@ -191,12 +193,12 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._client if namespace is None else self._in(namespace)
         if timeout is None and as_ is None and columns is None and not copy:
-            return client.recall(name)
+            return _value(client.recall(name))
         return _forms.convert(client.object(name, timeout), as_, columns, copy)
 
     def __getitem__(self, name: str) -> Any:
         """Return the value bound to ``name``: `recall`."""
-        return self._client.recall(name)
+        return _value(self._client.recall(name))
 
     def recall_many(
         self,
@@ -223,7 +225,7 @@ class Brain(MutableMapping[str, Any]):
             name = names[found.index(None)]
             client.recall(name)  # says that it is not there
             raise NameNotFound(f"nothing was bound to {name!r} in namespace {client.namespace!r}")
-        return {name: one.value() for name, one in zip(names, found, strict=True) if one is not None}
+        return {name: _forms.decode(one) for name, one in zip(names, found, strict=True) if one is not None}
 
     def wait(self, name: str, *, after: int = 0, timeout: float, namespace: str | None = None) -> int:
         """Wait until ``name`` has a version above ``after``, and return that version.
@@ -296,7 +298,7 @@ class Brain(MutableMapping[str, Any]):
                 if default is _MISSING:
                     raise
                 return default
-            value = found.value()
+            value = _forms.decode(found)
             try:
                 self._client.forget(name, found.version)
             except ConditionFailed:
@@ -426,7 +428,7 @@ class Brain(MutableMapping[str, Any]):
             ...     brain = store.connect()
             ...     with brain.writer("numbers", pa.schema([("n", pa.int64())])) as writer:
             ...         for start in (0, 10):
-            ...             writer.write(pa.record_batch({"n": range(start, start + 10)}))
+            ...             rows = writer.write(pa.record_batch({"n": range(start, start + 10)}))
             ...     brain["numbers"].num_rows
             20
 
@@ -836,6 +838,27 @@ class _ObjectId:
 
     def __repr__(self) -> str:
         return f"ObjectId({self.hex()})"
+
+
+def _learn(
+    client: _plasmon.Client,
+    name: str,
+    thing: Any,
+    description: str | None = None,
+    metadata: str | None = None,
+    if_absent: bool = False,
+    if_version: int | None = None,
+) -> int:
+    made = _forms.encode(thing)
+    if not isinstance(made, _forms.Strided):
+        return client.learn(name, made, description, metadata, if_absent, if_version)
+    writable = client.create_tensor(name, made.dtype, made.array.shape, False)
+    made.fill(memoryview(writable))
+    return writable.seal(description, metadata, if_absent, if_version)
+
+
+def _value(recalled: Any) -> Any:
+    return _forms.decode(recalled) if type(recalled) is _plasmon.Object else recalled
 
 
 def _connect(path: str, namespace: str, timeout: float, trust: tuple[int, ...]) -> Brain:

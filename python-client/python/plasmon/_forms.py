@@ -1,4 +1,4 @@
-"""Which form a value is stored in, and back. The plain types are converted in Rust and never come here.
+"""Which form a value is stored in, and back. The plain types are converted in Rust.
 
 From the top, the first that says a value exactly is taken (docs/values.md has the table):
 
@@ -62,8 +62,10 @@ def encode(value: Any) -> _plasmon.Payload | Strided:
 
     """
     kind = type(value)
-    module = kind.__module__.partition(".")[0]
     try:
+        if (plain := _plasmon.Payload.plain(value)) is not None:
+            return plain
+        module = kind.__module__.partition(".")[0]
         if kind is _loaded("numpy", "ndarray"):
             made = _encode_ndarray(value)
         elif module == "pandas":
@@ -107,24 +109,23 @@ def _one_line(error: BaseException) -> str:
 class Strided:
     """An array whose elements are gathered straight into the store's memory."""
 
-    __slots__ = ("array", "dtype", "shape")
+    __slots__ = ("array", "dtype")
 
     def __init__(self, array: np.ndarray[Any, Any], dtype: int) -> None:
         self.array = array
         self.dtype = dtype
-        self.shape = array.shape
 
     def fill(self, view: Any) -> None:
         """Write the elements into a writable buffer, in C order."""
         import numpy as np
 
-        np.copyto(np.ndarray(self.shape, self.array.dtype, view), self.array)
+        np.copyto(np.ndarray(self.array.shape, self.array.dtype, view), self.array)
 
     def payload(self) -> _plasmon.Payload:
         """Return the array in a form that holds a copy of the elements."""
         import numpy as np
 
-        return _plasmon.Payload.tensor(self.dtype, self.shape, False, np.ascontiguousarray(self.array).data)
+        return _plasmon.Payload.tensor(self.dtype, self.array.shape, False, np.ascontiguousarray(self.array).data)
 
 
 def tensor_dtype(dtype: np.dtype[Any]) -> int | None:
@@ -190,12 +191,32 @@ def _is_plain(table: pa.Table) -> bool:
     return PYTHON_KEY not in (table.schema.metadata or {})
 
 
-def decode_table(stream: _plasmon.TableStream, description: str | None, copy: bool) -> Any:
+def decode(found: _plasmon.Object, copy: bool = False) -> Any:
+    """Return the value of a recalled object, its large parts in place, or with `copy` private and writable."""
+    if found.kind == "table":
+        return _decode_table(found.table(), copy)
+    if found.kind == "pickle":
+        return _unpickle(*found.pickle(), copy)
+    value = found.value()
+    if value is None and found.kind != "null":
+        raise WrongKind(f"an object of kind {found.kind} needs a newer version of this package; as_='arrow' reads it")
+    if copy and found.kind == "tensor":
+        return value.copy("K")
+    return bytes(value) if copy and found.kind == "bytes" else value
+
+
+def _unpickle(stream: _plasmon.Buffer, buffers: list[_plasmon.Buffer], copy: bool) -> Any:
+    if not copy:
+        return pickle.loads(memoryview(stream), buffers=buffers)
+    return pickle.loads(memoryview(stream), buffers=[bytearray(memoryview(buffer)) for buffer in buffers])
+
+
+def _decode_table(stream: _plasmon.TableStream, copy: bool) -> Any:
     """Return what a table was in Python."""
     import pyarrow as pa
 
     table = pa.table(stream)
-    said = {} if description is None else json.loads(description)
+    said = json.loads((table.schema.metadata or {}).get(PYTHON_KEY, b"{}"))
     kind = said.get("type", "pyarrow.Table")
     library = kind.partition(".")[0]
     if library == "pandas":
@@ -335,7 +356,7 @@ def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
 def convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
     """Return a recalled object as what was asked for."""
     if as_ is None:
-        value = found.value(copy=copy)
+        value = decode(found, copy)
         return value if columns is None else _select(value, columns)
     if as_ == "buffer":
         buffer = found.buffer()
@@ -369,7 +390,7 @@ def _select(value: Any, columns: list[str]) -> Any:
 
 
 def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
-    value = found.value(copy=copy)
+    value = decode(found, copy)
     if type(value).__module__.partition(".")[0] == "pandas":
         return value if columns is None else _select(value, columns)
     import pyarrow as pa
@@ -382,7 +403,7 @@ def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> 
     import numpy as np
 
     if found.kind == "tensor":
-        return found.value(copy=copy)
+        return decode(found, copy)
     if found.kind in ("bytes", "text"):
         array = np.frombuffer(memoryview(found.buffer() or b""), np.uint8)
         return array.copy() if copy else array
@@ -392,7 +413,7 @@ def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> 
         table = pa.table(found.table())
         table = table if columns is None else table.select(columns)
         return {name: table.column(name).combine_chunks().to_numpy(zero_copy_only=False) for name in table.column_names}
-    return np.asarray(found.value(copy=copy))
+    return np.asarray(decode(found, copy))
 
 
 def compact(value: Any) -> Any:
