@@ -1,5 +1,6 @@
 //! The buffer protocol, both ways, and Arrow's C interface, both ways: the only unsafe code of the package.
 
+use crate::exit::detached;
 use arrow_array::{
     RecordBatchReader,
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
@@ -110,7 +111,7 @@ pub(crate) fn import_table(source: &Bound<'_, PyAny>) -> PyResult<Table> {
     let reader = unsafe { RecordBatchStreamReader::from_raw(stream.as_ptr()) }.map_err(broken)?;
     let schema = reader.schema();
     // The producer may take as long as it likes, and may need the interpreter itself.
-    let batches = source.py().detach(|| reader.collect::<Result<Vec<_>, _>>()).map_err(broken)?;
+    let batches = detached(source.py(), || reader.collect::<Result<Vec<_>, _>>()).map_err(broken)?;
     Table::new(schema, batches).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
