@@ -61,3 +61,8 @@ pub use error::{Error, Full, Result};
 pub use learn::{Batch, LearnOptions, SealedView};
 pub use object::{Blob, FromObject, Object};
 pub use plasmon_protocol::{id::ObjectId, message::Expect, name::NameError};
+
+/// The examples of the README must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
