@@ -30,7 +30,7 @@ mod _plasmon {
         memory::{Buffer, TableStream},
         payload::Payload,
         programs::{run_plasmon, run_store},
-        recalled::Object,
+        recalled::{Object, copied_bytes, count_copied},
         writing::{TableWriter, Writable},
     };
 }

@@ -13,10 +13,31 @@ use pyo3::{
     sync::PyOnceLock,
     types::{PyBytes, PyMemoryView, PyString, PyTuple},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Copies of more bytes than this are made without the interpreter lock.
 pub(crate) const COPY_DETACHED_BYTES: usize = 64 << 10;
+
+/// Bytes of values that recalls of this process have copied out of shared memory.
+static COPIED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts bytes that a recall copies.
+#[pyfunction]
+pub(crate) fn count_copied(nbytes: u64) {
+    COPIED_BYTES.fetch_add(nbytes, Ordering::Relaxed);
+}
+
+/// Return how many bytes of values recalls of this process have copied out of shared memory so far.
+///
+/// Recalling an array, a table or a frame counts nothing: its columns stay where they are. ``str``, ``bytes``, what
+/// consists of them, and the parts of a pickle that are not buffers are copied.
+#[pyfunction]
+pub(crate) fn copied_bytes() -> u64 {
+    COPIED_BYTES.load(Ordering::Relaxed)
+}
 
 /// Whose pickles may be unpickled: they run code.
 #[derive(Debug)]
@@ -87,6 +108,7 @@ impl Object {
     fn pickle(&self, py: Python<'_>) -> PyResult<(Buffer, Vec<Buffer>)> {
         self.unpickling.check(py, &self.object)?;
         let pickle = self.object.to::<Pickle>().or_raise(py)?;
+        count_copied(pickle.stream().len() as u64);
         let buffers = pickle.buffers().iter().map(|bytes| Buffer::new(bytes.clone()));
         Ok((Buffer::new(pickle.stream().clone()), buffers.collect()))
     }
@@ -131,9 +153,14 @@ pub(crate) fn to_python<'py>(
         Kind::BOOL => object.to::<bool>().or_raise(py)?.into_bound_py_any(py),
         Kind::INT64 => object.to::<i64>().or_raise(py)?.into_bound_py_any(py),
         Kind::FLOAT64 => object.to::<f64>().or_raise(py)?.into_bound_py_any(py),
-        Kind::TEXT => Ok(PyString::new(py, &object.to::<Text>().or_raise(py)?).into_any()),
+        Kind::TEXT => {
+            let text = object.to::<Text>().or_raise(py)?;
+            count_copied(text.len() as u64);
+            Ok(PyString::new(py, &text).into_any())
+        }
         Kind::JSON => {
             let text = object.to::<Json>().or_raise(py)?;
+            count_copied(text.len() as u64);
             let value = json::to_python(py, &text);
             Ok(value.map_err(plasmon::CodecError::Json).or_raise(py)?.into_bound(py))
         }
@@ -152,6 +179,7 @@ pub(crate) fn to_python<'py>(
 }
 
 fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    count_copied(bytes.len() as u64);
     if bytes.len() <= COPY_DETACHED_BYTES {
         return Ok(PyBytes::new(py, bytes));
     }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import urllib.request
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -203,26 +207,86 @@ def test_an_interpreter_that_holds_values_exits_cleanly(brain: plasmon.Brain) ->
     )
 
 
-def test_recall_of_a_large_value_takes_no_memory(brain: plasmon.Brain) -> None:
-    brain["array"] = np.ones(40_000_000)
-    brain["table"] = pa.table({"n": np.ones(10_000)})
-    grown = run(
+def test_recalls_of_arrays_and_tables_copy_nothing(brain: plasmon.Brain) -> None:
+    numbers = {"int": np.arange(1000), "float": np.arange(1000) / 3, "bool": np.arange(1000) % 3 == 0}
+    texts = pd.array([f"row {n}" for n in range(1000)], dtype="str")
+    values = {
+        "array": np.arange(1000),
+        "table": pa.table(numbers),
+        "frame": pd.DataFrame({**numbers, "text": texts}),
+        "series": pd.Series(texts),
+        "polars": pl.DataFrame(numbers),
+    }
+    brain.update(values)
+    before = plasmon.copied_bytes()
+    held = [brain[name] for name in values]
+    assert plasmon.copied_bytes() == before
+    brain["text"] = "\u00fc" * 10
+    assert brain["text"] and plasmon.copied_bytes() == before + 20
+    del held
+
+
+def test_recall_of_a_gigabyte_takes_no_memory() -> None:
+    text = pa.array(["eight by"]).take(pa.nulls(8 << 20, "i4").fill_null(0))
+    batch = pa.record_batch({"n": np.ones(8 << 20), "text": text})
+    with plasmon.Store(size=(1 << 30) + (1 << 28), options=["--reserve", "lazy"]) as store:
+        brain = store.connect()
+        brain["array warm"], brain["table warm"] = np.ones(3), pa.table(batch[:3])
+        for kind in ("array", "table"):
+            if kind == "array":
+                with brain.empty("array", 1 << 27) as array:
+                    array.fill(1)
+                del array  # it would hold its memory
+            else:
+                with brain.writer("table", batch.schema) as writer:
+                    while writer.write(batch) < 56 << 20:
+                        pass
+            grown = run(
+                """
+                import sys, plasmon, numpy, pyarrow
+                def resident():
+                    with open("/proc/self/status") as status:
+                        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+                brain = plasmon.Brain(sys.argv[1])
+                brain[sys.argv[2] + " warm"]
+                before = resident()
+                value = brain[sys.argv[2]]
+                print(resident() - before)
+                assert value.nbytes >= 1 << 30
+                assert value[-1] == 1 if sys.argv[2] == "array" else value["n"][-1].as_py() == 1
+                """,
+                brain.path,
+                kind,
+            )
+            assert int(grown) < 5_000  # KiB
+            del brain[kind]
+
+
+def test_learning_a_frame_takes_no_memory_but_the_stores(brain: plasmon.Brain) -> None:
+    out = run(
         """
-        import sys, plasmon, numpy, pyarrow
-        def resident():
-            with open("/proc/self/status") as status:
-                return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        import resource, sys, numpy as np, pandas as pd, plasmon, pyarrow as pa
         brain = plasmon.Brain(sys.argv[1], sys.argv[2])
-        brain["table"]
-        before = resident()
-        array = brain["array"]
-        print(resident() - before)
-        assert array[-1] == 1
+        rows = 2_000_000
+        text = pa.array(["some text"]).take(pa.nulls(rows, "i4").fill_null(0))
+        frame = pd.DataFrame({f"n{at}": np.arange(rows) * float(at) for at in range(8)})
+        frame["text"] = pd.array(text, dtype="str")
+        nbytes = int(frame.memory_usage(index=False).sum())
+        brain["warm"] = frame[:10]  # modules are loaded, threads have their stacks
+        with open("/proc/self/status") as status:
+            data = next(int(line.split()[1]) for line in status if line.startswith("VmData")) << 10
+        limit = data + nbytes // 20
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # more private memory is refused
+        brain["frame"] = frame
+        try:
+            bytearray(nbytes // 20)
+        except MemoryError:
+            print(nbytes)
         """,
         brain.path,
         brain.namespace,
     )
-    assert int(grown) < 5_000  # KiB
+    assert brain.metadata("frame")["size"] > 0.99 * int(out) > 100_000_000
 
 
 def _work(path: str, namespace: str, number: int) -> tuple[int, float]:
@@ -333,3 +397,58 @@ def test_a_wait_holds_up_no_other_thread_and_hears_signals(brain: plasmon.Brain)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert signalled == [1]
+
+
+APP = """
+import json, os, numpy as np, plasmon
+brain = plasmon.Brain(os.environ["STORE"], "gunicorn")
+inherited = brain["array"]
+
+def app(environ, start_response):
+    brain[f"worker-{os.getpid()}"] = np.full(1000, os.getpid())
+    found = [int(inherited.sum()), int(brain["array"].sum()), int(brain[f"worker-{os.getpid()}"][-1]), os.getpid()]
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(found).encode()]
+"""
+
+
+def test_gunicorn_workers_share_what_was_loaded_before_they_were_forked(store: plasmon.Store, tmp_path: Path) -> None:
+    brain = store.connect("gunicorn")
+    brain["array"] = np.full(100_000, 2)
+    (tmp_path / "app.py").write_text(APP)
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--preload",
+        "--workers",
+        "4",
+        "--threads",
+        "2",
+        "--chdir",
+        str(tmp_path),
+    ]
+    command += ["--bind", "127.0.0.1:0", "app:app"]
+    server = subprocess.Popen(command, env={**os.environ, "STORE": store.path}, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        address = next(match for line in server.stderr if (match := re.search(r"http://127.0.0.1:(\d+)", line)))
+        workers: set[int] = set()
+        asked = 0
+        while len(workers) < 4 or asked < 200:
+            with urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/", timeout=60) as answer:
+                inherited, shared, own, pid = json.load(answer)
+            assert (inherited, own) == (200_000, pid) and shared in (200_000, 300_000)
+            workers.add(pid)
+            asked += 1
+            if asked == 50:
+                brain["array"] = np.full(100_000, 3)
+                for number in range(50):
+                    brain["filler"] = np.full(1_000_000, number)
+        assert shared == 300_000
+        assert {f"worker-{pid}" for pid in workers} <= set(brain)
+    finally:
+        server.terminate()
+        _, said = server.communicate(timeout=60)
+    assert "Traceback" not in said
+    brain.remove_namespace()

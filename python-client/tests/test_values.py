@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pickle
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,10 +187,34 @@ def test_recursive_values_survive(brain: plasmon.Brain) -> None:
     assert found[0] == 1 and found[1] is found
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_a_pickle_of_another_user_is_not_unpickled() -> None:
-    from plasmon import exceptions
-
-    assert issubclass(exceptions.UntrustedPickle, PermissionError)
+    other = 54_321
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    path = directory / "store.sock"
+    with plasmon.Store(size="64MB", path=path, options=["--allow-uid", str(other)]):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setresgid(other, other, other)
+                os.setresuid(other, other, other)
+                theirs = plasmon.Brain(path)
+                theirs.learn_many({"pickle": {1, 2}, "text": "fine", "array": np.arange(3)})
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        brain = plasmon.Brain(path)
+        assert brain.metadata("pickle")["owner"] == other
+        with pytest.raises(plasmon.UntrustedPickle, match=rf"uid {other} .*trust=\[{other}\]") as caught:
+            brain["pickle"]
+        assert isinstance(caught.value, PermissionError)
+        assert brain["text"] == "fine" and brain["array"].sum() == 3
+        assert pickle.loads(brain.recall("pickle", as_="buffer")) == {1, 2}
+        assert plasmon.Brain(path, trust=[other])["pickle"] == {1, 2}
+    directory.rmdir()
 
 
 def test_exceptions_survive_pickling(brain: plasmon.Brain) -> None:

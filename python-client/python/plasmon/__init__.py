@@ -20,6 +20,7 @@ import os as _os
 from plasmon import _plasmon, exceptions
 from plasmon._brain import Brain, Creation, TableCreation
 from plasmon._forms import compact
+from plasmon._plasmon import copied_bytes
 from plasmon._store import Store, start
 from plasmon.exceptions import (
     ConditionFailed,
@@ -55,6 +56,7 @@ __all__ = [
     "WaitTimeout",
     "__version__",
     "compact",
+    "copied_bytes",
     "exceptions",
     "start",
 ]

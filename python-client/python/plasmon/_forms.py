@@ -355,6 +355,8 @@ def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
 
 def convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
     """Return a recalled object as what was asked for."""
+    if copy:
+        _plasmon.count_copied(found.nbytes)
     if as_ is None:
         value = decode(found, copy)
         return value if columns is None else _select(value, columns)

@@ -14,11 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasmon import _forms
+from plasmon import _forms, _plasmon
 
 if TYPE_CHECKING:
-    from plasmon import _plasmon
-
     Description = dict[str, Any]
 
 
@@ -202,7 +200,11 @@ def _decode_column(chunks: pa.ChunkedArray, said: Description) -> Any:
     if kind in ("text_nan", "text_na"):
         dtype = pd.StringDtype("pyarrow", na_value=np.nan if kind == "text_nan" else pd.NA)
         return dtype.construct_array_type()(chunks, dtype=dtype)
-    column = chunks.combine_chunks() if chunks.num_chunks != 1 else chunks.chunk(0)
+    if chunks.num_chunks == 1:
+        column = chunks.chunk(0)
+    else:
+        column = chunks.combine_chunks()
+        _plasmon.count_copied(column.nbytes)
     if kind == "category":
         codes = _numpy(column.indices, column.indices.type.to_pandas_dtype())
         values = _decode_column(pa.chunked_array([column.dictionary]), said["categories"])
