@@ -303,6 +303,24 @@ impl Brain {
         }
     }
 
+    /// As [`recall`](Self::recall) of an [`Object`], for those who only describe it: it does not count as a recall.
+    ///
+    /// # Errors
+    /// As [`recall`](Self::recall).
+    ///
+    /// # Examples
+    /// ```
+    /// # let store = plasmon::testing::Store::start(16 << 20)?;
+    /// # let brain = store.connect()?;
+    /// brain.learn("text", "abc")?;
+    /// assert_eq!(brain.inspect("text")?.kind(), plasmon::Kind::TEXT);
+    /// assert_eq!(brain.metadata("text")?.expect("bound").recalled, None);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn inspect(&self, name: &str) -> Result<Object> {
+        self.look_up(name, false)?.ok_or_else(|| self.not_found(name))
+    }
+
     /// As [`recall`](Self::recall), but only if that needs no word from the store: `None` where it would have to connect
     /// first or to ask, for which a caller may want to let go of a lock.
     ///
@@ -766,12 +784,6 @@ impl Brain {
 
     pub(crate) fn namespace_checked(&self) -> &Namespace {
         &self.namespace
-    }
-
-    /// As [`recall`](Self::recall), for those who only describe an object: the store does not hear of it.
-    #[cfg(feature = "cli")]
-    pub(crate) fn inspect(&self, name: &str) -> Result<Object> {
-        self.look_up(name, false)?.ok_or_else(|| self.not_found(name))
     }
 
     #[inline]

@@ -125,6 +125,18 @@ impl Client {
         Ok(Object { object, unpickling: Arc::clone(&self.unpickling) })
     }
 
+    /// The object bound to the name, for those who only describe it; `None` if nothing is.
+    fn inspect(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Option<Object>> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        match detached(py, || self.brain.inspect(name)) {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => {
+                Ok(Some(Object { object: found.or_raise(py)?, unpickling: Arc::clone(&self.unpickling) }))
+            }
+        }
+    }
+
     /// Waits until the name has a version above `after_version`, and returns that version.
     fn wait(
         &self,

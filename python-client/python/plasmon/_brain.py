@@ -16,6 +16,7 @@ from plasmon.exceptions import (
     NameNotFound,
     NamespaceNotFound,
     NameTypeError,
+    PlasmonError,
 )
 
 if TYPE_CHECKING:
@@ -554,7 +555,9 @@ class Brain(MutableMapping[str, Any]):
         return found if output == "dict" else [found[name] for name in (names or found)]
 
     def stat(self, name: str, *, namespace: str | None = None) -> dict[str, Any]:
-        """Return what the store knows of ``name``, and who holds its value: ``held_by`` lists processes.
+        """Return what the store knows of ``name``, as `metadata`, with its ``shape`` and who holds its value.
+
+        ``shape`` is ``None`` for what is neither an array nor a table. ``held_by`` lists processes, as `pins`.
 
         Raises:
             NameNotFound: It is not bound.
@@ -565,7 +568,8 @@ class Brain(MutableMapping[str, Any]):
         if known is None:
             raise _not_found(name, client.namespace)
         full = f"{client.namespace}/{name}"
-        return {**known, "held_by": [pin for pin in client.pins() if pin["name"] == full]}
+        held_by = [pin for pin in client.pins() if pin["name"] == full]
+        return {**known, "shape": _shape(client, name), "held_by": held_by}
 
     def pins(self) -> list[dict[str, Any]]:
         """Return which process holds which value: ``pid``, ``command``, ``name`` (``namespace/name``), ``nbytes``.
@@ -671,13 +675,14 @@ class Brain(MutableMapping[str, Any]):
         return f"<plasmon.Brain at {self.path!r}, namespace {self.namespace!r}{asleep}>"
 
     def _repr_html_(self) -> str:
-        """Show names, kinds and sizes, and how full the store is, in a notebook."""
+        """Show names, kinds, shapes and sizes, and how full the store is, in a notebook."""
         stats = self.stats()
         used = stats["capacity_bytes"] - stats["free_bytes"]
         share = used / stats["capacity_bytes"]
         listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
         rows = "".join(
             f"<tr><td style='text-align:left'>{escape(entry['name'])}</td><td>{escape(entry['kind'])}</td>"
+            f"<td>{_shape(self._client, entry['name']) or ''}</td>"
             f"<td>{_human(entry['nbytes'])}</td><td>{entry['version']}</td></tr>"
             for entry in listed[:_ROWS_MAX]
         )
@@ -686,7 +691,7 @@ class Brain(MutableMapping[str, Any]):
             f"<div><b>plasmon.Brain</b> {escape(self.path)}, namespace <b>{escape(self.namespace)}</b>"
             f"<div style='width:20em;border:1px solid #888'><div style='width:{share:.1%};background:#4a90d9'>&nbsp;"
             f"</div></div>{_human(used)} of {_human(stats['capacity_bytes'])} used"
-            f"<table><tr><th>name</th><th>kind</th><th>size</th><th>version</th></tr>{rows}</table>{more}</div>"
+            f"<table><tr><th>name</th><th>kind</th><th>shape</th><th>size</th><th>version</th></tr>{rows}</table>{more}</div>"
         )
 
 
@@ -907,6 +912,15 @@ def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
         "owner": described["writer_uid"],
         "pid": described["writer_pid"],
     }
+
+
+def _shape(client: _plasmon.Client, name: str) -> tuple[int, ...] | None:
+    """Return the shape of an array or a table; `None` for what has none, or is gone, or cannot be read."""
+    try:
+        found = client.inspect(name)
+        return None if found is None else _forms.shape(found)
+    except PlasmonError:
+        return None
 
 
 def _human(nbytes: float) -> str:

@@ -205,6 +205,19 @@ def decode(found: _plasmon.Object, copy: bool = False) -> Any:
     return bytes(value) if copy and found.kind == "bytes" else value
 
 
+def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
+    """Return the shape of a tensor, rows and columns of a table, `None` of anything else."""
+    if found.kind == "tensor":
+        return tuple(found.value().shape)
+    if found.kind == "table":
+        import pyarrow as pa
+
+        table = pa.table(found.table())
+        said = json.loads((table.schema.metadata or {}).get(PYTHON_KEY, b"{}"))
+        return table.num_rows, len(said.get("columns", table.column_names))
+    return None
+
+
 def _unpickle(stream: _plasmon.Buffer, buffers: list[_plasmon.Buffer], copy: bool) -> Any:
     if not copy:
         return pickle.loads(memoryview(stream), buffers=buffers)
