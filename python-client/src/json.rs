@@ -6,19 +6,27 @@ use pyo3::{
     types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
 };
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// Lists and dictionaries within each other that every client reads.
 const NESTING_MAX: usize = 127;
 
 /// The JSON text of `value`, if that says all there is to say: exact `dict` with exact `str` keys, `list`, `str`, `int`
-/// of 64 bits, finite `float`, `bool`, `None`. `None` for anything else.
+/// of 64 bits, signed or not, finite `float`, `bool`, `None`, each list and dictionary at one place only. `None` for
+/// anything else.
 pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Option<Json>> {
-    let mut text = String::new();
-    match write(value, &mut text, 0)? {
-        Exactness::Exact => Ok(Json::new(text).ok()),
+    let mut writer = Writer { out: String::new(), seen: HashSet::new() };
+    match writer.write(value, 0)? {
+        Exactness::Exact => Ok(Json::new(writer.out).ok()),
         Exactness::Other => Ok(None),
     }
+}
+
+struct Writer {
+    out: String,
+    /// The addresses of the lists and dictionaries written so far. One that comes again is left to the pickle: as text,
+    /// thirty lists that hold the next one twice would be a thousand million.
+    seen: HashSet<usize>,
 }
 
 /// Whether JSON says all there is to say of a value.
@@ -27,76 +35,81 @@ enum Exactness {
     Other,
 }
 
-fn write(value: &Bound<'_, PyAny>, out: &mut String, depth: usize) -> PyResult<Exactness> {
-    use std::fmt::Write as _;
-    if let Ok(text) = value.cast_exact::<PyString>() {
-        return Ok(write_text(text, out));
-    }
-    if value.is_exact_instance_of::<PyBool>() {
-        out.push_str(if value.is_truthy()? { "true" } else { "false" });
-        return Ok(Exactness::Exact);
-    }
-    if let Ok(number) = value.cast_exact::<PyInt>() {
-        let Ok(number) = number.extract::<i64>() else { return Ok(Exactness::Other) };
-        let _ = write!(out, "{number}");
-        return Ok(Exactness::Exact);
-    }
-    if let Ok(number) = value.cast_exact::<PyFloat>() {
-        let Ok(text) = serde_json::to_string(&number.value()) else { return Ok(Exactness::Other) };
-        if text == "null" {
-            return Ok(Exactness::Other); // nan and the infinities
+impl Writer {
+    fn write(&mut self, value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Exactness> {
+        use std::fmt::Write as _;
+        if let Ok(text) = value.cast_exact::<PyString>() {
+            return Ok(self.write_text(text));
         }
-        out.push_str(&text);
-        return Ok(Exactness::Exact);
-    }
-    if value.is_exact_instance_of::<PyNone>() {
-        out.push_str("null");
-        return Ok(Exactness::Exact);
-    }
-    if depth == NESTING_MAX {
-        return Ok(Exactness::Other);
-    }
-    if let Ok(list) = value.cast_exact::<PyList>() {
-        out.push('[');
-        for (index, item) in list.iter().enumerate() {
-            if index > 0 {
-                out.push(',');
+        if value.is_exact_instance_of::<PyBool>() {
+            self.out.push_str(if value.is_truthy()? { "true" } else { "false" });
+            return Ok(Exactness::Exact);
+        }
+        if let Ok(number) = value.cast_exact::<PyInt>() {
+            let written = match (number.extract::<i64>(), number.extract::<u64>()) {
+                (Ok(number), _) => write!(self.out, "{number}"),
+                (_, Ok(number)) => write!(self.out, "{number}"),
+                _ => return Ok(Exactness::Other),
+            };
+            return Ok(if written.is_ok() { Exactness::Exact } else { Exactness::Other });
+        }
+        if let Ok(number) = value.cast_exact::<PyFloat>() {
+            let Ok(text) = serde_json::to_string(&number.value()) else { return Ok(Exactness::Other) };
+            if text == "null" {
+                return Ok(Exactness::Other); // nan and the infinities
             }
-            if let Exactness::Other = write(&item, out, depth + 1)? {
+            self.out.push_str(&text);
+            return Ok(Exactness::Exact);
+        }
+        if value.is_exact_instance_of::<PyNone>() {
+            self.out.push_str("null");
+            return Ok(Exactness::Exact);
+        }
+        if depth == NESTING_MAX || !self.seen.insert(value.as_ptr().addr()) {
+            return Ok(Exactness::Other);
+        }
+        if let Ok(list) = value.cast_exact::<PyList>() {
+            self.out.push('[');
+            for (index, item) in list.iter().enumerate() {
+                if index > 0 {
+                    self.out.push(',');
+                }
+                if let Exactness::Other = self.write(&item, depth + 1)? {
+                    return Ok(Exactness::Other);
+                }
+            }
+            self.out.push(']');
+            return Ok(Exactness::Exact);
+        }
+        let Ok(dict) = value.cast_exact::<PyDict>() else { return Ok(Exactness::Other) };
+        self.out.push('{');
+        for (index, (key, item)) in dict.iter().enumerate() {
+            if index > 0 {
+                self.out.push(',');
+            }
+            let Ok(key) = key.cast_exact::<PyString>() else { return Ok(Exactness::Other) };
+            if let Exactness::Other = self.write_text(key) {
+                return Ok(Exactness::Other);
+            }
+            self.out.push(':');
+            if let Exactness::Other = self.write(&item, depth + 1)? {
                 return Ok(Exactness::Other);
             }
         }
-        out.push(']');
-        return Ok(Exactness::Exact);
+        self.out.push('}');
+        Ok(Exactness::Exact)
     }
-    let Ok(dict) = value.cast_exact::<PyDict>() else { return Ok(Exactness::Other) };
-    out.push('{');
-    for (index, (key, item)) in dict.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        let Ok(key) = key.cast_exact::<PyString>() else { return Ok(Exactness::Other) };
-        if let Exactness::Other = write_text(key, out) {
-            return Ok(Exactness::Other);
-        }
-        out.push(':');
-        if let Exactness::Other = write(&item, out, depth + 1)? {
-            return Ok(Exactness::Other);
-        }
-    }
-    out.push('}');
-    Ok(Exactness::Exact)
-}
 
-/// Surrogates have no UTF-8.
-fn write_text(text: &Bound<'_, PyString>, out: &mut String) -> Exactness {
-    let Ok(text) = text.to_str() else { return Exactness::Other };
-    match serde_json::to_string(text) {
-        Ok(quoted) => {
-            out.push_str(&quoted);
-            Exactness::Exact
+    /// Surrogates have no UTF-8.
+    fn write_text(&mut self, text: &Bound<'_, PyString>) -> Exactness {
+        let Ok(text) = text.to_str() else { return Exactness::Other };
+        match serde_json::to_string(text) {
+            Ok(quoted) => {
+                self.out.push_str(&quoted);
+                Exactness::Exact
+            }
+            Err(_) => Exactness::Other,
         }
-        Err(_) => Exactness::Other,
     }
 }
 

@@ -187,6 +187,20 @@ def test_recursive_values_survive(brain: plasmon.Brain) -> None:
     assert found[0] == 1 and found[1] is found
 
 
+def test_a_list_at_two_places_is_one_list(brain: plasmon.Brain) -> None:
+    shared = [1]
+    brain["value"] = {"a": shared, "b": [shared]}
+    found = brain["value"]
+    assert found == {"a": [1], "b": [[1]]} and found["a"] is found["b"][0]
+    bomb: list[Any] = []
+    for _ in range(100):
+        bomb = [bomb, bomb]
+    brain["value"] = bomb
+    assert brain.metadata("value")["size"] < 10_000
+    found = brain["value"]
+    assert found[0] is found[1]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_a_pickle_of_another_user_is_not_unpickled() -> None:
     other = 54_321

@@ -99,7 +99,14 @@ pub fn check(brain: &Brain) -> Checked {
     }
     for (name, table) in tables() {
         let recalled: Table = brain.recall(name)?;
-        assert_eq!(recalled, table);
+        assert_eq!(recalled.schema(), table.schema());
+        // Some libraries leave batches without rows out.
+        assert!(
+            recalled
+                .iter()
+                .filter(|batch| batch.num_rows() > 0)
+                .eq(table.iter().filter(|batch| batch.num_rows() > 0))
+        );
         assert_eq!(brain.recall::<Object>(name)?.copied_bytes(&recalled), 0);
     }
     for (name, value) in json() {

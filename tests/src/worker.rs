@@ -27,6 +27,7 @@
 //! | `rebind-pair ROUNDS` | see `look_at_pair` |
 //! | `look-at-pair LOOKS` | different versions seen |
 //! | `watch-namespace NAMESPACE NAME ...` | first an empty answer, then the looks it took until none was bound |
+//! | `learn-samples` | |
 //! | `check-samples` | |
 //! | `rights` | of each descriptor of a session of its own, whether it may be written through |
 //! | `write-after-commit NAME` | for a user who may not write the arena: see `write_after_commit` |
@@ -285,6 +286,10 @@ impl Client {
             }
             ["look-at-pair", looks] => text(look_at_pair(brain, looks.parse()?)?),
             ["watch-namespace", namespace, ref names @ ..] => text(watch_namespace(brain, namespace, names)?),
+            ["learn-samples"] => {
+                samples::learn(brain)?;
+                text("")
+            }
             ["check-samples"] => {
                 samples::check(brain)?;
                 text("")
