@@ -118,3 +118,20 @@ def test_only_the_process_that_starts_a_store_can_own_it(tmp_path: Path) -> None
     arguments = ["--size", "64MB", "--socket", str(tmp_path / "s.sock"), "--owner", "1"]
     done = run(str(SCRIPTS / "plasmon-store"), *arguments)
     assert done.returncode == 1 and "did not start this store" in done.stderr
+
+
+def test_fixtures_of_pytest_give_an_empty_brain_to_each_test(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        """
+import pytest
+
+@pytest.mark.parametrize("number", range(3))
+def test_it(plasmon_brain, plasmon_store, number):
+    assert list(plasmon_brain) == []
+    assert len(plasmon_brain.namespaces()) == 2  # default, and its own: those of other tests are gone
+    plasmon_brain["number"] = number
+    assert plasmon_store.connect(plasmon_brain.namespace)["number"] == number
+"""
+    )
+    done = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path), cwd=tmp_path)
+    assert "3 passed" in done.stdout, done.stdout
