@@ -103,6 +103,30 @@ def test_recalled_frames_lie_in_the_arena(brain: plasmon.Brain) -> None:
     assert in_arena(values.__array_interface__["data"][0], values.nbytes)
 
 
+@pytest.mark.parametrize("extra", [[], [object] * 5_000], ids=["table", "pickle"])
+def test_writing_to_a_frame_copies_the_column_and_changes_nothing_in_the_store(
+    brain: plasmon.Brain, extra: list[Any]
+) -> None:
+    columns = {"a": np.arange(5_000), "b": np.arange(5_000.0), "time": pd.date_range("2000", periods=5_000)}
+    frame = pd.DataFrame({**columns, "text": pd.array(["x"] * 5_000, "str")} | ({"extra": extra} if extra else {}))
+    frame["category"] = frame["text"].astype("category")
+    brain["frame"], brain["series"] = frame, frame["a"]
+    assert brain.metadata("frame")["kind"] == ("pickle" if extra else "table")
+    found = brain["frame"]
+    found.loc[0, "a"] = 7
+    found.loc[0, "time"] = pd.NaT
+    found.loc[0, "text"] = "y"
+    found.loc[0, "category"] = None
+    renamed = brain["frame"].rename(columns={"b": "c"})  # what it came from is gone
+    renamed.loc[0, "c"] = -1
+    series = brain["series"]
+    series += 1
+    assert (found["a"][0], renamed["c"][0], series[0]) == (7, -1, 1)
+    assert brain["frame"].equals(frame) and brain["series"].equals(frame["a"])
+    untouched = found["b"].to_numpy()
+    assert in_arena(untouched.__array_interface__["data"][0], untouched.nbytes)
+
+
 def test_recalled_tables_lie_in_the_arena(brain: plasmon.Brain) -> None:
     table = pa.table(
         {

@@ -220,7 +220,12 @@ def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
 
 def _unpickle(stream: _plasmon.Buffer, buffers: list[_plasmon.Buffer], copy: bool) -> Any:
     if not copy:
-        return pickle.loads(memoryview(stream), buffers=buffers)
+        value = pickle.loads(memoryview(stream), buffers=buffers)
+        if type(value) in (_loaded("pandas", "DataFrame"), _loaded("pandas", "Series")):
+            from plasmon import _pandas
+
+            return _pandas.copied_on_write(value)
+        return value
     return pickle.loads(memoryview(stream), buffers=[bytearray(memoryview(buffer)) for buffer in buffers])
 
 

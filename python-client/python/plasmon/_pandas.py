@@ -7,6 +7,8 @@ then columns of their own, and come back without a copy all the same.
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +50,29 @@ def decode(table: pa.Table, description: Description, copy: bool) -> Any:
         index = _decode_range(description["index"])
     if description["type"] == "pandas.Series":
         series = pd.Series(arrays[0], index=index, name=description["name"], copy=False)
-        return series.copy() if copy else series
+        return series.copy() if copy else copied_on_write(series)
     frame = pd.DataFrame(dict(enumerate(arrays)), index=index, copy=False)
     frame.columns = _decode_labels(description["labels"])
-    return _forms.compact(frame) if copy else frame
+    return _forms.compact(frame) if copy else copied_on_write(frame)
+
+
+class _Store:
+    """Stands for the store among those who share a column."""
+
+
+_STORE = _Store()
+
+
+def copied_on_write(value: Any) -> Any:
+    """Return a frame or series, made such that pandas copies a column before the first write to it.
+
+    Columns that others share are copied before a write (pandas' copy-on-write, always on from pandas 3); so each is
+    marked as shared. Without the mark, which needs names inside pandas, a write raises: columns are read-only.
+    """
+    with contextlib.suppress(AttributeError):
+        for block in value._mgr.blocks:
+            block.refs.referenced_blocks.append(weakref.ref(_STORE))
+    return value
 
 
 # ---- frames and series
