@@ -564,7 +564,26 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn list(&self, prefix: &str) -> Result<Vec<Metadata>> {
-        self.list_pages(Some(&self.namespace), prefix)
+        gather(self.pages(prefix))
+    }
+
+    /// As [`list`](Self::list), a page of some hundred names at a time, each fetched when it is asked for: for more
+    /// names than a program wants to hold.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("a", "five!")?;
+    /// for page in brain.pages("") {
+    ///     for binding in page? {
+    ///         println!("{}: {} bytes", binding.name, binding.len_bytes);
+    ///     }
+    /// }
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn pages(&self, prefix: &str) -> Pages<'_> {
+        self.pages_of(Some(&self.namespace), prefix)
     }
 
     /// As [`list`](Self::list), over all namespaces.
@@ -583,7 +602,7 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn list_all(&self, prefix: &str) -> Result<Vec<Metadata>> {
-        self.list_pages(None, prefix)
+        gather(self.pages_of(None, prefix))
     }
 
     /// The namespaces, in order, and what each holds.
@@ -910,25 +929,16 @@ impl Brain {
         unreachable!("the last try returns")
     }
 
-    fn list_pages(&self, namespace: Option<&Namespace>, prefix: &str) -> Result<Vec<Metadata>> {
-        let mut bindings: Vec<Metadata> = Vec::new();
-        if prefix.len() > NAME_BYTES_MAX {
-            return Ok(bindings); // no name is that long
-        }
-        let mut after: Option<ListedName> = None;
-        loop {
-            let list =
-                ListNames { namespace: namespace.cloned(), prefix: prefix.to_owned(), after, limit: 0 };
-            let page = self.store.ask(&self.trust, &list)?;
-            after = page
-                .names
-                .last()
-                .map(|last| ListedName { namespace: last.namespace.clone(), name: last.name.clone() });
-            bindings.extend(page.names.into_iter().map(Metadata::from));
-            if !page.more || after.is_none() {
-                return Ok(bindings);
-            }
-        }
+    fn pages_of(&self, namespace: Option<&Namespace>, prefix: &str) -> Pages<'_> {
+        let (namespace, prefix) = (namespace.cloned(), prefix.to_owned());
+        // No name is longer.
+        let next = (prefix.len() <= NAME_BYTES_MAX).then_some(ListNames {
+            namespace,
+            prefix,
+            after: None,
+            limit: 0,
+        });
+        Pages { brain: self, next }
     }
 
     #[inline]
@@ -948,6 +958,43 @@ impl Brain {
     fn wait_timeout(&self, name: &str, waited: Duration) -> Error {
         Error::WaitTimeout { namespace: self.namespace.to_string(), name: name.to_owned(), waited }
     }
+}
+
+/// The names of a namespace, a page at a time. Made by [`Brain::pages`].
+///
+/// An item is an error as [`Brain::names`] has it, and the last item then.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    brain: &'a Brain,
+    /// The request for the next page, until there is none.
+    next: Option<ListNames>,
+}
+
+impl Iterator for Pages<'_> {
+    type Item = Result<Vec<Metadata>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let request = self.next.take()?;
+        let page = match self.brain.store.ask(&self.brain.trust, &request) {
+            Ok(page) => page,
+            Err(error) => return Some(Err(error)),
+        };
+        if page.more {
+            self.next = page.names.last().map(|last| {
+                let after = ListedName { namespace: last.namespace.clone(), name: last.name.clone() };
+                ListNames { after: Some(after), ..request }
+            });
+        }
+        Some(Ok(page.names.into_iter().map(Metadata::from).collect()))
+    }
+}
+
+fn gather(pages: Pages<'_>) -> Result<Vec<Metadata>> {
+    let mut all = Vec::new();
+    for page in pages {
+        all.extend(page?);
+    }
+    Ok(all)
 }
 
 /// Takes a slot and publishes a pin for `entry` in it.
