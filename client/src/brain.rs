@@ -567,7 +567,7 @@ impl Brain {
         gather(self.pages(prefix))
     }
 
-    /// As [`list`](Self::list), a page of some hundred names at a time, each fetched when it is asked for: for more
+    /// As [`list`](Self::list), a page of at most 4,096 names at a time, each fetched when it is asked for: for more
     /// names than a program wants to hold.
     ///
     /// # Examples
