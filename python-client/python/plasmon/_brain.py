@@ -674,27 +674,54 @@ class Brain(MutableMapping[str, Any]):
         asleep = ", asleep" if self._client.is_asleep else ""
         return f"<plasmon.Brain at {self.path!r}, namespace {self.namespace!r}{asleep}>"
 
+    def _overview(self) -> tuple[str, float, list[tuple[str, str, str, str, str]], str]:
+        """How full the store is, as a text and as a share; what this namespace has, and how much more than is shown."""
+        stats = self.stats()
+        capacity = stats["capacity_bytes"]
+        used = capacity - stats["free_bytes"]
+        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
+        rows = [
+            (
+                entry["name"],
+                entry["kind"],
+                str(_shape(self._client, entry["name"]) or ""),
+                _human(entry["nbytes"]),
+                str(entry["version"]),
+            )
+            for entry in listed[:_ROWS_MAX]
+        ]
+        more = f"and {len(listed) - _ROWS_MAX:,} more" if len(listed) > _ROWS_MAX else ""
+        return f"{_human(used)} of {_human(capacity)} used", used / capacity, rows, more
+
+    def _as_text(self) -> str:
+        """What `_repr_html_` shows, where there is no HTML."""
+        used, _, rows, more = self._overview()
+        table = [_HEADINGS, *rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
+        lines = ["  ".join(row).rstrip() for row in padded]
+        return "\n".join([f"{self!r}, {used}", *lines, *([more] if more else [])])
+
     def _repr_html_(self) -> str:
         """Show names, kinds, shapes and sizes, and how full the store is, in a notebook."""
-        stats = self.stats()
-        used = stats["capacity_bytes"] - stats["free_bytes"]
-        share = used / stats["capacity_bytes"]
-        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{escape(entry['name'])}</td><td>{escape(entry['kind'])}</td>"
-            f"<td>{_shape(self._client, entry['name']) or ''}</td>"
-            f"<td>{_human(entry['nbytes'])}</td><td>{entry['version']}</td></tr>"
-            for entry in listed[:_ROWS_MAX]
-        )
-        more = f"<p>and {len(listed) - _ROWS_MAX:,} more</p>" if len(listed) > _ROWS_MAX else ""
+        used, share, listed, more = self._overview()
+        heads, *rows = [
+            "".join(
+                f"<td style='text-align:{side}'>{escape(cell)}</td>" for cell, side in zip(row, _SIDES, strict=True)
+            )
+            for row in (_HEADINGS, *listed)
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
         return (
             f"<div><b>plasmon.Brain</b> {escape(self.path)}, namespace <b>{escape(self.namespace)}</b>"
-            f"<div style='width:20em;border:1px solid #888'><div style='width:{share:.1%};background:#4a90d9'>&nbsp;"
-            f"</div></div>{_human(used)} of {_human(stats['capacity_bytes'])} used"
-            f"<table><tr><th>name</th><th>kind</th><th>shape</th><th>size</th><th>version</th></tr>{rows}</table>{more}</div>"
+            f"<div style='width:20em;height:.6em;margin:.4em 0;background:#8884'><div style='width:{share:.1%};"
+            f"height:100%;background:#4a90d9'></div></div>{used}"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
         )
 
 
+_HEADINGS = ("name", "kind", "shape", "size", "version")
+_SIDES = ("left", "left", "right", "right", "right")
 _ROWS_MAX = 100
 
 
