@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from fnmatch import fnmatchcase
 from html import escape
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final
 
 from plasmon import _forms, _plasmon
 from plasmon.exceptions import (
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from plasmon._memoize import Memoized
+
 _MISSING = object()
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 As = Literal["arrow", "pandas", "polars", "numpy", "buffer"]
 
@@ -244,6 +249,51 @@ class Brain(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         """Return whether something is bound to ``name``; ``False`` for what is no name."""
         return isinstance(name, str) and 0 < len(name) <= 1024 and self._client.exists(name)
+
+    def memoize(
+        self,
+        *,
+        ttl: float | None = None,
+        sliding: bool = False,
+        key: Callable[..., Any] | None = None,
+        namespace: str = "memoized",
+    ) -> Callable[[Callable[_Arguments, _Result]], Memoized[_Arguments, _Result]]:
+        """Return a decorator that keeps what a function returns in the store, for all processes.
+
+        Equal calls at once, from any number of threads and processes, compute once: the others wait for the result. If
+        the process that computes ends, another takes over; if the function raises, the exception goes to its caller and
+        another call tries. Results are recalled: arrays and frames are read-only and shared, for the first caller too.
+
+        Calls are equal if their arguments are; arrays and frames count by their content, which is read for that. What
+        else the function reads (globals, files) does not count: give it a ``ttl``, or ``forget`` a result. A function
+        that is written anew starts anew.
+
+        The decorated function has ``forget(*args)``, ``clear()`` and ``name(*args)``, the result's name in the store.
+
+        Args:
+            ttl: Seconds after which a result is forgotten; ``None`` keeps it as long as there is room.
+            sliding: Whether the time starts anew with each use.
+            key: Called with the arguments, returns what counts instead of them.
+            namespace: Where results are: a cache, whose least recently used entries make room for new ones.
+
+        Examples:
+            >>> import plasmon
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     brain = store.connect()
+            ...     @brain.memoize(ttl=60)
+            ...     def squares(n):
+            ...         print("computing")
+            ...         return [i * i for i in range(n)]
+            ...     squares(3), squares(n=3)
+            computing
+            ([0, 1, 4], [0, 1, 4])
+
+        """
+        from plasmon._memoize import Memoized
+
+        times: dict[str, Any] = {} if ttl is None else {"ttl": ttl, "sliding": sliding}
+        brain = self.in_namespace(namespace)
+        return lambda function: Memoized(function, brain, key, times)
 
     # ---- forgetting
 
