@@ -1,12 +1,13 @@
 //! From Python values to what is learned.
 
-use crate::{errors::OrRaise, json, memory};
+use crate::{errors::OrRaise, exit::detached, json, memory};
 use plasmon::{Dtype, Json, Learn, Pickle, Table, Tensor};
 use pyo3::{
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
 };
+use std::io;
 
 /// A value in the form in which it is stored, its large parts still where they are.
 ///
@@ -61,6 +62,30 @@ impl Payload {
         let py = stream.py();
         let buffers = buffers.iter().map(memory::borrow).collect::<PyResult<Vec<_>>>()?;
         Ok(Payload(Form::Pickle(Pickle::new(memory::borrow(stream)?, buffers).or_raise_learning(py)?)))
+    }
+
+    /// BLAKE3 of the object that learning the value would write: 32 bytes.
+    fn digest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = detached(py, || {
+            let mut digest = Digest(blake3::Hasher::new());
+            self.with_learn(|value| value.prepare()?.write_to(&mut digest))??;
+            Ok::<_, plasmon::CodecError>(digest.0.finalize())
+        });
+        Ok(PyBytes::new(py, digest.or_raise_learning(py)?.as_bytes()))
+    }
+}
+
+/// What is written goes into a digest.
+struct Digest(blake3::Hasher);
+
+impl io::Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

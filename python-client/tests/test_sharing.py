@@ -166,6 +166,19 @@ def test_what_is_held_never_changes_and_is_given_back(brain: plasmon.Brain) -> N
     assert brain.stats()["limbo_bytes"] == 0
 
 
+def test_pins_of_what_is_not_bound_hide_nobodys(brain: plasmon.Brain) -> None:
+    brain["held"] = np.arange(10_000)
+    held = brain["held"]
+    views = []
+    for _ in range(20):
+        writable = brain.client.create_tensor("held", 6, (100,), False)
+        views.append(memoryview(writable))  # pinned before it is bound, which it will never be
+        with pytest.raises(plasmon.ConditionFailed):
+            writable.seal(if_absent=True)
+    assert [pin["name"] for pin in brain.pins()] == [f"{brain.namespace}/held"]
+    assert held[-1] == 9_999 and len(views) == 20
+
+
 def test_arrays_outlive_the_store() -> None:
     with plasmon.Store(size="64MB") as store:
         brain = store.connect()

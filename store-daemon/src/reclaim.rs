@@ -39,7 +39,7 @@ pub(crate) struct ScanJob {
     pub(crate) candidates: Vec<u64>,
     pub(crate) sessions: Vec<PinRegions>,
     pub(crate) report: Report,
-    /// Most offsets reported besides the candidates: as many as there are objects. A hostile client can pin more.
+    /// Most offsets reported besides the candidates. A hostile client can pin any number.
     pub(crate) others_max: usize,
     /// Whether the daemon's own use of the machine is wanted as well.
     pub(crate) usage: bool,
@@ -54,6 +54,9 @@ pub(crate) enum Report {
     /// The pins on everything: costs memory for each, and is asked for by people.
     Everything,
 }
+
+/// Room in a report, besides that for all objects, for pins of what is no object yet: who seals in place pins first.
+pub(crate) const UNBOUND_PINS_MAX: usize = 65_536;
 
 /// Which sessions pin an object, and how often.
 pub(crate) type Holders = Vec<(SessionId, u32)>;

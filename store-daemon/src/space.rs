@@ -273,6 +273,11 @@ impl Space {
         self.objects.len()
     }
 
+    /// Where all objects are.
+    pub(crate) fn offsets(&self) -> Vec<u64> {
+        self.objects.keys().copied().collect()
+    }
+
     /// Everything without a name, for the next scan.
     pub(crate) fn candidates(&mut self) -> Vec<u64> {
         self.retired.drain(..).chain(self.limbo.iter().copied()).collect()

@@ -10,6 +10,7 @@ mod get;
 mod list;
 mod operator;
 mod progress;
+mod prometheus;
 mod put;
 mod show;
 mod trouble;
@@ -96,7 +97,7 @@ enum Command {
     /// Wait until a name is bound, and print its version
     Wait(change::Wait),
     /// Show the store's figures
-    Stats,
+    Stats(operator::StatsOptions),
     /// Show which process holds which object
     Pins,
     /// End a process that holds memory, and free what it held
@@ -144,7 +145,7 @@ impl Command {
             Command::Rm(rm) => rm.run(context),
             Command::Rmns(rmns) => rmns.run(context),
             Command::Wait(wait) => wait.run(context),
-            Command::Stats => operator::stats(context),
+            Command::Stats(options) => operator::stats(context, options),
             Command::Pins => operator::pins(context),
             Command::Kick(kick) => kick.run(context),
             Command::Ping(ping) => ping.run(context),

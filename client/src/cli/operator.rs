@@ -3,7 +3,7 @@
 use super::{
     Context,
     change::confirm,
-    left_of, seconds,
+    left_of, prometheus, seconds,
     show::{Human, age, count, grid, left, plain, right, took},
     trouble::Trouble,
 };
@@ -12,12 +12,23 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
+    io::Write,
     time::{Duration, Instant},
 };
 
-pub(super) fn stats(context: &mut Context) -> Result<(), Trouble> {
+#[derive(Debug, Args)]
+pub(super) struct StatsOptions {
+    /// In Prometheus' text form, for its node exporter's textfile collector or any other way there
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
+}
+
+pub(super) fn stats(context: &mut Context, options: &StatsOptions) -> Result<(), Trouble> {
     let brain = context.brain()?;
     let stats = brain.stats()?;
+    if options.prometheus {
+        return Ok(context.out.write_all(prometheus::text(&brain, &stats)?.as_bytes())?);
+    }
     if context.common.json {
         return Ok(context.out.json(&stats_json(&brain, &stats))?);
     }

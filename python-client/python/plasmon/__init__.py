@@ -16,6 +16,7 @@ read-only, not copied, and valid for as long as they are held, whatever happens 
 
 import atexit as _atexit
 import os as _os
+from typing import Any as _Any
 
 from plasmon import _plasmon, exceptions
 from plasmon._brain import Brain, Creation, TableCreation
@@ -60,6 +61,14 @@ __all__ = [
     "exceptions",
     "start",
 ]
+
+
+def load_ipython_extension(shell: _Any) -> None:
+    """Give a notebook ``%learn``, ``%recall`` and ``%brain``: what ``%load_ext plasmon`` calls."""
+    from plasmon import _magics
+
+    _magics.load(shell)
+
 
 # Daemon threads that are waiting when the interpreter ends stay where they are (src/exit.rs).
 _atexit.register(_plasmon.prepare_exit)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from fnmatch import fnmatchcase
 from html import escape
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final
 
 from plasmon import _forms, _plasmon
 from plasmon.exceptions import (
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from plasmon._memoize import Memoized
+
 _MISSING = object()
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 As = Literal["arrow", "pandas", "polars", "numpy", "buffer"]
 
@@ -244,6 +249,51 @@ class Brain(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         """Return whether something is bound to ``name``; ``False`` for what is no name."""
         return isinstance(name, str) and 0 < len(name) <= 1024 and self._client.exists(name)
+
+    def memoize(
+        self,
+        *,
+        ttl: float | None = None,
+        sliding: bool = False,
+        key: Callable[..., Any] | None = None,
+        namespace: str = "memoized",
+    ) -> Callable[[Callable[_Arguments, _Result]], Memoized[_Arguments, _Result]]:
+        """Return a decorator that keeps what a function returns in the store, for all processes.
+
+        Equal calls at once, from any number of threads and processes, compute once: the others wait for the result. If
+        the process that computes ends, another takes over; if the function raises, the exception goes to its caller and
+        another call tries. Results are recalled: arrays and frames are read-only and shared, for the first caller too.
+
+        Calls are equal if their arguments are; arrays and frames count by their content, which is read for that. What
+        else the function reads (globals, files) does not count: give it a ``ttl``, or ``forget`` a result. A function
+        that is written anew starts anew.
+
+        The decorated function has ``forget(*args)``, ``clear()`` and ``name(*args)``, the result's name in the store.
+
+        Args:
+            ttl: Seconds after which a result is forgotten; ``None`` keeps it as long as there is room.
+            sliding: Whether the time starts anew with each use.
+            key: Called with the arguments, returns what counts instead of them.
+            namespace: Where results are: a cache, whose least recently used entries make room for new ones.
+
+        Examples:
+            >>> import plasmon
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     brain = store.connect()
+            ...     @brain.memoize(ttl=60)
+            ...     def squares(n):
+            ...         print("computing")
+            ...         return [i * i for i in range(n)]
+            ...     squares(3), squares(n=3)
+            computing
+            ([0, 1, 4], [0, 1, 4])
+
+        """
+        from plasmon._memoize import Memoized
+
+        times: dict[str, Any] = {} if ttl is None else {"ttl": ttl, "sliding": sliding}
+        brain = self.in_namespace(namespace)
+        return lambda function: Memoized(function, brain, key, times)
 
     # ---- forgetting
 
@@ -674,27 +724,54 @@ class Brain(MutableMapping[str, Any]):
         asleep = ", asleep" if self._client.is_asleep else ""
         return f"<plasmon.Brain at {self.path!r}, namespace {self.namespace!r}{asleep}>"
 
+    def _overview(self) -> tuple[str, float, list[tuple[str, str, str, str, str]], str]:
+        """How full the store is, as a text and as a share; what this namespace has, and how much more than is shown."""
+        stats = self.stats()
+        capacity = stats["capacity_bytes"]
+        used = capacity - stats["free_bytes"]
+        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
+        rows = [
+            (
+                entry["name"],
+                entry["kind"],
+                str(_shape(self._client, entry["name"]) or ""),
+                _human(entry["nbytes"]),
+                str(entry["version"]),
+            )
+            for entry in listed[:_ROWS_MAX]
+        ]
+        more = f"and {len(listed) - _ROWS_MAX:,} more" if len(listed) > _ROWS_MAX else ""
+        return f"{_human(used)} of {_human(capacity)} used", used / capacity, rows, more
+
+    def _as_text(self) -> str:
+        """What `_repr_html_` shows, where there is no HTML."""
+        used, _, rows, more = self._overview()
+        table = [_HEADINGS, *rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
+        lines = ["  ".join(row).rstrip() for row in padded]
+        return "\n".join([f"{self!r}, {used}", *lines, *([more] if more else [])])
+
     def _repr_html_(self) -> str:
         """Show names, kinds, shapes and sizes, and how full the store is, in a notebook."""
-        stats = self.stats()
-        used = stats["capacity_bytes"] - stats["free_bytes"]
-        share = used / stats["capacity_bytes"]
-        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{escape(entry['name'])}</td><td>{escape(entry['kind'])}</td>"
-            f"<td>{_shape(self._client, entry['name']) or ''}</td>"
-            f"<td>{_human(entry['nbytes'])}</td><td>{entry['version']}</td></tr>"
-            for entry in listed[:_ROWS_MAX]
-        )
-        more = f"<p>and {len(listed) - _ROWS_MAX:,} more</p>" if len(listed) > _ROWS_MAX else ""
+        used, share, listed, more = self._overview()
+        heads, *rows = [
+            "".join(
+                f"<td style='text-align:{side}'>{escape(cell)}</td>" for cell, side in zip(row, _SIDES, strict=True)
+            )
+            for row in (_HEADINGS, *listed)
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
         return (
             f"<div><b>plasmon.Brain</b> {escape(self.path)}, namespace <b>{escape(self.namespace)}</b>"
-            f"<div style='width:20em;border:1px solid #888'><div style='width:{share:.1%};background:#4a90d9'>&nbsp;"
-            f"</div></div>{_human(used)} of {_human(stats['capacity_bytes'])} used"
-            f"<table><tr><th>name</th><th>kind</th><th>shape</th><th>size</th><th>version</th></tr>{rows}</table>{more}</div>"
+            f"<div style='width:20em;height:.6em;margin:.4em 0;background:#8884'><div style='width:{share:.1%};"
+            f"height:100%;background:#4a90d9'></div></div>{used}"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
         )
 
 
+_HEADINGS = ("name", "kind", "shape", "size", "version")
+_SIDES = ("left", "left", "right", "right", "right")
 _ROWS_MAX = 100
 
 

@@ -3,7 +3,7 @@
 use super::{AfterScan, Event, Grant, Parked, ServeError, Server};
 use crate::commit::ReplyTo;
 use crate::populate::Progress;
-use crate::reclaim::{Job, Report, ScanDone, ScanJob};
+use crate::reclaim::{Job, Report, ScanDone, ScanJob, UNBOUND_PINS_MAX};
 use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
@@ -134,7 +134,7 @@ impl Server {
             candidates: self.space.candidates(),
             sessions,
             report,
-            others_max: self.space.object_count(),
+            others_max: self.space.object_count() + UNBOUND_PINS_MAX,
             usage: self.scans.current.iter().any(AfterScan::is_stats),
         };
         self.scans.busy = self.scans.jobs.send(Job::Scan(job)).is_ok();

@@ -543,8 +543,8 @@ impl Server {
         }
         // The last scan is made here: there is no loop any more that it could hold up.
         let sessions = self.sessions.pin_regions();
-        let candidates = self.space.candidates();
-        let (report, others_max) = (Report::Everything, self.space.object_count());
+        let candidates = self.space.offsets();
+        let (report, others_max) = (Report::Candidates, 0);
         let done = crate::reclaim::scan(ScanJob { candidates, sessions, report, others_max, usage: false });
         for hole in self.space.all_but(done.pinned.into_keys()) {
             if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
