@@ -134,15 +134,15 @@ fn miss(bencher: Bencher) {
 #[divan::bench]
 fn round_trip(bencher: Bencher) {
     let (store, _brain) = store_of(100_000);
-    let mut requests = RawSession::begin(store.socket()).requests;
+    let mut session = RawSession::begin(store.socket());
     let describe = Describe { namespace: Namespace::default(), name: Name::new("name 4711").expect("valid") };
     let mut frame = Vec::new();
     describe.frame(1, &mut frame).expect("it fits");
     let mut answer = vec![0; 1 << 10];
     bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
         for _ in 0..100 {
-            requests.write_all(&frame).expect("the store listens");
-            read_frame(&mut requests, &mut answer);
+            session.requests.write_all(&frame).expect("the store listens");
+            read_frame(&mut session.requests, &mut answer);
         }
     });
 }
