@@ -280,7 +280,7 @@ class Brain(MutableMapping[str, Any]):
             >>> import plasmon
             >>> with plasmon.Store(size="64MB") as store:
             ...     brain = store.connect()
-            ...     @brain.memoize(ttl=60)
+            ...     @brain.memoize()
             ...     def squares(n):
             ...         print("computing")
             ...         return [i * i for i in range(n)]
