@@ -191,6 +191,13 @@ pub struct Metadata {
     /// When the name was last recalled, within about a second, by the clock of the store's machine. `None` if it was
     /// not, as far as the store has heard. Learning the name anew keeps it, forgetting it ends it.
     pub recalled: Option<SystemTime>,
+    /// The time to live that the binding has, if it expires.
+    pub ttl: Option<Duration>,
+    /// Whether every recall begins it anew.
+    pub is_sliding: bool,
+    /// When the binding expires, if it is not learned or, where that counts, recalled before: by this process's clock,
+    /// which may be set meanwhile; the store goes by one that is not.
+    pub expires: Option<SystemTime>,
     /// Its description, or nothing. Empty in listings.
     pub description: String,
     /// The user's own metadata, a JSON object, or null. Null in listings.
@@ -1039,6 +1046,9 @@ impl From<plasmon_protocol::message::BindingInfo> for Metadata {
             writer_uid: info.writer_uid,
             recalled: (info.recalled_ns != 0)
                 .then(|| SystemTime::UNIX_EPOCH + Duration::from_nanos(info.recalled_ns)),
+            is_sliding: info.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding),
+            ttl: info.ttl.map(|ttl| Duration::from_nanos(ttl.ttl_ns)),
+            expires: info.left_ns.and_then(|left| SystemTime::now().checked_add(Duration::from_nanos(left))),
             description: String::new(),
             metadata: serde_json::Value::Null,
         }

@@ -100,6 +100,9 @@ pub enum Error {
     /// User metadata is not a JSON object.
     #[error("metadata is a JSON object, and this is {found}")]
     MetadataNotAnObject { found: &'static str },
+    /// A time to live of zero.
+    #[error("a time to live is longer than 0 seconds")]
+    NoTimeToLive,
     /// No client of the store is this process.
     #[error("process {pid} has no session here")]
     UnknownProcess { pid: u32 },
@@ -133,6 +136,8 @@ pub struct Full {
     pub largest_free_bytes: u64,
     /// Bytes without a name that processes still hold.
     pub limbo_bytes: u64,
+    /// Bytes of objects in cache namespaces: giving them all up would not have made enough room.
+    pub cached_bytes: u64,
     /// Set if there is room in the arena but not enough memory in the machine to back it: bytes backed so far.
     pub populated_bytes: Option<u64>,
     /// The processes that hold most of limbo: pid, command, bytes.
@@ -235,6 +240,7 @@ impl Error {
             | Error::NamedTwice { .. }
             | Error::IdTaken { .. }
             | Error::MetadataNotAnObject { .. }
+            | Error::NoTimeToLive
             | Error::UnknownProcess { .. }
             | Error::Internal { .. } => false,
         }
@@ -295,6 +301,7 @@ impl From<NoRoom> for Full {
             free_bytes: room.free_bytes,
             largest_free_bytes: room.largest_free_bytes,
             limbo_bytes: room.limbo_bytes,
+            cached_bytes: room.cached_bytes,
             populated_bytes: room.populated_bytes,
             holders: room
                 .holders

@@ -15,12 +15,14 @@ use plasmon_protocol::{
         COMMIT_BYTES_MAX, COMMIT_ENTRIES_MAX, DESCRIPTION_BYTES_MAX, FRAME_BYTES_MAX, INLINE_BYTES_MAX,
         METADATA_BYTES_MAX,
     },
-    message::{Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, LongCommit, Payload},
+    message::{
+        Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, LongCommit, Payload, Ttl,
+    },
     name::Name,
     object::Header,
 };
 use plasmon_shm::SealedMapping;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// What goes with a value when it is learned. The default changes nothing about a plain learn.
 ///
@@ -39,6 +41,7 @@ pub struct LearnOptions {
     description: Option<String>,
     metadata: Option<serde_json::Value>,
     expect: Option<Expect>,
+    ttl: Option<Ttl>,
 }
 
 impl LearnOptions {
@@ -74,6 +77,40 @@ impl LearnOptions {
         self
     }
 
+    /// The binding lives for `ttl`, which is longer than zero, and is gone then for everybody at one moment, as if it had
+    /// been forgotten. Who holds its value keeps it. Time goes on while the machine is suspended.
+    ///
+    /// Without it the binding lives as long as its namespace has [declared](Brain::declare), or without end;
+    /// [`Duration::MAX`] has no end whatever is declared. Learning the name anew begins anew.
+    ///
+    /// # Examples
+    /// ```
+    /// use plasmon::LearnOptions;
+    /// use std::time::Duration;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn_with("token", "secret", &LearnOptions::new().ttl(Duration::from_millis(50)))?;
+    /// while brain.exists("token")? {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(brain.len()?, 0);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl_of(ttl, false));
+        self
+    }
+
+    /// As [`ttl`](Self::ttl), but every recall begins the time anew. The store hears of recalls about once a second, so
+    /// the binding expires between `ttl` and `ttl` and 4 seconds after the last one, never earlier.
+    #[must_use]
+    pub fn sliding_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl_of(ttl, true));
+        self
+    }
+
     /// Only if nothing is bound to the name.
     #[must_use]
     pub fn if_absent(mut self) -> Self {
@@ -98,6 +135,54 @@ impl LearnOptions {
     pub fn if_version(mut self, version: u64) -> Self {
         self.expect = Some(Expect::Version { version });
         self
+    }
+}
+
+/// What is declared for a namespace: see [`Brain::declare`]. The default is what holds for one of which nothing was said.
+#[derive(Clone, Debug, Default)]
+pub struct NamespaceOptions {
+    is_cache: bool,
+    ttl: Option<Ttl>,
+}
+
+impl NamespaceOptions {
+    /// Bindings stay until they are unbound.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The namespace is a cache: when room is short, bindings of cache namespaces go that were recalled least recently
+    /// and whose values nobody holds, as many as are needed. No other namespace ever loses one.
+    #[must_use]
+    pub fn cache(mut self) -> Self {
+        self.is_cache = true;
+        self
+    }
+
+    /// How long bindings live of which their writer says nothing: as [`LearnOptions::ttl`].
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl_of(ttl, false));
+        self
+    }
+
+    /// As [`ttl`](Self::ttl), but every recall begins the time anew: as [`LearnOptions::sliding_ttl`].
+    #[must_use]
+    pub fn sliding_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl_of(ttl, true));
+        self
+    }
+}
+
+fn ttl_of(ttl: Duration, is_sliding: bool) -> Ttl {
+    Ttl { ttl_ns: u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), is_sliding }
+}
+
+fn checked(ttl: Option<&Ttl>) -> Result<Option<Ttl>> {
+    match ttl {
+        Some(Ttl { ttl_ns: 0, .. }) => Err(Error::NoTimeToLive),
+        ttl => Ok(ttl.cloned()),
     }
 }
 
@@ -346,8 +431,9 @@ impl Batch {
             too_long("metadata", text, METADATA_BYTES_MAX)?;
         }
         let namespace = self.brain.namespace_checked().clone();
-        self.changes
-            .push(Change::Bind { bind: Bind { namespace, name, description, metadata, header, payload } });
+        let ttl = checked(options.ttl.as_ref())?;
+        let bind = Bind { namespace, name, description, metadata, header, ttl, payload };
+        self.changes.push(Change::Bind { bind });
         Ok(())
     }
 
@@ -431,7 +517,8 @@ impl Batch {
             Change::Unbind { namespace, name } => ENTRY_BYTES_MAX + namespace.len() + name.len(),
             Change::RemoveNamespace { namespace }
             | Change::ClearNamespace { namespace }
-            | Change::RegisterNamespace { namespace } => ENTRY_BYTES_MAX + namespace.len(),
+            | Change::RegisterNamespace { namespace }
+            | Change::DeclareNamespace { namespace, .. } => ENTRY_BYTES_MAX + namespace.len(),
         });
         conditions.chain(changes).sum::<usize>() + self.end_leases.len() * 8 + ENTRY_BYTES_MAX
     }
@@ -580,6 +667,30 @@ impl Brain {
     pub fn learn_ipc(&self, name: &str, file: &[u8], options: &LearnOptions) -> Result<u64> {
         let table = Table::from_ipc(file.to_vec())?;
         self.learn_with(name, &table, options)
+    }
+
+    /// Declares what holds for this namespace, in the place of what was declared before, and registers it if it is new. It
+    /// holds until the namespace is removed; a time to live, for what is learned from now on.
+    ///
+    /// # Errors
+    /// [`Error::NoTimeToLive`]; [`Error::IdTaken`], [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// use plasmon::NamespaceOptions;
+    /// use std::time::Duration;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let cache = store.connect()?.in_namespace("results")?;
+    /// cache.declare(&NamespaceOptions::new().cache().ttl(Duration::from_secs(3_600)))?;
+    /// cache.learn("a", &1)?;
+    /// assert_eq!(cache.metadata("a")?.and_then(|it| it.ttl), Some(Duration::from_secs(3_600)));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn declare(&self, options: &NamespaceOptions) -> Result<()> {
+        let (namespace, is_cache) = (self.namespace_checked().clone(), options.is_cache);
+        let ttl = checked(options.ttl.as_ref())?;
+        self.batch()?.change(Change::DeclareNamespace { namespace, is_cache, ttl }).commit().map(drop)
     }
 
     /// Begins a batch: many changes at one moment.

@@ -58,9 +58,13 @@ pub use codec::{
 };
 pub use create::{TableWriter, Writable};
 pub use error::{Error, Full, Result};
-pub use learn::{Batch, LearnOptions, SealedView};
+pub use learn::{Batch, LearnOptions, NamespaceOptions, SealedView};
 pub use object::{Blob, FromObject, Object};
-pub use plasmon_protocol::{id::ObjectId, message::Expect, name::NameError};
+pub use plasmon_protocol::{
+    id::ObjectId,
+    message::{Expect, Ttl},
+    name::NameError,
+};
 
 /// The examples of the README must compile.
 #[cfg(doctest)]

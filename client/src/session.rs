@@ -126,8 +126,11 @@ impl Session {
         mut lifeline: Connection,
         patience: Duration,
     ) -> Result<Session, CallError> {
+        let asked_ns = boottime_ns();
         let (welcome, fds) = lifeline.begin_session(patience)?;
-        Session::attach(socket, store_uid, lifeline, welcome, fds, patience).map_err(CallError::Other)
+        let clock_offset_ns = clock_offset_ns(asked_ns, welcome.boottime_ns, boottime_ns());
+        Session::attach(socket, store_uid, lifeline, welcome, clock_offset_ns, fds, patience)
+            .map_err(CallError::Other)
     }
 
     fn attach(
@@ -135,6 +138,7 @@ impl Session {
         store_uid: u32,
         lifeline: Connection,
         welcome: Welcome,
+        clock_offset_ns: u64,
         fds: Vec<OwnedFd>,
         patience: Duration,
     ) -> Result<Session> {
@@ -172,7 +176,7 @@ impl Session {
             bytes: arena.map_bytes_read_only()?,
             here: ArcSwap::from_pointee(Here::new(welcome.token, lifeline, writable)),
             regions,
-            clock_offset_ns: welcome.boottime_ns.wrapping_sub(boottime_ns()),
+            clock_offset_ns,
             looked_ns: AtomicU64::new(monotonic_coarse_ns()),
             gone: AtomicBool::new(false),
             hands_over: AtomicBool::new(false),
@@ -653,6 +657,13 @@ impl Drop for Slot {
             self.session.give_back(self.number);
         }
     }
+}
+
+/// What the daemon's CLOCK_BOOTTIME is ahead of this process's, wrapping: it said `said_ns` between `asked_ns` and
+/// `heard_ns` here. Nothing, where that is the same clock; in another time namespace so much that what has expired there
+/// has expired here, and by the time that the answer took too much.
+fn clock_offset_ns(asked_ns: u64, said_ns: u64, heard_ns: u64) -> u64 {
+    if (asked_ns..=heard_ns).contains(&said_ns) { 0 } else { said_ns.wrapping_sub(asked_ns) }
 }
 
 #[cfg(all(test, feature = "testing"))]

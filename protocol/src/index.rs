@@ -22,6 +22,14 @@
 //! under the reader cannot hold it. A daemon that dies between W1 and W4 leaves the sequence odd for ever; readers
 //! give up after [`LOOKUP_TRIES_MAX`] tries and ask the daemon, whose death they then notice.
 //!
+//! # How a reader knows that a binding has expired
+//!
+//! Its entry says when, by the daemon's CLOCK_BOOTTIME. The reader reads that clock **between L2 and L4**: then there
+//! is a moment, that of the clock, at which the entry was in the index and the deadline had passed, or had not. Were it
+//! read after L4, the name could have been bound anew in between, or its deadline moved on, and a name that was bound
+//! all the time would be found absent. So nobody has to unbind a binding for it to be gone, and it is gone for all at
+//! one moment. The models fail when the clock is read last.
+//!
 //! A found object must also be kept from being reused: the reader publishes a pin before L3, which is then the fence
 //! R2 of [`crate::pins`], where the argument stands.
 
@@ -52,6 +60,15 @@ pub struct Entry {
     pub writer_uid: u32,
     /// Kind and shortcuts.
     pub header: Header,
+}
+
+impl Entry {
+    /// Whether the binding is gone, unbound or not, at `now_ns` of the daemon's CLOCK_BOOTTIME.
+    #[inline]
+    #[must_use]
+    pub fn has_expired(&self, now_ns: u64) -> bool {
+        self.expires_ns != 0 && self.expires_ns <= now_ns
+    }
 }
 
 /// What a look at the index proved.
@@ -128,8 +145,8 @@ impl<W: Words> IndexReader<W> {
     /// Looks `id` up, without a lock and without asking the daemon.
     ///
     /// `publish` stores a pin for the entry's object and returns a guard that withdraws it when dropped; it is called
-    /// again for every try that found the name, and not at all for a value that stands in the entry. `now_ns` is
-    /// asked only for a binding that expires, and is the daemon's CLOCK_BOOTTIME.
+    /// again for every try that found the name, and not at all for a value that stands in the entry or for a binding that
+    /// has expired. `now_ns` is asked only for a binding that expires, and is the daemon's CLOCK_BOOTTIME.
     ///
     /// # Errors
     /// What `publish` failed with.
@@ -166,6 +183,15 @@ impl<W: Words> IndexReader<W> {
                 }
                 continue;
             };
+            // Between L2 and L4.
+            let has_expired = || entry.expires_ns != 0 && entry.has_expired(now_ns());
+            if S::CLOCK_FIRST && has_expired() {
+                fence(Ordering::Acquire); // L3
+                if self.unchanged(bucket, sequence) {
+                    return Ok(Lookup::Absent);
+                }
+                continue;
+            }
             let pin = if entry.header.flags.has(Flags::INLINE) {
                 fence(Ordering::Acquire); // L3
                 None
@@ -175,8 +201,10 @@ impl<W: Words> IndexReader<W> {
                 Some(pin)
             };
             if self.unchanged(bucket, sequence) {
-                let expired = entry.expires_ns != 0 && entry.expires_ns <= now_ns();
-                return Ok(if expired { Lookup::Absent } else { Lookup::Held { entry, number, pin } });
+                if !S::CLOCK_FIRST && has_expired() {
+                    return Ok(Lookup::Absent);
+                }
+                return Ok(Lookup::Held { entry, number, pin });
             }
             drop(pin);
         }
@@ -221,19 +249,16 @@ impl<W: Words> IndexReader<W> {
                 }
             });
         }
+        let expires = |one: &Lookup<P>| matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0);
+        // The moment of all answers: behind every look, and before the sequences are read again.
+        let now = if found.iter().any(expires) { now_ns() } else { 0 };
         pin_fence::<All>();
         let steady = seen.iter().all(|&(bucket, sequence)| self.unchanged(bucket, sequence));
         if !steady || self.words.load(index_header::EPOCH, Ordering::Relaxed) != epoch {
             return Ok(None);
         }
-        let now =
-            if found.iter().any(|one| matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0)) {
-                now_ns()
-            } else {
-                0
-            };
         for one in &mut found {
-            if matches!(one, Lookup::Held { entry, .. } if entry.expires_ns != 0 && entry.expires_ns <= now) {
+            if matches!(one, Lookup::Held { entry, .. } if entry.has_expired(now)) {
                 *one = Lookup::Absent;
             }
         }

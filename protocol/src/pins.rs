@@ -63,6 +63,8 @@ pub trait Steps {
     const RECLAIM_FENCE: bool = true;
     /// The re-read of the sequence after a miss.
     const CHECK_MISS: bool = true;
+    /// That the clock is read before the sequence is read again.
+    const CLOCK_FIRST: bool = true;
 }
 
 /// Every step: what all code but the negative models uses.

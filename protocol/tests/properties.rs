@@ -246,7 +246,7 @@ make_structs! {
     Stats {
         capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes leased_bytes pinned_bytes populated_bytes
         objects objects_max namespaces pins sessions orphaned_sessions connections leases waits version commits
-        requests refused uptime_s store_pid rss_bytes pss_bytes descriptors store_uuid
+        requests refused expired cached_bytes evicted evicted_bytes uptime_s store_pid rss_bytes pss_bytes descriptors store_uuid
     }
     ListPins { after }
     PinsPage { pins next }
@@ -254,17 +254,19 @@ make_structs! {
     Kicked { sessions }
 
     Condition { namespace name expect }
-    Bind { namespace name description metadata header payload }
+    Bind { namespace name description metadata header ttl payload }
+    Ttl { ttl_ns is_sliding }
     NoRoom {
-        requested_bytes capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes populated_bytes holders
+        requested_bytes capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes cached_bytes populated_bytes
+        holders
     }
     Holder { pid command bytes }
     PinPlace { session offset }
     Location { version offset len_bytes created_ns expires_ns writer_uid header }
     NameSlot { namespace name slot }
     ListedName { namespace name }
-    BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid recalled_ns }
-    NamespaceInfo { namespace names bytes }
+    BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid recalled_ns ttl left_ns }
+    NamespaceInfo { namespace names bytes is_cache ttl }
     PinInfo { pid uid command orphaned session_age_s name limbo version len_bytes pins seen_for_s }
     Header { kind dtype ndim flags buffer_offset dims }
     Entry { version offset len_bytes created_ns expires_ns writer_uid header }
@@ -291,7 +293,7 @@ make_choices! {
     Expect { Absent {} Version { version } Present {} }
     Change {
         Bind { bind } Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
-        RegisterNamespace { namespace }
+        RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl }
     }
     Payload { Inline { bytes } Leased { lease offset len_bytes } }
     FoundOne { Absent {} At { location } }

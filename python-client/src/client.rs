@@ -8,7 +8,7 @@ use crate::{
     recalled::{self, Object, Unpickling},
     writing::{TableWriter, Writable},
 };
-use plasmon::{Brain, Dtype, Error, LearnOptions, Metadata};
+use plasmon::{Brain, Dtype, Error, LearnOptions, Metadata, NamespaceOptions};
 use plasmon_protocol::{id::NameId, name::Namespace};
 use pyo3::{
     exceptions::PyValueError,
@@ -166,7 +166,9 @@ impl Client {
     }
 
     /// Binds a name to a value, and returns the binding's version.
-    #[pyo3(signature = (name, payload, description=None, metadata=None, if_absent=false, if_version=None))]
+    #[pyo3(signature = (
+        name, payload, description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
+    ))]
     #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
     fn learn(
         &self,
@@ -177,10 +179,12 @@ impl Client {
         metadata: Option<&str>,
         if_absent: bool,
         if_version: Option<u64>,
+        ttl: Option<f64>,
+        sliding: bool,
     ) -> PyResult<u64> {
         let name = name_of(name)?;
         self.check_awake(py)?;
-        let options = options(description, metadata, if_absent, if_version)?;
+        let options = options(description, metadata, if_absent, if_version, ttl, sliding)?;
         let payload = payload.get();
         detached(py, || payload.with_learn(|value| self.brain.learn_with(name, value, &options)))
             .or_raise_learning(py)?
@@ -188,12 +192,16 @@ impl Client {
     }
 
     /// Binds all names at one moment, and returns their version.
+    #[pyo3(signature = (payloads, ttl=None, sliding=false))]
     fn learn_many<'py>(
         &self,
         py: Python<'py>,
         payloads: Vec<(Bound<'py, PyAny>, Bound<'py, Payload>)>,
+        ttl: Option<f64>,
+        sliding: bool,
     ) -> PyResult<u64> {
         self.check_awake(py)?;
+        let options = options(None, None, false, None, ttl, sliding)?;
         let mut pairs = Vec::with_capacity(payloads.len());
         for (name, payload) in &payloads {
             pairs.push((name_of(name)?, payload.get()));
@@ -201,7 +209,7 @@ impl Client {
         detached(py, || {
             let mut batch = self.brain.batch()?;
             for (name, payload) in pairs {
-                batch = payload.with_learn(|value| batch.learn(name, value))??;
+                batch = payload.with_learn(|value| batch.learn_with(name, value, &options))??;
             }
             batch.commit()
         })
@@ -285,6 +293,19 @@ impl Client {
         detached(py, || self.brain.register()).or_raise(py)
     }
 
+    /// Declares what holds for this namespace.
+    fn declare(&self, py: Python<'_>, cache: bool, ttl: Option<f64>, sliding: bool) -> PyResult<()> {
+        let mut options = NamespaceOptions::new();
+        if cache {
+            options = options.cache();
+        }
+        if let Some(ttl) = time_to_live(ttl, sliding)? {
+            options = if sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
+        }
+        self.check_awake(py)?;
+        detached(py, || self.brain.declare(&options)).or_raise(py)
+    }
+
     fn remove_namespace(&self, py: Python<'_>) -> PyResult<u64> {
         self.check_awake(py)?;
         detached(py, || self.brain.remove_namespace()).or_raise(py)
@@ -300,6 +321,10 @@ impl Client {
         dict.set_item("largest_free_bytes", stats.largest_free_bytes)?;
         dict.set_item("limbo_bytes", stats.limbo_bytes)?;
         dict.set_item("leased_bytes", stats.leased_bytes)?;
+        dict.set_item("cached_bytes", stats.cached_bytes)?;
+        dict.set_item("evicted_bytes", stats.evicted_bytes)?;
+        dict.set_item("evicted", stats.evicted)?;
+        dict.set_item("expired", stats.expired)?;
         dict.set_item("leases", stats.leases)?;
         dict.set_item("objects", stats.objects)?;
         dict.set_item("pins", stats.pins)?;
@@ -437,6 +462,8 @@ pub(crate) fn options(
     metadata: Option<&str>,
     if_absent: bool,
     if_version: Option<u64>,
+    ttl: Option<f64>,
+    sliding: bool,
 ) -> PyResult<LearnOptions> {
     let mut options = LearnOptions::new();
     if let Some(description) = description {
@@ -455,7 +482,27 @@ pub(crate) fn options(
     if let Some(version) = if_version {
         options = options.if_version(version);
     }
+    if let Some(ttl) = time_to_live(ttl, sliding)? {
+        options = if sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
+    }
     Ok(options)
+}
+
+/// A time to live in seconds. Infinity, and what is longer than anybody waits, has no end.
+fn time_to_live(ttl: Option<f64>, sliding: bool) -> PyResult<Option<Duration>> {
+    let refused = |what: String| Err(PyValueError::new_err(what));
+    match ttl {
+        None if sliding => refused("sliding is said of a ttl, and none is given".to_owned()),
+        None => Ok(None),
+        Some(ttl) if ttl > 0.0 => match Duration::try_from_secs_f64(ttl) {
+            Ok(Duration::ZERO) => {
+                refused(format!("a ttl is a nanosecond or more, and this is {ttl} seconds"))
+            }
+            Ok(ttl) => Ok(Some(ttl)),
+            Err(_) => Ok(Some(Duration::MAX)),
+        },
+        Some(ttl) => refused(format!("a ttl is more than 0 seconds, and this is {ttl}")),
+    }
 }
 
 fn metadata_dict<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'py, PyDict>> {
@@ -468,6 +515,10 @@ fn metadata_dict<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'p
     dict.set_item("kind", metadata.kind.to_string())?;
     dict.set_item("nbytes", metadata.len_bytes)?;
     dict.set_item("created", created.as_secs_f64())?;
+    let since_1970 = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    dict.set_item("ttl", metadata.ttl.map(|ttl| ttl.as_secs_f64()))?;
+    dict.set_item("sliding", metadata.is_sliding)?;
+    dict.set_item("expires_at", metadata.expires.map(|at| since_1970(at).as_secs_f64()))?;
     dict.set_item("writer_pid", metadata.writer_pid)?;
     dict.set_item("writer_uid", metadata.writer_uid)?;
     dict.set_item("description", &metadata.description)?;

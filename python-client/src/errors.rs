@@ -75,6 +75,7 @@ fn describe<'py>(
             attributes.set_item("free_bytes", full.free_bytes)?;
             attributes.set_item("largest_free_bytes", full.largest_free_bytes)?;
             attributes.set_item("limbo_bytes", full.limbo_bytes)?;
+            attributes.set_item("cached_bytes", full.cached_bytes)?;
             "StoreFull"
         }
         Error::IndexFull { .. } => "IndexFull",

@@ -70,7 +70,10 @@ impl Writable {
 #[pymethods]
 impl Writable {
     /// Makes the bytes immutable and binds the name to them. Returns the version. Views of them stay, read-only.
-    #[pyo3(signature = (description=None, metadata=None, if_absent=false, if_version=None))]
+    #[pyo3(signature = (
+        description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
     fn seal(
         &self,
         py: Python<'_>,
@@ -78,8 +81,10 @@ impl Writable {
         metadata: Option<&str>,
         if_absent: bool,
         if_version: Option<u64>,
+        ttl: Option<f64>,
+        sliding: bool,
     ) -> PyResult<u64> {
-        self.seal_with(py, &client::options(description, metadata, if_absent, if_version)?)
+        self.seal_with(py, &client::options(description, metadata, if_absent, if_version, ttl, sliding)?)
     }
 
     /// Gives the memory back, at once or when nothing refers to this any more; nothing is learned.
@@ -149,7 +154,10 @@ impl TableWriter {
     }
 
     /// Makes the table immutable and binds the name to it. Returns the version.
-    #[pyo3(signature = (description=None, metadata=None, if_absent=false, if_version=None))]
+    #[pyo3(signature = (
+        description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
     fn finish(
         &self,
         py: Python<'_>,
@@ -157,8 +165,10 @@ impl TableWriter {
         metadata: Option<&str>,
         if_absent: bool,
         if_version: Option<u64>,
+        ttl: Option<f64>,
+        sliding: bool,
     ) -> PyResult<u64> {
-        let options = client::options(description, metadata, if_absent, if_version)?;
+        let options = client::options(description, metadata, if_absent, if_version, ttl, sliding)?;
         let finished = detached(py, || self.lock().take().map(|writer| writer.finish_with(&options)));
         match finished {
             Some(version) => version.or_raise_learning(py),

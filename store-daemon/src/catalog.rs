@@ -5,12 +5,17 @@ use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
     index::{Entry, IndexWriter},
     layout::{IndexShape, WORD_BYTES},
-    message::{BindingInfo, NamespaceInfo},
+    limits::SLIDING_SLACK_NS,
+    message::{BindingInfo, NamespaceInfo, Ttl},
     name::{Name, Namespace},
     object::Header,
 };
 use plasmon_shm::WordsMapping;
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 /// A namespace's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +36,8 @@ pub(crate) struct Record {
     pub(crate) writer_pid: u32,
     pub(crate) description: Box<str>,
     pub(crate) metadata: Box<str>,
+    /// The time to live of a binding that expires.
+    ttl: Option<Ttl>,
 }
 
 impl Record {
@@ -50,6 +57,10 @@ pub(crate) struct NewBinding {
     pub(crate) writer_pid: u32,
     pub(crate) writer_uid: u32,
     pub(crate) header: Header,
+    /// The moment of the commit, by CLOCK_BOOTTIME.
+    pub(crate) now_ns: u64,
+    /// `None` lives as long as the namespace has declared.
+    pub(crate) ttl: Option<Ttl>,
     /// `None` keeps the description of the binding before.
     pub(crate) description: Option<String>,
     /// `None` keeps the metadata of the binding before.
@@ -70,6 +81,9 @@ struct NamespaceState {
     namespace: Namespace,
     names: BTreeMap<Arc<str>, u32>,
     bytes: u64,
+    /// What was declared for it.
+    is_cache: bool,
+    ttl: Option<Ttl>,
 }
 
 /// Namespaces, names and bindings, and the index that shows them to clients.
@@ -83,6 +97,8 @@ pub(crate) struct Catalog {
     by_prefix: BTreeMap<NamespacePrefix, NamespaceId>,
     namespaces: BTreeMap<NamespaceId, NamespaceState>,
     next_namespace: u64,
+    /// When bindings expire, and their index entries.
+    deadlines: BTreeSet<(u64, u32)>,
     objects: u64,
     objects_max: u32,
     pub(crate) recalls: Arc<Recalls>,
@@ -111,6 +127,7 @@ impl Catalog {
             by_prefix: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             next_namespace: 0,
+            deadlines: BTreeSet::new(),
             objects: 0,
             objects_max: shape.entry_count(),
             recalls: Arc::new(Recalls::new(shape.entry_count())),
@@ -192,7 +209,13 @@ impl Catalog {
         self.next_namespace += 1;
         self.by_name.insert(namespace.clone(), id);
         self.by_prefix.insert(NamespacePrefix::new(namespace), id);
-        let state = NamespaceState { namespace: namespace.clone(), names: BTreeMap::new(), bytes: 0 };
+        let state = NamespaceState {
+            namespace: namespace.clone(),
+            names: BTreeMap::new(),
+            bytes: 0,
+            is_cache: false,
+            ttl: None,
+        };
         self.namespaces.insert(id, state);
         Ok(id)
     }
@@ -221,16 +244,29 @@ impl Catalog {
         self.namespaces.get(&namespace)?.names.first_key_value().map(|(name, _)| Arc::clone(name))
     }
 
-    /// What `name` is bound to: the entry's number, its record and its entry.
-    pub(crate) fn find(&self, namespace: NamespaceId, name: &str) -> Option<(u32, &Record, Entry)> {
+    /// Declares what holds for a namespace.
+    pub(crate) fn declare(&mut self, id: NamespaceId, is_cache: bool, ttl: Option<Ttl>) {
+        if let Some(state) = self.namespaces.get_mut(&id) {
+            (state.is_cache, state.ttl) = (is_cache, ttl);
+        }
+    }
+
+    /// What `name` is bound to at `now_ns`: the entry's number, its record and its entry.
+    pub(crate) fn find(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        now_ns: u64,
+    ) -> Option<(u32, &Record, Entry)> {
+        let found = self.linked(self.namespace(namespace)?, name);
+        found.filter(|(_, _, entry)| !entry.has_expired(now_ns))
+    }
+
+    /// What `name` is or was bound to: a binding that has expired takes room until it is unbound.
+    pub(crate) fn linked(&self, namespace: NamespaceId, name: &str) -> Option<(u32, &Record, Entry)> {
         let number = *self.namespaces.get(&namespace)?.names.get(name)?;
         let entry = self.writer.read(self.index.words(), number)?;
         Some((number, self.record(number)?, entry))
-    }
-
-    /// As [`find`](Self::find), by the namespace's own name.
-    pub(crate) fn find_in(&self, namespace: &Namespace, name: &str) -> Option<(u32, &Record, Entry)> {
-        self.find(self.namespace(namespace)?, name)
     }
 
     /// Whether `name` could be bound in `namespace` as far as ids go.
@@ -247,26 +283,38 @@ impl Catalog {
 
     /// Binds `name`, whose ids were checked and for which there is room.
     pub(crate) fn bind(&mut self, namespace: NamespaceId, name: &Name, new: NewBinding) -> BoundTo {
+        let known = self.linked(namespace, name).map(|(number, _, before)| (number, before));
+        let state = self.namespaces.get_mut(&namespace).expect("a commit registers its namespaces first");
+        let ttl = new.ttl.or_else(|| state.ttl.clone());
+        let expires_ns = ttl.as_ref().and_then(|ttl| deadline(ttl, new.now_ns));
+        let ttl = ttl.filter(|_| expires_ns.is_some());
         let entry = Entry {
             version: new.version,
             offset: new.offset,
             len_bytes: new.len_bytes,
             created_ns: new.created_ns,
-            expires_ns: 0,
+            expires_ns: expires_ns.unwrap_or(0),
             writer_uid: new.writer_uid,
             header: new.header,
         };
-        let known = self.find(namespace, name).map(|(number, _, before)| (number, before));
-        let state = self.namespaces.get_mut(&namespace).expect("a commit registers its namespaces first");
         let id = NameId::new(&state.namespace, name);
         state.bytes += new.len_bytes;
         if let Some((number, before)) = known {
             state.bytes -= before.len_bytes;
             self.writer.replace(self.index.words(), &id, number, &entry);
+            self.recalls.set_sliding(number, ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
+            self.deadlines.remove(&(before.expires_ns, number));
+            self.deadlines.extend(expires_ns.map(|at| (at, number)));
             let record = self.records[slot(number)].as_mut().expect("a bound name has a record");
+            record.ttl = ttl;
             record.object_uuid = new.object_uuid;
             record.writer_pid = new.writer_pid;
             let before_bytes = record.text_bytes();
+            if before.has_expired(new.now_ns) {
+                // The name is new.
+                self.recalls.unbind(number, self.rounds);
+                (record.description, record.metadata) = (Box::default(), Box::default());
+            }
             new.description.into_iter().for_each(|text| record.description = text.into());
             new.metadata.into_iter().for_each(|text| record.metadata = text.into());
             self.text_bytes = self.text_bytes - before_bytes + record.text_bytes();
@@ -282,7 +330,10 @@ impl Catalog {
             writer_pid: new.writer_pid,
             description: new.description.unwrap_or_default().into(),
             metadata: new.metadata.unwrap_or_default().into(),
+            ttl,
         };
+        self.recalls.set_sliding(number, record.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
+        self.deadlines.extend(expires_ns.map(|at| (at, number)));
         self.text_bytes += record.text_bytes();
         if self.records.len() <= slot(number) {
             self.records.resize_with(slot(number) + 1, || None);
@@ -292,9 +343,9 @@ impl Catalog {
         BoundTo { number, replaced: None }
     }
 
-    /// Unbinds `name`. Returns what it was bound to.
+    /// Unbinds `name`, whether it has expired or not. Returns what it was bound to.
     pub(crate) fn unbind(&mut self, namespace: NamespaceId, name: &str) -> Option<Entry> {
-        let (number, _, entry) = self.find(namespace, name)?;
+        let (number, _, entry) = self.linked(namespace, name)?;
         let state = self.namespaces.get_mut(&namespace).expect("it was found there");
         state.names.remove(name);
         state.bytes -= entry.len_bytes;
@@ -302,8 +353,45 @@ impl Catalog {
         let record = self.records[slot(number)].take();
         self.text_bytes -= record.map_or(0, |record| record.text_bytes());
         self.recalls.unbind(number, self.rounds);
+        self.recalls.set_sliding(number, false);
+        self.deadlines.remove(&(entry.expires_ns, number));
         self.objects -= 1;
         Some(entry)
+    }
+
+    /// When the first binding expires, or has expired that is not unbound yet: CLOCK_BOOTTIME, in nanoseconds.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Unbinds the binding that expired first, if one has at `now_ns`. Returns what it was called and bound to.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> Option<(String, Entry)> {
+        let &(at, number) = self.deadlines.first()?;
+        if at > now_ns {
+            return None;
+        }
+        let record = self.record(number).expect("an entry with a deadline is bound");
+        let (namespace, name) = (record.namespace, Arc::clone(&record.name));
+        let label = self.label(number).unwrap_or_default();
+        Some((label, self.unbind(namespace, &name)?))
+    }
+
+    /// The binding in entry `number` was recalled: if its time to live slides, it begins anew at `now_ns`. What has
+    /// expired stays gone.
+    pub(crate) fn slide(&mut self, number: u32, now_ns: u64) {
+        let Some(record) = self.record(number) else { return };
+        let Some(ttl) = record.ttl.as_ref().filter(|ttl| ttl.is_sliding) else { return };
+        let (Some(entry), Some(at)) = (self.writer.read(self.index.words(), number), deadline(ttl, now_ns))
+        else {
+            return;
+        };
+        if entry.has_expired(now_ns) || at <= entry.expires_ns {
+            return;
+        }
+        let id = NameId::new(&self.namespaces[&record.namespace].namespace, &record.name);
+        self.writer.replace(self.index.words(), &id, number, &Entry { expires_ns: at, ..entry });
+        self.deadlines.remove(&(entry.expires_ns, number));
+        self.deadlines.insert((at, number));
     }
 
     /// Begins to make a commit of several names visible.
@@ -321,8 +409,8 @@ impl Catalog {
         self.writer.close(self.index.words());
     }
 
-    /// What there is to know about one binding.
-    pub(crate) fn info(&self, number: u32) -> Option<BindingInfo> {
+    /// What there is to know at `now_ns` about one binding.
+    pub(crate) fn info(&self, number: u32, now_ns: u64) -> Option<BindingInfo> {
         let record = self.record(number)?;
         let entry = self.writer.read(self.index.words(), number)?;
         let namespace = &self.namespaces.get(&record.namespace)?.namespace;
@@ -337,6 +425,8 @@ impl Catalog {
             writer_pid: record.writer_pid,
             writer_uid: entry.writer_uid,
             recalled_ns: self.recalls.last(number).unwrap_or(0),
+            ttl: record.ttl.clone(),
+            left_ns: (entry.expires_ns != 0).then(|| entry.expires_ns.saturating_sub(now_ns)),
         })
     }
 
@@ -352,13 +442,14 @@ impl Catalog {
         Some(format!("{}/{}", self.namespaces.get(&record.namespace)?.namespace, record.name))
     }
 
-    /// One page of the names of `namespace` that begin with `prefix`, in order, after `after`.
+    /// One page of the names of `namespace` that are bound at `now_ns` and begin with `prefix`, in order, after `after`.
     pub(crate) fn page(
         &self,
         namespace: NamespaceId,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
+        now_ns: u64,
     ) -> Vec<u32> {
         let Some(state) = self.namespaces.get(&namespace) else { return Vec::new() };
         let start = match after {
@@ -366,10 +457,16 @@ impl Catalog {
             _ => Bound::Included(prefix),
         };
         let names = state.names.range::<str, _>((start, Bound::Unbounded));
+        let has_expired = |number| {
+            let entry = self.writer.read(self.index.words(), number);
+            entry.is_some_and(|entry| entry.has_expired(now_ns))
+        };
+        let some_have_expired = self.next_expiry().is_some_and(|at| at <= now_ns);
         names
             .take_while(|(name, _)| name.starts_with(prefix))
-            .take(limit)
             .map(|(_, &number)| number)
+            .filter(|&number| !some_have_expired || !has_expired(number))
+            .take(limit)
             .collect()
     }
 
@@ -382,6 +479,8 @@ impl Catalog {
                 namespace: namespace.clone(),
                 names: state.names.len() as u64,
                 bytes: state.bytes,
+                is_cache: state.is_cache,
+                ttl: state.ttl.clone(),
             }
         })
     }
@@ -398,6 +497,12 @@ impl Catalog {
     fn record(&self, number: u32) -> Option<&Record> {
         self.records.get(slot(number))?.as_ref()
     }
+}
+
+/// When a binding expires whose time to live begins at `now_ns`; `None` if the clock never gets there.
+fn deadline(ttl: &Ttl, now_ns: u64) -> Option<u64> {
+    let slack_ns = if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
+    now_ns.checked_add(ttl.ttl_ns)?.checked_add(slack_ns)
 }
 
 /// Where the record of entry `number` (counted from 1) stands.

@@ -22,7 +22,7 @@ use plasmon_protocol::{
     codec::{BoundedList, Codec, DecodeError, ListReader},
     id::{NameId, NamespacePrefix},
     limits,
-    message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload},
+    message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload, Ttl},
     name::{Name, Namespace},
     object::Flags,
 };
@@ -55,6 +55,8 @@ pub(crate) struct Workbench<'a> {
     pub(crate) space: &'a mut Space,
     pub(crate) arena: &'a Region,
     pub(crate) last_version: &'a mut u64,
+    /// CLOCK_BOOTTIME now, in nanoseconds.
+    pub(crate) now_ns: u64,
 }
 
 /// How far a commit is.
@@ -158,6 +160,8 @@ pub(crate) struct CommitJob {
     missing: BTreeSet<usize>,
     runs: Vec<Run>,
     checks: Checks,
+    /// When its turn came, by CLOCK_BOOTTIME: what has expired by then is absent to it. 0 before.
+    moment_ns: u64,
     /// 0 until the checks are passed.
     version: u64,
     created_ns: u64,
@@ -214,6 +218,7 @@ impl CommitJob {
             missing: BTreeSet::new(),
             runs: Vec::new(),
             checks: Checks::default(),
+            moment_ns: 0,
             version: 0,
             created_ns: 0,
             unbound: 0,
@@ -236,6 +241,11 @@ impl CommitJob {
     /// Whether it takes long to free its memory.
     pub(crate) fn is_large(&self) -> bool {
         self.body.len() >= LARGE_BYTES
+    }
+
+    /// Whether its turn has come and it is not all visible: nothing else changes the catalog.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.moment_ns != 0 && self.stage != Stage::Announce
     }
 
     /// Whether some of its changes are visible, and others are not.
@@ -310,7 +320,9 @@ impl CommitJob {
             Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
                 self.inline_bytes += bytes.len() as u64;
             }
-            Some(Change::Bind { .. } | Change::RegisterNamespace { .. }) => {}
+            Some(
+                Change::Bind { .. } | Change::RegisterNamespace { .. } | Change::DeclareNamespace { .. },
+            ) => {}
             Some(_) => self.unbinds = true,
             None => {
                 self.end_leases = Commit::end_leases(changes.next.clone())?;
@@ -372,6 +384,9 @@ impl CommitJob {
         if self.stage == Stage::Announce {
             return Worked::Done;
         }
+        if self.moment_ns == 0 {
+            self.moment_ns = bench.now_ns;
+        }
         while slice.spend() {
             match self.step(bench) {
                 Ok(true) => {}
@@ -386,7 +401,7 @@ impl CommitJob {
     fn step(&mut self, bench: &mut Workbench<'_>) -> Result<bool, Failure> {
         match self.stage {
             Stage::CheckConditions => match self.conditions.as_mut().and_then(Entries::again) {
-                Some(condition) => check_condition(bench.catalog, &condition)?,
+                Some(condition) => check_condition(bench.catalog, &condition, self.moment_ns)?,
                 None => {
                     // Never moved, for that would take long.
                     self.checks.touched.reserve(self.extents.len());
@@ -479,23 +494,33 @@ impl CommitJob {
         match &change {
             Change::Unbind { namespace, name } => {
                 if let Some(id) = bench.catalog.namespace(namespace) {
-                    self.unbound_bytes += unbind_one(bench, id, namespace, name, &mut self.unbound);
+                    self.unbind_one(bench, id, namespace, name);
                 }
             }
             Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
                 let Some(id) = bench.catalog.namespace(namespace) else { return true };
                 match bench.catalog.first_name(id) {
                     Some(name) => {
-                        self.unbound_bytes += unbind_one(bench, id, namespace, &name, &mut self.unbound);
+                        self.unbind_one(bench, id, namespace, &name);
                         self.held_back = Some(change); // again, until the namespace is empty
                     }
                     None if matches!(change, Change::RemoveNamespace { .. }) => bench.catalog.unregister(id),
                     None => {}
                 }
             }
-            Change::Bind { .. } | Change::RegisterNamespace { .. } => {}
+            Change::Bind { .. } | Change::RegisterNamespace { .. } | Change::DeclareNamespace { .. } => {}
         }
         true
+    }
+
+    /// Unbinds one name. One that had expired does not count.
+    fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, namespace: &Namespace, name: &str) {
+        let Some(entry) = bench.catalog.unbind(id, name) else { return };
+        bench.space.retire(entry.offset, format!("{namespace}/{name}"));
+        if !entry.has_expired(self.moment_ns) {
+            self.unbound += 1;
+            self.unbound_bytes += entry.len_bytes;
+        }
     }
 
     fn bind(&mut self, bench: &mut Workbench<'_>, change: Change) {
@@ -503,6 +528,11 @@ impl CommitJob {
             Change::Bind { bind } => bind,
             Change::RegisterNamespace { namespace } => {
                 bench.catalog.register(&namespace).expect("its prefix was checked");
+                return;
+            }
+            Change::DeclareNamespace { namespace, is_cache, ttl } => {
+                let id = bench.catalog.register(&namespace).expect("its prefix was checked");
+                bench.catalog.declare(id, is_cache, ttl);
                 return;
             }
             _ => return,
@@ -522,6 +552,8 @@ impl CommitJob {
             writer_pid: self.writer.pid,
             writer_uid: self.writer.uid,
             header: bind.header,
+            now_ns: self.moment_ns,
+            ttl: bind.ttl,
             description: bind.description,
             metadata: bind.metadata,
         };
@@ -559,7 +591,8 @@ impl Checks {
     /// Checks one change against the catalog, and against the changes before it.
     fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<(), Failure> {
         match change {
-            Change::Bind { bind: Bind { namespace, name, header, description, metadata, .. } } => {
+            Change::Bind { bind: Bind { namespace, name, header, description, metadata, ttl, .. } } => {
+                check_ttl(ttl.as_ref())?;
                 if header.flags.has(Flags::INLINE) && header.inline().is_none() {
                     let reason = format!("{name:?} claims an inline value of {} bytes", header.ndim);
                     return Err(Failure::Malformed { reason });
@@ -569,7 +602,8 @@ impl Checks {
                 catalog
                     .check_id(namespace, name)
                     .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
-                let known = catalog.find_in(namespace, name).map(|(_, record, _)| record);
+                let linked = catalog.namespace(namespace).and_then(|id| catalog.linked(id, name));
+                let known = linked.map(|(_, record, _)| record);
                 self.new_names += u64::from(known.is_none());
                 let texts = [
                     (description, known.map(|record| &record.description)),
@@ -584,7 +618,7 @@ impl Checks {
             }
             Change::Unbind { namespace, name } => {
                 self.touch(namespace, name)?;
-                if catalog.find_in(namespace, name).is_some() {
+                if catalog.namespace(namespace).is_some_and(|id| catalog.linked(id, name).is_some()) {
                     self.unbound_names += 1;
                 }
             }
@@ -602,6 +636,10 @@ impl Checks {
                 }
             }
             Change::RegisterNamespace { namespace } => self.register(catalog, namespace)?,
+            Change::DeclareNamespace { namespace, ttl, .. } => {
+                check_ttl(ttl.as_ref())?;
+                self.register(catalog, namespace)?;
+            }
         }
         Ok(())
     }
@@ -640,9 +678,18 @@ impl Checks {
     }
 }
 
-fn check_condition(catalog: &Catalog, condition: &Condition) -> Result<(), Failure> {
+fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {
+    match ttl {
+        Some(Ttl { ttl_ns: 0, .. }) => {
+            Err(Failure::Malformed { reason: "a time to live is at least 1 ns, and this is 0".to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Result<(), Failure> {
     let Condition { namespace, name, expect } = condition;
-    let found = catalog.find_in(namespace, name).map(|(_, _, entry)| entry.version);
+    let found = catalog.find(namespace, name, now_ns).map(|(_, _, entry)| entry.version);
     let holds = match expect {
         Expect::Absent {} => found.is_none(),
         Expect::Present {} => found.is_some(),
@@ -655,28 +702,11 @@ fn check_condition(catalog: &Catalog, condition: &Condition) -> Result<(), Failu
     Err(Failure::ConditionFailed { namespace, name, expect, found })
 }
 
-/// Unbinds one name and returns the bytes of its object.
-fn unbind_one(
-    bench: &mut Workbench<'_>,
-    id: NamespaceId,
-    namespace: &Namespace,
-    name: &str,
-    unbound: &mut u64,
-) -> u64 {
-    match bench.catalog.unbind(id, name) {
-        Some(entry) => {
-            bench.space.retire(entry.offset, format!("{namespace}/{name}"));
-            *unbound += 1;
-            entry.len_bytes
-        }
-        None => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::populate::Populated;
+    use plasmon_protocol::limits::SLIDING_SLACK_NS;
     use plasmon_protocol::{
         index::{IndexReader, Lookup},
         layout::IndexShape,
@@ -706,8 +736,25 @@ mod tests {
         space: Space,
         last_version: u64,
         index: ReadOnlyWords,
-        bound: BTreeMap<(Namespace, Name), (u64, Vec<u8>)>,
-        namespaces: HashSet<Namespace>,
+        /// What takes room: a binding that has expired does until it is unbound.
+        bound: BTreeMap<(Namespace, Name), Bound>,
+        /// What there is, and what was declared for it.
+        namespaces: BTreeMap<Namespace, Option<Ttl>>,
+        now_ns: u64,
+    }
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Bound {
+        version: u64,
+        bytes: Vec<u8>,
+        description: String,
+        expires_ns: Option<u64>,
+    }
+
+    impl Bound {
+        fn lives(&self, now_ns: u64) -> bool {
+            self.expires_ns.is_none_or(|at| at > now_ns)
+        }
     }
 
     impl Model {
@@ -733,7 +780,8 @@ mod tests {
                 last_version: 0,
                 index: reader.map_words_read_only().expect("a mapping"),
                 bound: BTreeMap::new(),
-                namespaces: HashSet::from([Namespace::default()]),
+                namespaces: BTreeMap::from([(Namespace::default(), None)]),
+                now_ns: 1_000,
             }
         }
 
@@ -787,6 +835,7 @@ mod tests {
                     space: &mut self.space,
                     arena: &self.arena,
                     last_version: &mut self.last_version,
+                    now_ns: self.now_ns,
                 };
                 match job.prepare(&mut bench, &mut Slice::shortest()) {
                     Prepared::More => slices.preparing += 1,
@@ -816,9 +865,11 @@ mod tests {
         fn expect(
             &self,
             commit: &Commit,
-        ) -> Option<(BTreeMap<(Namespace, Name), (u64, Vec<u8>)>, HashSet<Namespace>, Vec<u64>)> {
+        ) -> Option<(BTreeMap<(Namespace, Name), Bound>, BTreeMap<Namespace, Option<Ttl>>, Vec<u64>)>
+        {
             for Condition { namespace, name, expect } in &commit.conditions {
-                let found = self.bound.get(&(namespace.clone(), name.clone())).map(|(version, _)| *version);
+                let found = self.bound.get(&(namespace.clone(), name.clone()));
+                let found = found.filter(|bound| bound.lives(self.now_ns)).map(|bound| bound.version);
                 let holds = match expect {
                     Expect::Absent {} => found.is_none(),
                     Expect::Present {} => found.is_some(),
@@ -835,7 +886,8 @@ mod tests {
                 match change {
                     Change::Unbind { namespace, name } => {
                         let key = (namespace.clone(), name.clone());
-                        unbound.extend(bound.remove(&key).map(|(_, bytes)| bytes.len() as u64));
+                        let gone = bound.remove(&key).filter(|gone| gone.lives(self.now_ns));
+                        unbound.extend(gone.map(|gone| gone.bytes.len() as u64));
                         inside.insert(namespace.clone());
                         if !touched.insert(key) {
                             return None;
@@ -843,15 +895,15 @@ mod tests {
                     }
                     Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
                         let removes = matches!(change, Change::RemoveNamespace { .. });
-                        if !self.namespaces.contains(namespace)
+                        if !self.namespaces.contains_key(namespace)
                             || (removes && **namespace == *Namespace::DEFAULT)
                         {
                             return None;
                         }
                         emptied.insert(namespace.clone());
-                        bound.retain(|(of, _), (_, bytes)| {
-                            if of == namespace {
-                                unbound.push(bytes.len() as u64);
+                        bound.retain(|(of, _), gone| {
+                            if of == namespace && gone.lives(self.now_ns) {
+                                unbound.push(gone.bytes.len() as u64);
                             }
                             of != namespace
                         });
@@ -859,23 +911,39 @@ mod tests {
                             namespaces.remove(namespace);
                         }
                     }
-                    Change::Bind { .. } | Change::RegisterNamespace { .. } => {}
+                    Change::Bind { .. }
+                    | Change::RegisterNamespace { .. }
+                    | Change::DeclareNamespace { .. } => {}
                 }
             }
             for change in &commit.changes {
                 match change {
                     Change::Bind {
-                        bind: Bind { namespace, name, payload: Payload::Inline { bytes }, .. },
+                        bind:
+                            Bind { namespace, name, description, ttl, payload: Payload::Inline { bytes }, .. },
                     } => {
                         let key = (namespace.clone(), name.clone());
-                        bound.insert(key.clone(), (self.last_version, bytes.to_vec()));
-                        namespaces.insert(namespace.clone());
+                        let declared = namespaces.entry(namespace.clone()).or_default();
+                        let ttl = ttl.as_ref().or(declared.as_ref());
+                        let slack_ns = |ttl: &Ttl| if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
+                        let expires_ns =
+                            ttl.and_then(|ttl| (self.now_ns + slack_ns(ttl)).checked_add(ttl.ttl_ns));
+                        let before = bound.get(&key).filter(|before| before.lives(self.now_ns));
+                        let kept = before.map_or(String::new(), |before| before.description.clone());
+                        let description = description.clone().unwrap_or(kept);
+                        let (version, bytes) = (self.last_version, bytes.to_vec());
+                        bound.insert(key.clone(), Bound { version, bytes, description, expires_ns });
                         inside.insert(namespace.clone());
                         if !touched.insert(key) {
                             return None;
                         }
                     }
-                    Change::RegisterNamespace { namespace } => drop(namespaces.insert(namespace.clone())),
+                    Change::RegisterNamespace { namespace } => {
+                        namespaces.entry(namespace.clone()).or_default();
+                    }
+                    Change::DeclareNamespace { namespace, ttl, .. } => {
+                        namespaces.insert(namespace.clone(), ttl.clone());
+                    }
                     _ => {}
                 }
             }
@@ -883,10 +951,38 @@ mod tests {
             (fits && inside.is_disjoint(&emptied)).then_some((bound, namespaces, unbound))
         }
 
+        /// Lets time pass, and unbinds so many of what has expired: the first first.
+        fn pass(&mut self, ns: u64, at_most: usize) {
+            self.now_ns += ns;
+            let mut expired: Vec<(u64, (Namespace, Name))> = self
+                .bound
+                .iter()
+                .filter(|(_, bound)| !bound.lives(self.now_ns))
+                .map(|(key, bound)| (bound.expires_ns.unwrap_or(0), key.clone()))
+                .collect();
+            expired.sort();
+            for number in 0..at_most {
+                let Some((label, entry)) = self.catalog.expire(self.now_ns) else {
+                    assert_eq!(number, expired.len(), "all that has expired is unbound");
+                    break;
+                };
+                assert_eq!(entry.expires_ns, expired[number].0, "in the order of their deadlines");
+                let name = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
+                self.bound.retain(|key, _| name(key) != label);
+                self.space.retire(entry.offset, label);
+            }
+            let next = self.bound.values().filter_map(|bound| bound.expires_ns).min();
+            assert_eq!(self.catalog.next_expiry(), next);
+            let candidates = self.space.candidates();
+            self.space.reclaim(candidates);
+            while !self.space.free_backlog(&mut Slice::shortest()) {}
+            self.check();
+        }
+
         /// Index, catalog, space and arena say what the model says.
         fn check(&self) {
             let used: u64 =
-                self.bound.values().map(|(_, bytes)| bytes.len().next_multiple_of(64) as u64).sum();
+                self.bound.values().map(|bound| bound.bytes.len().next_multiple_of(64) as u64).sum();
             assert_eq!(self.space.figures().used, used);
             assert_eq!(self.catalog.objects().0, self.bound.len() as u64);
             assert_eq!(self.catalog.namespace_count(), self.namespaces.len() as u64);
@@ -895,15 +991,22 @@ mod tests {
                 for namespace in all_namespaces() {
                     let name = name(number);
                     let id = NameId::new(&namespace, &name);
-                    let found =
-                        reader.lookup(&id, || 0, |_| Ok::<_, ()>(())).expect("publishing cannot fail");
+                    let found = reader
+                        .lookup(&id, || self.now_ns, |_| Ok::<_, ()>(()))
+                        .expect("publishing cannot fail");
                     let expected = self.bound.get(&(namespace.clone(), name.clone()));
+                    let expected = expected.filter(|bound| bound.lives(self.now_ns));
+                    let known = self.catalog.find(&namespace, &name, self.now_ns);
+                    assert_eq!(known.is_some(), expected.is_some());
                     let Lookup::Held { entry, .. } = found else {
                         assert_eq!((found, expected), (Lookup::Absent, None));
                         continue;
                     };
-                    let (version, bytes) = expected.expect("the model has it as well");
+                    let Bound { version, bytes, description, expires_ns } =
+                        expected.expect("the model has it as well");
+                    assert_eq!(known.map(|(_, record, _)| &*record.description), Some(description.as_str()));
                     assert_eq!((entry.version, entry.len_bytes), (*version, bytes.len() as u64));
+                    assert_eq!(entry.expires_ns, expires_ns.unwrap_or(0));
                     let mut stored = vec![0; bytes.len()];
                     self.arena.read_at(entry.offset, &mut stored).expect("inside the arena");
                     assert_eq!(stored, *bytes);
@@ -923,15 +1026,15 @@ mod tests {
 
     fn any_change() -> impl Strategy<Value = Change> {
         let place = || (proptest::sample::select(all_namespaces().to_vec()), (0_u8..16).prop_map(name));
-        let bind = (place(), proptest::collection::vec(any::<u8>(), 1..3_000)).prop_map(
-            |((namespace, name), bytes)| {
+        let description = proptest::option::of("[a-c]{0,2}");
+        let bind = (place(), proptest::collection::vec(any::<u8>(), 1..3_000), any_ttl(), description)
+            .prop_map(|((namespace, name), bytes, ttl, description)| {
                 let payload = Payload::Inline { bytes: bytes.into() };
                 let header = Header::new(Kind::BYTES);
                 Change::Bind {
-                    bind: Bind { namespace, name, description: None, metadata: None, header, payload },
+                    bind: Bind { namespace, name, description, metadata: None, header, ttl, payload },
                 }
-            },
-        );
+            });
         let namespace = || proptest::sample::select(all_namespaces().to_vec());
         prop_oneof![
             8 => bind,
@@ -939,7 +1042,21 @@ mod tests {
             1 => namespace().prop_map(|namespace| Change::RemoveNamespace { namespace }),
             1 => namespace().prop_map(|namespace| Change::ClearNamespace { namespace }),
             1 => namespace().prop_map(|namespace| Change::RegisterNamespace { namespace }),
+            1 => (namespace(), any::<bool>(), any_ttl()).prop_map(|(namespace, is_cache, ttl)| {
+                Change::DeclareNamespace { namespace, is_cache, ttl }
+            }),
         ]
+    }
+
+    fn any_pass() -> impl Strategy<Value = u64> {
+        prop_oneof![4 => 0_u64..60, 1 => SLIDING_SLACK_NS - 60..SLIDING_SLACK_NS]
+    }
+
+    fn any_ttl() -> impl Strategy<Value = Option<Ttl>> {
+        let ttl_ns = prop_oneof![4 => 1_u64..100, 1 => u64::MAX - 1_000..=u64::MAX];
+        proptest::option::of(
+            (ttl_ns, any::<bool>()).prop_map(|(ttl_ns, is_sliding)| Ttl { ttl_ns, is_sliding }),
+        )
     }
 
     fn any_commit() -> impl Strategy<Value = Commit> {
@@ -970,6 +1087,7 @@ mod tests {
                 description: None,
                 metadata: None,
                 header: Header::new(Kind::BYTES),
+                ttl: None,
                 payload: Payload::Inline { bytes: vec![7; 100].into() },
             },
         };
@@ -1007,10 +1125,13 @@ mod tests {
         /// Invariants 3 and 6: whatever is committed, the catalog, the index and the arena hold exactly what a map
         /// of names would, and nothing else takes room.
         #[test]
-        fn commits_do_what_they_would_to_a_map(commits in proptest::collection::vec(any_commit(), 1..30)) {
+        fn commits_do_what_they_would_to_a_map(
+            steps in proptest::collection::vec((any_commit(), any_pass(), 0_usize..20), 1..30),
+        ) {
             let mut model = Model::new();
-            for commit in &commits {
+            for (commit, ns, expire_at_most) in &steps {
                 model.apply(commit);
+                model.pass(*ns, *expire_at_most);
             }
         }
     }

@@ -37,12 +37,15 @@ const UNBOUND: u64 = 1 << 63;
 pub(crate) struct Recalls {
     entry_count: u32,
     chunks: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    /// One bit for each entry whose time to live slides.
+    sliding: Box<[AtomicU64]>,
 }
 
 impl Recalls {
     pub(crate) fn new(entry_count: u32) -> Recalls {
         let chunks = (0..entry_count.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
-        Recalls { entry_count, chunks }
+        let sliding = (0..entry_count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Recalls { entry_count, chunks, sliding }
     }
 
     /// When the binding in entry `number` was last recalled, in nanoseconds of CLOCK_REALTIME; `None` if nobody has
@@ -67,14 +70,33 @@ impl Recalls {
         }
     }
 
-    fn collected(&self, number: u32, round: u64, now_ns: u64) {
-        let Some(word) = self.word(number) else { return };
+    /// Whether recalls of the binding in entry `number` prolong its life.
+    pub(crate) fn set_sliding(&self, number: u32, is_sliding: bool) {
+        let Some((word, bit)) = self.sliding_bit(number) else { return };
+        // Almost always as it is.
+        if (word.load(Relaxed) & bit != 0) != is_sliding {
+            word.fetch_xor(bit, Relaxed); // written by the loop alone
+        }
+    }
+
+    fn is_sliding(&self, number: u32) -> bool {
+        self.sliding_bit(number).is_some_and(|(word, bit)| word.load(Relaxed) & bit != 0)
+    }
+
+    fn sliding_bit(&self, number: u32) -> Option<(&AtomicU64, u64)> {
+        let number = number.checked_sub(1)?;
+        Some((self.sliding.get(index_of((number / 64).into()))?, 1 << (number % 64)))
+    }
+
+    /// Returns whether that counts.
+    fn collected(&self, number: u32, round: u64, now_ns: u64) -> bool {
+        let Some(word) = self.word(number) else { return false };
         let before = word.load(Relaxed);
         if before & UNBOUND != 0 && round <= (before & !UNBOUND) + 1 {
-            return;
+            return false;
         }
         // If it is unbound at this moment, that counts.
-        let _ = word.compare_exchange(before, now_ns, Relaxed, Relaxed);
+        word.compare_exchange(before, now_ns, Relaxed, Relaxed).is_ok()
     }
 
     fn word(&self, number: u32) -> Option<&AtomicU64> {
@@ -100,13 +122,20 @@ pub(crate) struct CollectJob {
     pub(crate) regions: Vec<Arc<WordsMapping>>,
 }
 
-/// Does one round. Reads one word of each session, and a page more for each page with something new in it.
-pub(crate) fn collect(job: &CollectJob) {
+/// Does one round. Reads one word of each session, and a page more for each page with something new in it. Returns the
+/// entries whose time to live slides and that were recalled.
+pub(crate) fn collect(job: &CollectJob) -> Vec<u32> {
     let now_ns = now_ns();
+    let mut slid = Vec::new();
     for region in &job.regions {
         let region = SessionRegion::assume_checked(region.words());
-        region.take_accesses(|number| job.recalls.collected(number, job.round, now_ns));
+        region.take_accesses(|number| {
+            if job.recalls.collected(number, job.round, now_ns) && job.recalls.is_sliding(number) {
+                slid.push(number);
+            }
+        });
     }
+    slid
 }
 
 fn now_ns() -> u64 {

@@ -256,10 +256,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
             for job in jobs {
                 tell.tell(match job {
                     Job::Scan(scan) => Event::Scanned(reclaim::scan(scan)),
-                    Job::Collect(round) => {
-                        recalls::collect(&round);
-                        Event::Collected
-                    }
+                    Job::Collect(round) => Event::Collected(recalls::collect(&round)),
                 });
             }
         }),

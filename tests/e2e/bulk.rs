@@ -37,6 +37,7 @@ fn bind(number: u32, payload: Payload) -> Change {
             description: None,
             metadata: None,
             header,
+            ttl: None,
             payload,
         },
     }

@@ -34,6 +34,7 @@ fn bind(text: &str, payload: Payload) -> Change {
             description: None,
             metadata: None,
             header: Header::new(Kind::BYTES),
+            ttl: None,
             payload,
         },
     }

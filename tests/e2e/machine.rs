@@ -249,6 +249,7 @@ fn commit(text: &str) -> Commit {
         description: None,
         metadata: None,
         header: Header::new(Kind::BYTES),
+        ttl: None,
         payload: Payload::Inline { bytes: vec![7; 60_000].into() },
     };
     Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] }

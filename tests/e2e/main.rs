@@ -3,6 +3,7 @@
 mod bulk;
 mod cli;
 mod conformance;
+mod expiry;
 mod faults;
 mod fork;
 mod hostile;

@@ -218,7 +218,7 @@ fn a_store_that_stops_answers_every_request_it_has() {
         let (namespace, name) = place(&format!("a name that makes a page of a listing long {number}"));
         let payload = Payload::Inline { bytes: vec![7; len].into() };
         let header = Header::new(Kind::BYTES);
-        let bind = Bind { namespace, name, description: None, metadata: None, header, payload };
+        let bind = Bind { namespace, name, description: None, metadata: None, header, ttl: None, payload };
         Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] }
     };
     for number in 0..2_000 {

@@ -58,6 +58,7 @@ pub fn write(socket: &Path, rounds: u64) {
                     description: None,
                     metadata: None,
                     header: Header::new(Kind::BYTES),
+                    ttl: None,
                     payload: payload.clone(),
                 },
             };

@@ -464,7 +464,7 @@ fn write_after_commit(socket: &Path, name: &str) -> Answer {
     let bind = |offset, len_bytes| {
         let payload = Payload::Leased { lease, offset, len_bytes };
         let (namespace, name) = (Namespace::default(), Name::new(name)?);
-        let bind = Bind { namespace, name, description: None, metadata: None, header, payload };
+        let bind = Bind { namespace, name, description: None, metadata: None, header, ttl: None, payload };
         Ok::<_, NameError>(Commit {
             conditions: vec![],
             changes: vec![Change::Bind { bind }],

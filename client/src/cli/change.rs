@@ -1,10 +1,11 @@
-//! What changes names, and what waits for a change: `rm`, `rmns`, `wait`.
+//! What changes names, and what waits for a change: `rm`, `declare`, `rmns`, `wait`.
 
 use super::{
-    Context, seconds,
-    show::{count, plain, took},
+    Context, lifetime, seconds,
+    show::{count, lives, plain, took},
     trouble::Trouble,
 };
+use crate::NamespaceOptions;
 use clap::Args;
 use plasmon_protocol::name::Namespace;
 use serde_json::json;
@@ -38,6 +39,54 @@ impl Rm {
             return Ok(());
         }
         Err(Trouble::NothingToForget { namespace: brain.namespace().to_owned(), names: missing })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Declare {
+    /// Namespace, which is made if it is new. What was declared for it before does not count any more
+    #[arg(value_name = "NAMESPACE")]
+    target: String,
+
+    /// When room is short, names that were not recalled for longest may go
+    #[arg(long)]
+    cache: bool,
+
+    #[command(flatten)]
+    lifetime: Lifetime,
+}
+
+/// How long names live.
+#[derive(Debug, Args)]
+pub(super) struct Lifetime {
+    /// Time to live, such as 90s, 10m, 1.5h or 7d: then the name is gone [default: what its namespace has declared, if
+    /// anything]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(super) ttl: Option<Duration>,
+
+    /// Every recall begins the time anew
+    #[arg(long, requires = "ttl")]
+    pub(super) sliding: bool,
+}
+
+impl Declare {
+    pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
+        let Declare { target, cache, lifetime: Lifetime { ttl, sliding } } = self;
+        let mut options = NamespaceOptions::new();
+        if *cache {
+            options = options.cache();
+        }
+        if let Some(ttl) = *ttl {
+            options = if *sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
+        }
+        context.brain()?.in_namespace(target)?.declare(&options)?;
+        if context.common.json {
+            let ttl_s = ttl.map(|ttl| ttl.as_secs_f64());
+            let document = json!({ "namespace": target, "cache": cache, "ttl_s": ttl_s, "sliding": sliding });
+            return Ok(context.out.json(&document)?);
+        }
+        let kind = if *cache { "a cache" } else { "no cache" };
+        Ok(context.out.line(format!("{target}: {kind}; names live {}", lives(*ttl, *sliding)))?)
     }
 }
 

@@ -3,12 +3,13 @@
 use super::{
     Context,
     get::{dtype, json_value},
-    show::{Human, age, count, cut, grid, left, plain, right, seconds_since, unix_seconds},
+    show::{Human, age, count, cut, expiry, grid, left, lifetime, plain, right, seconds_since, unix_seconds},
     trouble::Trouble,
 };
-use crate::{Brain, Error, FromObject, Kind, Metadata, Object, Pin};
+use crate::{Brain, Error, FromObject, Kind, Metadata, NamespaceInfo, Object, Pin};
 use clap::Args;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct Ls {
@@ -32,8 +33,15 @@ impl Ls {
         if context.common.json {
             return Ok(context.out.json(&bindings.iter().map(binding_json).collect())?);
         }
-        let mut headings =
-            vec![left("NAME"), left("KIND"), right("BYTES"), right("VERSION"), right("AGE"), right("WRITER")];
+        let mut headings = vec![
+            left("NAME"),
+            left("KIND"),
+            right("BYTES"),
+            right("VERSION"),
+            right("AGE"),
+            right("EXPIRES"),
+            right("WRITER"),
+        ];
         if self.all {
             headings.insert(0, left("NAMESPACE"));
         }
@@ -55,6 +63,7 @@ impl Ls {
             if self.long { len_bytes.to_string() } else { Human(len_bytes).to_string() },
             binding.version.to_string(),
             age(seconds_since(binding.created)),
+            expiry(binding.expires),
             binding.writer_pid.to_string(),
         ];
         if self.all {
@@ -72,7 +81,9 @@ fn binding_json(binding: &Metadata) -> Value {
         "namespace": binding.namespace, "name": binding.name, "kind": binding.kind.to_string(),
         "bytes": binding.len_bytes, "version": binding.version, "object_id": binding.object_id.to_string(),
         "created": unix_seconds(binding.created), "age_s": seconds_since(binding.created),
-        "recalled": binding.recalled.map(unix_seconds), "writer_pid": binding.writer_pid, "writer_uid": binding.writer_uid,
+        "recalled": binding.recalled.map(unix_seconds), "expires": binding.expires.map(unix_seconds),
+        "ttl_s": binding.ttl.map(|ttl| ttl.as_secs_f64()), "sliding": binding.is_sliding,
+        "writer_pid": binding.writer_pid, "writer_uid": binding.writer_uid,
     })
 }
 
@@ -175,6 +186,14 @@ fn last_recall(binding: &Metadata) -> String {
     }
 }
 
+fn expires(binding: &Metadata) -> String {
+    let ttl = binding.ttl.map(|ttl| {
+        let sliding = if binding.is_sliding { ", begun anew by every recall" } else { "" };
+        format!(" (time to live {}{sliding})", lifetime(ttl))
+    });
+    expiry(binding.expires) + &ttl.unwrap_or_default()
+}
+
 fn text(binding: &Metadata, shape: &Shape, pins: &[Pin]) -> String {
     let mut lines = vec![
         ("name", plain(&binding.name)),
@@ -185,6 +204,7 @@ fn text(binding: &Metadata, shape: &Shape, pins: &[Pin]) -> String {
         ("object id", binding.object_id.to_string()),
         ("learned", format!("{} ago", age(seconds_since(binding.created)))),
         ("last recall", last_recall(binding)),
+        ("expires", expires(binding)),
         ("writer", format!("pid {}, uid {}", binding.writer_pid, binding.writer_uid)),
     ];
     if !binding.description.is_empty() {
@@ -224,14 +244,33 @@ fn text(binding: &Metadata, shape: &Shape, pins: &[Pin]) -> String {
 pub(super) fn namespaces(context: &mut Context) -> Result<(), Trouble> {
     let namespaces = context.brain()?.namespaces()?;
     if context.common.json {
-        let one = |info: &crate::NamespaceInfo| json!({ "namespace": info.namespace.as_str(), "names": info.names, "bytes": info.bytes });
+        let one = |info: &NamespaceInfo| {
+            json!({
+                "namespace": info.namespace.as_str(), "names": info.names, "bytes": info.bytes, "cache": info.is_cache,
+                "ttl_s": ttl_of(info).map(|ttl| ttl.as_secs_f64()),
+                "sliding": info.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding),
+            })
+        };
         return Ok(context.out.json(&namespaces.iter().map(one).collect())?);
     }
-    let row = |info: &crate::NamespaceInfo| {
-        vec![info.namespace.to_string(), info.names.to_string(), Human(info.bytes).to_string()]
+    let row = |info: &NamespaceInfo| {
+        let sliding = info.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding);
+        let ttl = ttl_of(info).map_or_else(|| "none".to_owned(), lifetime);
+        vec![
+            info.namespace.to_string(),
+            info.names.to_string(),
+            Human(info.bytes).to_string(),
+            if info.is_cache { "yes" } else { "no" }.to_owned(),
+            if sliding { format!("{ttl}, sliding") } else { ttl },
+        ]
     };
     let rows: Vec<Vec<String>> = namespaces.iter().map(row).collect();
-    write_text(context, &grid(&[left("NAMESPACE"), right("NAMES"), right("BYTES")], &rows))
+    let headings = [left("NAMESPACE"), right("NAMES"), right("BYTES"), left("CACHE"), left("TTL")];
+    write_text(context, &grid(&headings, &rows))
+}
+
+fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
+    info.ttl.as_ref().map(|ttl| Duration::from_nanos(ttl.ttl_ns))
 }
 
 fn write_text(context: &mut Context, text: &str) -> Result<(), Trouble> {

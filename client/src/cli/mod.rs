@@ -35,6 +35,8 @@ Examples:
   plasmon get flights -o flights.parquet
   plasmon ls fl                                  names that begin with fl
   plasmon wait result --timeout 60 && plasmon get result
+  plasmon put rate rate.json --ttl 10m           forgets it by itself
+  plasmon declare results --cache --ttl 1h       names that may go when room is short
   plasmon stats; plasmon pins                    how full the store is, and who holds what
   plasmon doctor                                 what this machine offers, and what to change
 
@@ -92,6 +94,8 @@ enum Command {
     Namespaces,
     /// Forget names
     Rm(change::Rm),
+    /// Declare a namespace: whether it is a cache, how long its names live
+    Declare(change::Declare),
     /// Remove a namespace with all its names
     Rmns(change::Rmns),
     /// Wait until a name is bound, and print its version
@@ -143,6 +147,7 @@ impl Command {
             Command::Stat(stat) => stat.run(context),
             Command::Namespaces => list::namespaces(context),
             Command::Rm(rm) => rm.run(context),
+            Command::Declare(declare) => declare.run(context),
             Command::Rmns(rmns) => rmns.run(context),
             Command::Wait(wait) => wait.run(context),
             Command::Stats(options) => operator::stats(context, options),
@@ -185,6 +190,22 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "write seconds, such as 30 or 0.5".to_owned())
 }
 
+/// Reads how long something lives: a number and s, m, h or d; seconds where none of them is said.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_s = match &text[number.len()..] {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => f64::NAN,
+    };
+    let lifetime = number.parse::<f64>().ok().and_then(|n| Duration::try_from_secs_f64(n * unit_s).ok());
+    lifetime
+        .filter(|it| !it.is_zero())
+        .ok_or_else(|| "write a time above zero, such as 90s, 10m, 1.5h or 7d".to_owned())
+}
+
 /// What is left of `timeout` since `start`; `None` once it is over.
 fn left_of(timeout: Duration, start: Instant) -> Option<Duration> {
     timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())
@@ -198,6 +219,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lifetimes_are_read_with_a_unit_and_nonsense_is_refused() {
+        assert_eq!(lifetime("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(lifetime("1.5h"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(lifetime("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(lifetime("7d"), Ok(Duration::from_secs(604_800)));
+        for text in ["", "0", "0s", "-1", "NaN", "inf", "1e400d", "5x", "m", "1 h", "soon", "1é"] {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -65,6 +65,16 @@ fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
     let namespaces = count(stats.namespaces, "namespace");
     let (objects, most, version) = (stats.objects, stats.objects_max, stats.version);
     lines.push(("names", format!("{objects} of {most} in {namespaces}, last version {version}")));
+    if stats.expired > 0 {
+        lines.push(("expired", count(stats.expired, "name")));
+    }
+    if stats.cached_bytes > 0 || stats.evicted > 0 {
+        let (evicted, bytes) = (count(stats.evicted, "name"), Human(stats.evicted_bytes));
+        lines.push((
+            "caches",
+            format!("{} that may go; {evicted} of {bytes} went", Human(stats.cached_bytes)),
+        ));
+    }
     let sessions = count(stats.sessions, "session");
     let orphaned = match stats.orphaned_sessions {
         0 => String::new(),
@@ -107,6 +117,8 @@ fn stats_json(brain: &Brain, stats: &Stats) -> Value {
         "pins": stats.pins, "sessions": stats.sessions, "orphaned_sessions": stats.orphaned_sessions,
         "connections": stats.connections, "leases": stats.leases, "waits": stats.waits,
         "version": stats.version, "commits": stats.commits, "requests": stats.requests, "refused": stats.refused,
+        "expired": stats.expired, "cached_bytes": stats.cached_bytes, "evicted": stats.evicted,
+        "evicted_bytes": stats.evicted_bytes,
         "rss_bytes": stats.rss_bytes, "pss_bytes": stats.pss_bytes, "descriptors": stats.descriptors,
     })
 }

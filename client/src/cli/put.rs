@@ -2,6 +2,7 @@
 
 use super::{
     Context,
+    change::Lifetime,
     format::{CsvLook, Format},
     progress::{Counted, Progress, Unit},
     show::{Human, count, plain, took},
@@ -50,6 +51,9 @@ pub(super) struct Put {
     /// Only if the name has exactly this version
     #[arg(long, value_name = "VERSION", conflicts_with = "if_absent")]
     if_version: Option<u64>,
+
+    #[command(flatten)]
+    lifetime: Lifetime,
 
     #[command(flatten)]
     csv: Csv,
@@ -130,6 +134,9 @@ impl Put {
         }
         if let Some(version) = self.if_version {
             options = options.if_version(version);
+        }
+        if let Some(ttl) = self.lifetime.ttl {
+            options = if self.lifetime.sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
         }
         Ok(options)
     }

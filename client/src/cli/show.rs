@@ -98,6 +98,28 @@ pub(super) fn age(seconds: u64) -> String {
     }
 }
 
+/// How long a name lives, behind "lives".
+pub(super) fn lives(ttl: Option<Duration>, sliding: bool) -> String {
+    match ttl {
+        None => "without end".to_owned(),
+        Some(ttl) => {
+            let from = if sliding { " from their last recall" } else { "" };
+            format!("{}{from}", lifetime(ttl))
+        }
+    }
+}
+
+/// A time to live: exact below a minute.
+pub(super) fn lifetime(ttl: Duration) -> String {
+    if ttl < Duration::from_secs(60) { format!("{} s", ttl.as_secs_f64()) } else { age(ttl.as_secs()) }
+}
+
+/// When something expires.
+pub(super) fn expiry(at: Option<SystemTime>) -> String {
+    let left = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
+    at.map_or_else(|| "never".to_owned(), |at| format!("in {}", age(left(at).as_secs())))
+}
+
 /// A stretch of time that a command took.
 pub(super) fn took(duration: Duration) -> String {
     match duration.as_secs_f64() {

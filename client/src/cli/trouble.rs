@@ -56,7 +56,7 @@ impl Trouble {
             Trouble::Usage(_) => 2,
             Trouble::NothingToForget { .. } => 3,
             Trouble::Store(error) => match error {
-                Error::BadName(_) | Error::MetadataNotAnObject { .. } => 2,
+                Error::BadName(_) | Error::MetadataNotAnObject { .. } | Error::NoTimeToLive => 2,
                 Error::NameNotFound { .. } | Error::NamespaceNotFound { .. } => 3,
                 Error::StoreUnavailable { .. } | Error::OutcomeUnknown { .. } | Error::NoAnswer { .. } => 4,
                 Error::StoreFull(_) | Error::IndexFull { .. } => 5,

@@ -147,6 +147,27 @@ choice! {
             /// The namespace.
             namespace: Namespace,
         },
+        /// Declares what holds for a namespace, in the place of what was declared before; registers it if it is new.
+        /// It holds until the namespace is removed.
+        6 = DeclareNamespace {
+            /// The namespace.
+            namespace: Namespace,
+            /// Whether it is a cache: its bindings may be unbound when room is short.
+            is_cache: bool,
+            /// Time to live of bindings that are made from now on and name none; `None` has no end.
+            ttl: Option<Ttl>,
+        },
+    }
+}
+
+part! {
+    /// How long a binding lives.
+    Ttl {
+        /// Its time to live, in nanoseconds, at least 1. What the store's clock cannot express has no end.
+        ttl_ns: u64,
+        /// Whether a recall begins the time anew. Recalls are collected about once a second, so such a binding expires
+        /// between `ttl_ns` and `ttl_ns` and [`limits::SLIDING_SLACK_NS`] and about a second after its last recall.
+        is_sliding: bool,
     }
 }
 
@@ -163,6 +184,8 @@ part! {
         metadata: Option<String>,
         /// Kind and shortcuts.
         header: Header,
+        /// How long the binding lives, from the moment of the commit; `None` as long as the namespace has declared.
+        ttl: Option<Ttl>,
         /// The object's bytes: an Arrow IPC file.
         payload: Payload,
     }

@@ -1,4 +1,4 @@
-use super::{message, part};
+use super::{Ttl, message, part};
 use crate::{
     codec::BoundedList,
     limits,
@@ -67,6 +67,10 @@ part! {
         /// When the name was last recalled, within about a second: CLOCK_REALTIME, in nanoseconds; 0 if nobody has
         /// noted that it was. Binding the name anew keeps it.
         recalled_ns: u64,
+        /// The time to live that it has; `None` if it does not expire.
+        ttl: Option<Ttl>,
+        /// What is left of it, in nanoseconds; `None` if it does not expire.
+        left_ns: Option<u64>,
     }
 }
 
@@ -97,6 +101,10 @@ part! {
         names: u64,
         /// Bytes of their objects.
         bytes: u64,
+        /// Whether it was declared a cache.
+        is_cache: bool,
+        /// The time to live that was declared for it.
+        ttl: Option<Ttl>,
     }
 }
 

@@ -13,7 +13,7 @@ mod listing;
 mod lookup;
 mod operator;
 
-pub use commit::{Bind, Change, Commit, Committed, Condition, Expect, LongCommit, Payload};
+pub use commit::{Bind, Change, Commit, Committed, Condition, Expect, LongCommit, Payload, Ttl};
 pub use failure::{Failed, Failure, Holder, NoRoom};
 pub use handshake::{Attached, ChildAdded, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};

@@ -52,6 +52,14 @@ message! {
         requests: u64,
         /// Requests and frames that were refused as malformed.
         refused: u64,
+        /// Bindings that have expired since the start.
+        expired: u64,
+        /// Bytes of the objects in cache namespaces.
+        cached_bytes: u64,
+        /// Bindings of cache namespaces that were unbound to make room since the start.
+        evicted: u64,
+        /// Bytes of their objects.
+        evicted_bytes: u64,
         /// Seconds since the start.
         uptime_s: u64,
         /// The daemon's pid.

@@ -263,7 +263,7 @@ fn counts_beyond_their_bounds_are_refused() {
         ("NamespacesListed", 0, limits::PAGE_NAMES_MAX),
         ("PinsPage", 0, limits::PAGE_PINS_MAX),
         ("Welcome", 98, String::ITEMS_MAX),
-        ("Failed.StoreFull", 50, Holder::ITEMS_MAX),
+        ("Failed.StoreFull", 58, Holder::ITEMS_MAX),
     ] {
         let sample = samples.iter().find(|sample| sample.file == file).unwrap();
         for count in [limit + 1, u32::MAX] {
@@ -403,6 +403,14 @@ fn samples() -> Vec<Sample> {
         change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
         change("Commit.ClearNamespace", Change::ClearNamespace { namespace: namespace() }),
         change("Commit.RegisterNamespace", Change::RegisterNamespace { namespace: namespace() }),
+        change(
+            "Commit.DeclareNamespace",
+            Change::DeclareNamespace { namespace: namespace(), is_cache: true, ttl: Some(ttl()) },
+        ),
+        change(
+            "Commit.DeclareNamespace.plain",
+            Change::DeclareNamespace { namespace: namespace(), is_cache: false, ttl: None },
+        ),
         Sample::of("LongCommit", LongCommit { lease: 3, offset: 4_096, len_bytes: 100_000_000 }),
         Sample::of("Committed", Committed { version: 42, unbound: 2, unbound_bytes: 1 << 33 }),
         Sample::of("Reserve", Reserve { len_bytes: 1 << 32 }),
@@ -450,7 +458,13 @@ fn samples() -> Vec<Sample> {
         Sample::of(
             "NamespacesListed",
             NamespacesListed {
-                namespaces: vec![NamespaceInfo { namespace: namespace(), names: 2, bytes: 1 << 33 }],
+                namespaces: vec![NamespaceInfo {
+                    namespace: namespace(),
+                    names: 2,
+                    bytes: 1 << 33,
+                    is_cache: true,
+                    ttl: Some(ttl()),
+                }],
                 more: false,
             },
         ),
@@ -534,6 +548,7 @@ fn bind(file: &str, payload: Payload) -> Sample {
         description: Some("daily close".into()),
         metadata: None,
         header: header(),
+        ttl: Some(ttl()),
         payload: payload.clone(),
     };
     change(file, Change::Bind { bind }).showing("Payload", &payload)
@@ -555,6 +570,7 @@ fn failures() -> impl Iterator<Item = Sample> {
         free_bytes: 1_000_000,
         largest_free_bytes: 999_936,
         limbo_bytes: 4_096,
+        cached_bytes: 8_192,
         populated_bytes: None,
         holders: vec![],
     };
@@ -627,6 +643,10 @@ fn stats() -> Stats {
         commits: 119,
         requests: 120,
         refused: 121,
+        expired: 127,
+        cached_bytes: 128,
+        evicted: 129,
+        evicted_bytes: 130,
         uptime_s: 122,
         store_pid: 123,
         rss_bytes: 124,
@@ -660,7 +680,13 @@ fn binding_info() -> BindingInfo {
         writer_pid: 1_234,
         writer_uid: 1_000,
         recalled_ns: 1_785_542_401_000_000_000,
+        ttl: Some(ttl()),
+        left_ns: Some(59_000_000_000),
     }
+}
+
+fn ttl() -> Ttl {
+    Ttl { ttl_ns: 60_000_000_000, is_sliding: true }
 }
 
 fn header() -> Header {

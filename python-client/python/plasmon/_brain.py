@@ -105,6 +105,8 @@ class Brain(MutableMapping[str, Any]):
         metadata: Mapping[str, Any] | None = None,
         if_absent: bool = False,
         if_version: int | None = None,
+        ttl: float | None = None,
+        sliding: bool = False,
         namespace: str | None = None,
     ) -> int:
         """Bind ``name`` to ``thing`` and return the binding's version, which rises with every change of the store.
@@ -119,9 +121,15 @@ class Brain(MutableMapping[str, Any]):
             metadata: What JSON can say, by ``str``. ``None`` keeps what the name has, ``{}`` clears it.
             if_absent: Only if nothing is bound to the name.
             if_version: Only if the name has this version: compare and set.
+            ttl: Time to live in seconds, more than 0: then the name is gone for everybody at one moment, as if it had
+                been forgotten. ``None`` is what the namespace has declared (`declare`), ``math.inf`` has no end. Time
+                goes on while the machine is suspended. Learning the name anew begins anew.
+            sliding: Whether every recall begins ``ttl`` anew. Such a name goes between ``ttl`` and ``ttl`` and 4
+                seconds after its last recall, never earlier.
             namespace: Another namespace than this brain's.
 
         Raises:
+            ValueError: ``ttl`` is not more than 0, or ``sliding`` is said without it.
             NotStorable: The value cannot be stored (also a ``TypeError``).
             StoreFull: It does not fit (also a ``MemoryError``).
             ConditionFailed: ``if_absent`` or ``if_version`` did not hold.
@@ -130,14 +138,27 @@ class Brain(MutableMapping[str, Any]):
 
         """
         client = self._client if namespace is None else self._in(namespace)
-        return _learn(client, name, thing, description, _json_object(metadata), if_absent, if_version)
+        return _learn(client, name, thing, description, _json_object(metadata), if_absent, if_version, ttl, sliding)
 
     def __setitem__(self, name: str, thing: Any) -> None:
         """Bind ``name`` to ``thing``: `learn`."""
         _learn(self._client, name, thing)
 
-    def learn_many(self, things: Mapping[str, Any], *, namespace: str | None = None) -> int:
+    def learn_many(
+        self,
+        things: Mapping[str, Any],
+        *,
+        ttl: float | None = None,
+        sliding: bool = False,
+        namespace: str | None = None,
+    ) -> int:
         """Bind all names at one moment, or none of them; return the version that all bindings have.
+
+        Args:
+            things: Values by name.
+            ttl: As in `learn`; all of them expire at one moment.
+            sliding: As in `learn`.
+            namespace: Another namespace than this brain's.
 
         Raises:
             As `learn`.
@@ -145,7 +166,7 @@ class Brain(MutableMapping[str, Any]):
         """
         encoded = [(name, _forms.encode(thing)) for name, thing in things.items()]
         gathered = [(name, made.payload() if isinstance(made, _forms.Strided) else made) for name, made in encoded]
-        return self._in(namespace).learn_many(gathered)
+        return self._in(namespace).learn_many(gathered, ttl, sliding)
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""
@@ -385,12 +406,15 @@ class Brain(MutableMapping[str, Any]):
         *,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        sliding: bool = False,
         namespace: str | None = None,
     ) -> Creation[memoryview]:
         """Return a context manager that gives ``nbytes`` of shared memory to write into.
 
         At the end of the block the bytes become immutable and ``name`` is bound to them; views of them go on reading.
-        After an exception nothing is bound. They are recalled as a read-only ``memoryview``.
+        After an exception nothing is bound. They are recalled as a read-only ``memoryview``. ``ttl`` and ``sliding`` as in
+        `learn`, from the end of the block on.
 
         Raises:
             StoreFull: There is no room.
@@ -406,7 +430,7 @@ class Brain(MutableMapping[str, Any]):
 
         """
         writable = self._in(namespace).create(name, nbytes)
-        return Creation(writable, memoryview(writable), description, _json_object(metadata))
+        return Creation(writable, memoryview(writable), description, _json_object(metadata), ttl, sliding)
 
     def empty(
         self,
@@ -417,6 +441,8 @@ class Brain(MutableMapping[str, Any]):
         order: Literal["C", "F"] = "C",
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        sliding: bool = False,
         namespace: str | None = None,
     ) -> Creation[np.ndarray[Any, Any]]:
         """Return a context manager that gives an ndarray in shared memory to fill in: its elements are arbitrary.
@@ -430,6 +456,8 @@ class Brain(MutableMapping[str, Any]):
             order: ``"C"`` or ``"F"``.
             description: As in `learn`.
             metadata: As in `learn`.
+            ttl: As in `learn`, from the end of the block on.
+            sliding: As in `learn`.
             namespace: Another namespace than this brain's.
 
         Raises:
@@ -455,7 +483,7 @@ class Brain(MutableMapping[str, Any]):
             raise TypeError(f"an array of {element} cannot be made in place; make it and learn it")
         writable = self._in(namespace).create_tensor(name, number, shape, order == "F")
         array = np.ndarray(shape, element, memoryview(writable), order=order)
-        return Creation(writable, array, description, _json_object(metadata))
+        return Creation(writable, array, description, _json_object(metadata), ttl, sliding)
 
     def writer(
         self,
@@ -464,11 +492,14 @@ class Brain(MutableMapping[str, Any]):
         *,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        sliding: bool = False,
         namespace: str | None = None,
     ) -> TableCreation:
         """Return a context manager that takes a table batch by batch, straight into shared memory.
 
-        At the end of the block ``name`` is bound to the table. After an exception nothing is bound.
+        At the end of the block ``name`` is bound to the table. After an exception nothing is bound. ``ttl`` and
+        ``sliding`` as in `learn`, from the end of the block on.
 
         Raises:
             StoreFull: There is no room, also on ``write``.
@@ -485,7 +516,7 @@ class Brain(MutableMapping[str, Any]):
 
         """
         writer = self._in(namespace).writer(name, schema.empty_table())
-        return TableCreation(writer, schema, description, _json_object(metadata))
+        return TableCreation(writer, schema, description, _json_object(metadata), ttl, sliding)
 
     # ---- names and namespaces
 
@@ -559,6 +590,40 @@ class Brain(MutableMapping[str, Any]):
         """Return a second brain on the same session, in another namespace, which is registered when it is used."""
         return Brain._of(self._client.in_namespace(_text(namespace)), self._timeout)
 
+    def declare(
+        self,
+        *,
+        cache: bool = False,
+        ttl: float | None = None,
+        sliding: bool = False,
+        namespace: str | None = None,
+    ) -> None:
+        """Declare what holds for a namespace, in the place of what was declared before; register it if it is new.
+
+        It holds until the namespace is removed. Without arguments: what holds for one of which nothing was said.
+
+        Args:
+            cache: When room is short, names of cache namespaces go that were recalled least recently and whose values
+                nobody holds, as many as are needed. No other namespace ever loses one.
+            ttl: Time to live, in seconds, of what is learned from now on without one.
+            sliding: As in `learn`.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            ValueError: ``ttl`` is not more than 0, or ``sliding`` is said without it.
+
+        Examples:
+            >>> import plasmon
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     results = store.connect(namespace="results")
+            ...     results.declare(cache=True, ttl=3600)
+            ...     version = results.learn("a", 1)
+            ...     results.stat("a")["ttl"]
+            3600.0
+
+        """
+        self._in(namespace).declare(cache, ttl, sliding)
+
     def remove_namespace(self, namespace: str | None = None) -> str:
         """Remove a namespace with all its names, at one moment; without one, the current one.
 
@@ -587,7 +652,8 @@ class Brain(MutableMapping[str, Any]):
 
         Of several, or of all names of the namespace if none is given: a dictionary by name, or a list in order.
         Each has ``name``, ``namespace``, ``metadata_id`` and ``value_id`` (bytes), ``description``, ``metadata``,
-        ``version``, ``kind``, ``size`` (bytes), ``created`` (seconds since 1970, UTC), ``owner`` (uid) and ``pid``.
+        ``version``, ``kind``, ``size`` (bytes), ``created`` (seconds since 1970, UTC), ``ttl`` (seconds) and
+        ``expires_at`` (as ``created``; both ``None`` for what does not expire), ``sliding``, ``owner`` (uid), ``pid``.
 
         Raises:
             TypeError: ``output`` is neither ``"dict"`` nor ``"list"``.
@@ -785,7 +851,7 @@ class Creation(Generic[_T]):
     Without a ``with`` block: write into ``value``, then `seal` or `abort`.
     """
 
-    __slots__ = ("_description", "_metadata", "_writable", "value")
+    __slots__ = ("_description", "_metadata", "_sliding", "_ttl", "_writable", "value")
 
     def __init__(
         self,
@@ -793,10 +859,14 @@ class Creation(Generic[_T]):
         value: _T,
         description: str | None,
         metadata: str | None,
+        ttl: float | None,
+        sliding: bool,
     ) -> None:
         self._writable = writable
         self._description = description
         self._metadata = metadata
+        self._ttl = ttl
+        self._sliding = sliding
         #: The memory to write into.
         self.value = value
 
@@ -810,7 +880,7 @@ class Creation(Generic[_T]):
         flags = getattr(self.value, "flags", None)
         if flags is not None:
             flags.writeable = False  # NumPy would not notice, and its next write would end the process
-        return self._writable.seal(self._description, self._metadata)
+        return self._writable.seal(self._description, self._metadata, ttl=self._ttl, sliding=self._sliding)
 
     def abort(self) -> None:
         """Give the object up: nothing is bound, and its memory is free when no view of it is left."""
@@ -837,7 +907,7 @@ class Creation(Generic[_T]):
 class TableCreation:
     """A table being written batch by batch, as a context manager. Made by `Brain.writer`."""
 
-    __slots__ = ("_description", "_metadata", "_schema", "_writer")
+    __slots__ = ("_description", "_metadata", "_schema", "_sliding", "_ttl", "_writer")
 
     def __init__(
         self,
@@ -845,11 +915,15 @@ class TableCreation:
         schema: pa.Schema,
         description: str | None,
         metadata: str | None,
+        ttl: float | None,
+        sliding: bool,
     ) -> None:
         self._writer = writer
         self._schema = schema
         self._description = description
         self._metadata = metadata
+        self._ttl = ttl
+        self._sliding = sliding
 
     def write(self, data: Any) -> int:
         """Append a record batch, a table, or anything with ``__arrow_c_stream__``; return the rows written so far.
@@ -872,7 +946,7 @@ class TableCreation:
             WriterClosed: It is finished or given up already.
 
         """
-        return self._writer.finish(self._description, self._metadata)
+        return self._writer.finish(self._description, self._metadata, ttl=self._ttl, sliding=self._sliding)
 
     def abort(self) -> None:
         """Give the table up: nothing is bound, and its memory is free."""
@@ -930,13 +1004,15 @@ def _learn(
     metadata: str | None = None,
     if_absent: bool = False,
     if_version: int | None = None,
+    ttl: float | None = None,
+    sliding: bool = False,
 ) -> int:
     made = _forms.encode(thing)
     if not isinstance(made, _forms.Strided):
-        return client.learn(name, made, description, metadata, if_absent, if_version)
+        return client.learn(name, made, description, metadata, if_absent, if_version, ttl, sliding)
     writable = client.create_tensor(name, made.dtype, made.array.shape, False)
     made.fill(memoryview(writable))
-    return writable.seal(description, metadata, if_absent, if_version)
+    return writable.seal(description, metadata, if_absent, if_version, ttl, sliding)
 
 
 def _value(recalled: Any) -> Any:
@@ -986,6 +1062,9 @@ def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
         "kind": described["kind"],
         "size": described["nbytes"],
         "created": described["created"],
+        "ttl": described["ttl"],
+        "sliding": described["sliding"],
+        "expires_at": described["expires_at"],
         "owner": described["writer_uid"],
         "pid": described["writer_pid"],
     }

@@ -72,7 +72,8 @@ class NotStorable(LearnFailed, TypeError):
 
 class StoreFull(LearnFailed, MemoryError):
     """The value does not fit. Attributes in bytes: ``requested_bytes``, ``capacity_bytes``, ``used_bytes``,
-    ``free_bytes``, ``largest_free_bytes`` and ``limbo_bytes`` (forgotten, but still held by somebody).
+    ``free_bytes``, ``largest_free_bytes``, ``limbo_bytes`` (forgotten, but still held by somebody) and ``cached_bytes``
+    (in cache namespaces: giving all of it up would not have been enough).
     """
 
     requested_bytes: int
@@ -81,6 +82,7 @@ class StoreFull(LearnFailed, MemoryError):
     free_bytes: int
     largest_free_bytes: int
     limbo_bytes: int
+    cached_bytes: int
 
 
 class IndexFull(StoreFull):

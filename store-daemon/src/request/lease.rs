@@ -19,7 +19,7 @@ impl Server {
             Ok(Some(lease)) => self.grant_lease(reply_to, session, lease, None),
             Ok(None) if !scanned && self.scan_may_help() => {
                 let request = AnyRequest::Reserve(reserve);
-                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request }));
+                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request, as_of_ns: None }));
             }
             Ok(None) => {
                 let failure = self.store_full(reserve.len_bytes, false);
@@ -49,7 +49,7 @@ impl Server {
             Ok(Some(other)) => self.grant_lease(reply_to, session, other, None),
             Ok(None) if !scanned && self.scan_may_help() => {
                 let request = AnyRequest::ExtendLease(extend);
-                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request }));
+                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request, as_of_ns: None }));
             }
             Ok(None) => {
                 let failure = self.store_full(len_bytes, false);

@@ -6,12 +6,14 @@ use plasmon_protocol::{
     limits::PAGE_NAMES_MAX,
     message::{Describe, Described, Failure, ListNames, ListNamespaces, NamesPage, NamespacesListed},
 };
+use plasmon_shm::boottime_ns;
 
 impl Server {
     pub(crate) fn list_names(&mut self, reply_to: ReplyTo, list: &ListNames) {
         let limit = if list.limit == 0 { PAGE_NAMES_MAX } else { list.limit.min(PAGE_NAMES_MAX) };
         // One more than asked tells whether more follow.
         let wanted = index_of(limit.into()) + 1;
+        let now_ns = boottime_ns();
         let mut numbers = Vec::new();
         let after = list.after.as_ref();
         if let Some(namespace) = &list.namespace {
@@ -20,12 +22,12 @@ impl Server {
                 return self.fail(reply_to, Failure::UnknownNamespace { namespace });
             };
             let after = after.filter(|after| after.namespace == *namespace).map(|after| after.name.as_str());
-            numbers = self.catalog.page(id, &list.prefix, after, wanted);
+            numbers = self.catalog.page(id, &list.prefix, after, wanted, now_ns);
         } else {
             for (namespace, id) in self.catalog.namespaces_from(after.map(|after| &after.namespace)) {
                 let after =
                     after.filter(|after| after.namespace == *namespace).map(|after| after.name.as_str());
-                numbers.extend(self.catalog.page(id, &list.prefix, after, wanted - numbers.len()));
+                numbers.extend(self.catalog.page(id, &list.prefix, after, wanted - numbers.len(), now_ns));
                 if numbers.len() == wanted {
                     break;
                 }
@@ -33,7 +35,7 @@ impl Server {
         }
         let more = numbers.len() == wanted;
         numbers.truncate(wanted - 1);
-        let names = numbers.into_iter().filter_map(|number| self.catalog.info(number)).collect();
+        let names = numbers.into_iter().filter_map(|number| self.catalog.info(number, now_ns)).collect();
         self.reply(reply_to, &NamesPage { names, more });
     }
 
@@ -47,10 +49,11 @@ impl Server {
     }
 
     pub(crate) fn describe(&mut self, reply_to: ReplyTo, describe: &Describe) {
-        let found = self.catalog.find_in(&describe.namespace, &describe.name);
+        let now_ns = boottime_ns();
+        let found = self.catalog.find(&describe.namespace, &describe.name, now_ns);
         let described = match found {
             Some((number, record, _)) => Described {
-                binding: self.catalog.info(number),
+                binding: self.catalog.info(number, now_ns),
                 description: record.description.to_string(),
                 metadata: record.metadata.to_string(),
             },

@@ -9,11 +9,12 @@ use plasmon_protocol::{
     object::{Flags, Header},
     pins::pin_for,
 };
+use plasmon_shm::boottime_ns;
 use std::time::{Duration, Instant};
 
 impl Server {
     pub(crate) fn find(&mut self, reply_to: ReplyTo, session: SessionId, find: &Find) {
-        match self.pin_and_locate(session, &find.namespace, &find.name, find.slot) {
+        match self.pin_and_locate(session, &find.namespace, &find.name, find.slot, boottime_ns()) {
             Ok(location) => self.reply(reply_to, &Found { location }),
             Err(failure) => self.fail(reply_to, failure),
         }
@@ -23,8 +24,9 @@ impl Server {
     pub(crate) fn find_many(&mut self, reply_to: ReplyTo, session: SessionId, find: &FindMany) {
         let mut locations = Vec::with_capacity(find.names.len());
         let mut claimed = Vec::new();
+        let now_ns = boottime_ns();
         for NameSlot { namespace, name, slot } in &find.names {
-            match self.pin_and_locate(session, namespace, name, *slot) {
+            match self.pin_and_locate(session, namespace, name, *slot, now_ns) {
                 Ok(Some(location)) => {
                     if is_pinned(&location.header) {
                         claimed.push(*slot);
@@ -42,7 +44,8 @@ impl Server {
     }
 
     pub(crate) fn wait(&mut self, reply_to: ReplyTo, wait: &Wait) {
-        let found = self.catalog.find_in(&wait.namespace, &wait.name).map(|(_, _, entry)| entry.version);
+        let found = self.catalog.find(&wait.namespace, &wait.name, boottime_ns());
+        let found = found.map(|(_, _, entry)| entry.version);
         match found {
             Some(version) if version > wait.above_version => self.reply(reply_to, &Bound { version }),
             _ => {
@@ -56,16 +59,17 @@ impl Server {
     /// Stores the client's pin on its behalf, before it is told what it pins. The name is bound now, on the thread
     /// that would unbind it, so whatever scan could free the object comes after the pin.
     fn pin_and_locate(
-        &self,
+        &mut self,
         session: SessionId,
         namespace: &Namespace,
         name: &Name,
         slot: u32,
+        now_ns: u64,
     ) -> Result<Option<Location>, Failure> {
         let bad_slot = || Failure::BadSlot { slot };
         let (region, region_slot) =
             self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
-        let found = self.catalog.find_in(namespace, name);
+        let found = self.catalog.find(namespace, name, now_ns);
         let is_free = match &found {
             Some((_, _, entry)) if is_pinned(&entry.header) => {
                 region.claim(region_slot, pin_for(entry.offset))
@@ -78,7 +82,11 @@ impl Server {
         if let Some((number, ..)) = found {
             self.catalog.recalls.note(number);
         }
-        Ok(found.map(|(_, _, entry)| location(&entry)))
+        let found = found.map(|(number, _, entry)| (number, location(&entry)));
+        Ok(found.map(|(number, location)| {
+            self.catalog.slide(number, now_ns);
+            location
+        }))
     }
 
     fn withdraw(&self, session: SessionId, claimed: &[u32]) {

@@ -12,7 +12,7 @@ use plasmon_protocol::message::{AnyRequest, Failure, Holder, NoRoom};
 impl Server {
     /// Handles a request of a session. `scanned` says that it was parked for a scan, which is done.
     pub(crate) fn on_request(&mut self, parked: Parked, scanned: bool) {
-        let Parked { reply_to, session, request } = parked;
+        let Parked { reply_to, session, request, mut as_of_ns } = parked;
         if !self.connections.contains_key(&reply_to.connection) {
             return self.give_back(reply_to.held); // it has closed while the request was parked
         }
@@ -36,8 +36,9 @@ impl Server {
                 self.say_goodbye(session);
             }
             AnyRequest::Kick(kick) => self.kick(reply_to, session, &kick),
-            // What reads more than one name waits for a commit that is half visible.
-            request if self.is_mid_commit() => self.defer(Parked { reply_to, session, request }),
+            request if self.must_wait(&request, &mut as_of_ns) => {
+                self.defer(Parked { reply_to, session, request, as_of_ns });
+            }
             AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
@@ -45,7 +46,7 @@ impl Server {
             AnyRequest::ReadStats(_) if scanned => self.stats(reply_to),
             AnyRequest::ListPins(list) if scanned => self.list_pins(reply_to, &list),
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {
-                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request }));
+                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request, as_of_ns }));
             }
             AnyRequest::Hello(_) => {
                 let reason = "Hello is the first message on a connection, and only that".to_owned();
@@ -78,6 +79,7 @@ impl Server {
                 free_bytes: figures.free,
                 largest_free_bytes: figures.largest_free,
                 limbo_bytes: figures.limbo,
+                cached_bytes: 0,
                 populated_bytes: short_of_memory.then_some(figures.populated),
                 holders,
             },

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
 use plasmon_protocol::limits::COMMIT_BYTES_MAX;
-use plasmon_protocol::message::{Bound, Failure, LongCommit};
+use plasmon_protocol::message::{AnyRequest, Bound, Failure, LongCommit};
+use plasmon_shm::boottime_ns;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +48,11 @@ impl Commits {
     /// Whether there is something to be done now.
     pub(super) fn are_due(&self) -> bool {
         !self.preparing.is_empty() || !self.queue.is_empty()
+    }
+
+    /// Whether the turn of one has come and it is not done.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.queue.front().is_some_and(|job| job.is_under_way())
     }
 
     /// Drops all of them, and returns who must not wait for an answer any more: nothing has changed. Of a commit that
@@ -228,7 +234,8 @@ impl Server {
                     self.finish_commit(job, Ok(()));
                 }
             }
-            if !slice.spend() {
+            // What has expired has waited long enough: it comes before the next commit.
+            if !slice.spend() || std::mem::take(&mut self.expiry_is_behind) {
                 return;
             }
         }
@@ -277,9 +284,7 @@ impl Server {
                 self.counters.commits += 1;
                 tracing::trace!(version = job.version(), pid = job.writer.pid, "committed");
                 self.reply(job.reply_to, &job.committed());
-                for parked in std::mem::take(&mut self.deferred) {
-                    self.on_request(parked, false);
-                }
+                self.resume_deferred();
             }
             Err(failure) => {
                 self.counters.refused += u64::from(matches!(failure, Failure::Malformed { .. }));
@@ -300,6 +305,7 @@ impl Server {
             space: &mut self.space,
             arena: &self.arena,
             last_version: &mut self.last_version,
+            now_ns: boottime_ns(),
         };
         (bench, &mut self.commits)
     }
@@ -309,7 +315,30 @@ impl Server {
         self.commits.queue.front().is_some_and(|job| job.is_half_visible())
     }
 
-    /// Answers `parked` once the commit that is half visible is done.
+    /// Whether a request that reads more than one name must wait: for a commit that is half visible; or, where it counts
+    /// or lists names, for what has expired to be unbound.
+    pub(crate) fn must_wait(&self, request: &AnyRequest, as_of_ns: &mut Option<u64>) -> bool {
+        if self.is_mid_commit() {
+            return true;
+        }
+        let (AnyRequest::ListNames(_) | AnyRequest::ListNamespaces(_) | AnyRequest::ReadStats(_)) = request
+        else {
+            return false;
+        };
+        let Some(first) = self.catalog.next_expiry() else { return false };
+        first <= *as_of_ns.get_or_insert_with(boottime_ns)
+    }
+
+    /// Answers what was deferred, as far as it need not wait any more.
+    pub(super) fn resume_deferred(&mut self) {
+        let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
+        let ready = self.deferred.extract_if(.., |parked| parked.as_of_ns.is_none_or(|as_of| as_of < first));
+        for parked in ready.collect::<Vec<_>>() {
+            self.on_request(parked, false);
+        }
+    }
+
+    /// Answers `parked` once it need not wait any more.
     pub(crate) fn defer(&mut self, parked: Parked) {
         self.deferred.push(parked);
     }

@@ -244,7 +244,7 @@ impl Server {
                 let bytes = decoded_bytes(&request);
                 self.held.add(Held { session, bytes });
                 reply_to.held.bytes += bytes;
-                self.on_request(Parked { reply_to, session, request }, false);
+                self.on_request(Parked { reply_to, session, request, as_of_ns: None }, false);
             }
             Some(Err(error)) => {
                 self.counters.refused += 1;

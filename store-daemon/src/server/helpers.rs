@@ -24,7 +24,10 @@ impl Server {
                 Event::Populate(Progress::Short(ticket)) => self.on_populated(ticket, false),
                 Event::Scanned(done) => self.on_scanned(done),
                 Event::Copied(copied) => self.on_copied(copied),
-                Event::Collected => self.scans.collecting = false,
+                Event::Collected(slid) => {
+                    self.scans.collecting = false;
+                    self.slid.extend(slid);
+                }
                 Event::Looked(gone) => self.on_looked(&gone),
                 Event::HelperFailed(name) => self.end = Some(Err(ServeError::Helper { name })),
                 Event::Stop => self.stop(),

@@ -5,6 +5,7 @@
 
 mod commits;
 mod connections;
+mod expiry;
 mod helpers;
 mod lifetimes;
 
@@ -71,8 +72,8 @@ pub(crate) enum Event {
     Populate(Progress),
     Scanned(ScanDone),
     Copied(Copied),
-    /// A round of collecting recalls is over.
-    Collected,
+    /// A round of collecting recalls is over: these entries were recalled, and live on.
+    Collected(Vec<u32>),
     /// The sessions whose process is gone.
     Looked(Vec<SessionId>),
     /// The helper thread of this name has panicked.
@@ -118,6 +119,9 @@ pub(crate) struct Parked {
     pub(crate) reply_to: ReplyTo,
     pub(crate) session: SessionId,
     pub(crate) request: AnyRequest,
+    /// Set for a request that counts or lists names: what had expired by then, by CLOCK_BOOTTIME, is unbound before it is
+    /// answered.
+    pub(crate) as_of_ns: Option<u64>,
 }
 
 /// What goes on when a scan is done.
@@ -224,6 +228,9 @@ pub(crate) struct Counters {
     pub(crate) commits: u64,
     pub(crate) requests: u64,
     pub(crate) refused: u64,
+    pub(crate) expired: u64,
+    pub(crate) evicted: u64,
+    pub(crate) evicted_bytes: u64,
 }
 
 /// The daemon.
@@ -261,6 +268,10 @@ pub(crate) struct Server {
     grants: HashMap<u64, Grant>,
     tickets: u64,
     commits: Commits,
+    /// What has expired waits for a long commit; the next one waits for it.
+    expiry_is_behind: bool,
+    /// Entries that were recalled and live on, for their deadlines to be moved.
+    slid: Vec<u32>,
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
     broken: Vec<(ConnectionId, Broken)>,
@@ -378,6 +389,8 @@ impl Server {
             grants: HashMap::new(),
             tickets: 0,
             commits: Commits::default(),
+            expiry_is_behind: false,
+            slid: Vec::new(),
             deferred: Vec::new(),
             waits: HashMap::new(),
             broken: Vec::new(),
@@ -464,6 +477,8 @@ impl Server {
             self.take_backlog(id);
         }
         self.free_backlog();
+        self.slide_deadlines();
+        self.expire_bindings();
         self.prepare_commits();
         self.work_off_commits();
         for region in self.space.let_go() {
@@ -505,6 +520,7 @@ impl Server {
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
         let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
+        let work = work || !self.slid.is_empty();
         let can_feed = self.gave_back && !self.starved.is_empty();
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
@@ -515,11 +531,14 @@ impl Server {
         let housekeeping = keeps_house.then_some(self.next_housekeeping);
         let next =
             self.earliest_deadline.into_iter().chain(limbo).chain(housekeeping).chain(self.accept_at).min();
-        match next {
+        let next = next.map(|at| at.saturating_duration_since(Instant::now()));
+        match next.into_iter().chain(self.until_next_expiry()).min() {
             None => EpollTimeout::NONE,
-            Some(at) => {
-                // Rounded up: waking a moment early would only mean another turn for nothing.
-                let ms = at.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
+            Some(Duration::ZERO) => EpollTimeout::ZERO,
+            Some(left) => {
+                // Rounded up: waking a moment early would only mean another turn for nothing. A minute at most, for this
+                // clock stands still while the machine is suspended, and that of expiry goes on.
+                let ms = left.as_millis().saturating_add(1);
                 EpollTimeout::try_from(ms.min(60_000)).unwrap_or(EpollTimeout::ZERO)
             }
         }

@@ -1,0 +1,51 @@
+//! Bindings that expire. Readers see it themselves, by the clock; here what has expired is unbound, so that its memory is
+//! free again, and deadlines move on that recalls have prolonged.
+
+use super::Server;
+use crate::slice::Slice;
+use plasmon_shm::boottime_ns;
+use std::time::Duration;
+
+impl Server {
+    /// How long it is until the next binding expires; zero if one waits to be unbound.
+    pub(super) fn until_next_expiry(&self) -> Option<Duration> {
+        self.catalog.next_expiry().map(|at| Duration::from_nanos(at.saturating_sub(boottime_ns())))
+    }
+
+    /// Moves the deadlines of what was recalled, for a slice.
+    pub(super) fn slide_deadlines(&mut self) {
+        if self.slid.is_empty() {
+            return;
+        }
+        let (now_ns, mut slice) = (boottime_ns(), Slice::begin());
+        while slice.spend() {
+            match self.slid.pop() {
+                Some(number) => self.catalog.slide(number, now_ns),
+                None => return,
+            }
+        }
+    }
+
+    /// Unbinds what has expired, for a slice, unless a commit is under way.
+    pub(super) fn expire_bindings(&mut self) {
+        let Some(first) = self.catalog.next_expiry() else { return };
+        let now_ns = boottime_ns();
+        if first > now_ns {
+            return;
+        }
+        self.expiry_is_behind = self.commits.is_under_way();
+        if self.expiry_is_behind {
+            return;
+        }
+        let (mut slice, mut expired) = (Slice::begin(), 0);
+        while slice.spend()
+            && let Some((name, entry)) = self.catalog.expire(now_ns)
+        {
+            self.space.retire(entry.offset, name);
+            expired += 1;
+        }
+        self.counters.expired += expired;
+        tracing::debug!(expired, "bindings have expired");
+        self.resume_deferred();
+    }
+}

@@ -1,0 +1,259 @@
+//! Time to live: what has expired is absent for everybody at one moment, whether or not the daemon has got to it, and its
+//! memory comes back by itself.
+
+use crate::STORE;
+use nix::{
+    sys::signal::Signal,
+    time::{ClockId, clock_gettime},
+};
+use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions, Object};
+use plasmon_tests::{TestResult, daemon::Daemon, eventually};
+use std::time::{Duration, Instant};
+
+fn connect(daemon: &Daemon) -> Brain {
+    Brain::builder().path(daemon.socket()).connect().expect("the store answers")
+}
+
+fn ttl(ms: u64) -> LearnOptions {
+    LearnOptions::new().ttl(Duration::from_millis(ms))
+}
+
+/// The clock by which bindings expire.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).expect("there is such a clock").into()
+}
+
+/// Invariant 3: a name is bound or it is not, whoever is asked, and by whatever way.
+#[test]
+fn what_has_expired_is_absent_by_every_way_of_looking() -> TestResult {
+    let daemon = Daemon::start(STORE, "64MiB");
+    let (brain, other) = (connect(&daemon), connect(&daemon).in_namespace("other")?);
+    let big = vec![7_u8; 100_000];
+    for round in 0..20 {
+        let described = ttl(30).description("of the first").metadata(serde_json::json!({ "a": 1 }));
+        let version = brain.learn_with("a", &big, &described)?;
+        other.learn_with("kept", &round, &LearnOptions::new())?;
+        assert_eq!(brain.metadata("a")?.ok_or("it is bound")?.ttl, Some(Duration::from_millis(30)));
+        eventually("it has expired", || !brain.exists("a").expect("the store answers"));
+        // Each round one of them is the first to look.
+        for look in 0..10 {
+            match (look + round) % 10 {
+                0 => assert!(brain.recall::<Blob>("a").unwrap_err().is_not_found()),
+                1 => assert!(brain.recall_many(&["a"])?[0].is_none()),
+                2 => assert_eq!(brain.names("")?, [""; 0]),
+                3 => assert_eq!(brain.len()?, 0),
+                4 => assert_eq!(brain.list_all("")?.iter().map(|it| &*it.name).collect::<Vec<_>>(), ["kept"]),
+                5 => assert_eq!(brain.metadata("a")?, None),
+                6 => assert!(!brain.forget("a")?),
+                7 => {
+                    let refused = brain.learn_with("a", &1, &LearnOptions::new().if_version(version));
+                    assert!(
+                        matches!(refused, Err(Error::ConditionFailed { found: None, .. })),
+                        "{refused:?}"
+                    );
+                }
+                8 => {
+                    let waited = brain.wait("a", 0, Duration::ZERO);
+                    assert!(matches!(waited, Err(Error::WaitTimeout { .. })), "{waited:?}");
+                }
+                _ => {
+                    let stats = brain.stats()?;
+                    assert_eq!(stats.objects, 1);
+                }
+            }
+        }
+        // The name is new: it keeps nothing of the binding before.
+        brain.learn_with("a", &1, &LearnOptions::new().if_absent())?;
+        let found = brain.metadata("a")?.ok_or("it is bound")?;
+        assert_eq!(
+            (found.description.as_str(), &found.metadata, found.ttl),
+            ("", &serde_json::Value::Null, None)
+        );
+        assert!(brain.forget("a")?);
+    }
+    assert!(other.exists("kept")?);
+    Ok(())
+}
+
+/// Nobody has to unbind a binding for it to be gone: the reader goes by the clock, to the nanosecond.
+#[test]
+fn expiry_is_exact_while_the_daemon_stands_still() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    let lifetime = Duration::from_millis(700);
+    let before = now();
+    brain.learn_with("small", &1, &LearnOptions::new().ttl(lifetime))?;
+    brain.learn_with("large", &vec![1_u8; 100_000], &LearnOptions::new().ttl(lifetime))?;
+    let after = now();
+    daemon.signal(Signal::SIGSTOP);
+    let (mut seen, mut held) = (0, None);
+    loop {
+        let (from, small, large) = (now(), brain.recall::<i64>("small"), brain.recall::<Blob>("large"));
+        let many = brain.recall_many(&["small", "large"])?;
+        let to = now();
+        if from >= after + lifetime {
+            assert!(small.unwrap_err().is_not_found() && large.unwrap_err().is_not_found());
+            assert!(many.iter().all(Option::is_none) && !brain.exists("small")?);
+            break;
+        }
+        if to < before + lifetime {
+            assert_eq!(small?, 1);
+            held = Some(large?);
+            assert!(many.iter().all(Option::is_some));
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "the daemon was stopped before they expired");
+    assert!(held.is_some_and(|held| held.iter().all(|&byte| byte == 1)), "what is held stays");
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(brain.stats()?.used_bytes, 0);
+    Ok(())
+}
+
+/// Invariants 2 and 6: who holds a value keeps it, and its memory is free when nobody does.
+#[test]
+fn the_memory_of_what_has_expired_comes_back_by_itself() -> TestResult {
+    let daemon = Daemon::start(STORE, "64MiB");
+    let brain = connect(&daemon);
+    let values = vec![7_u8; 1 << 20];
+    for name in 0..20 {
+        brain.learn_with(&name.to_string(), &values, &ttl(300))?;
+    }
+    let held: Blob = brain.recall("0")?;
+    let used = brain.stats()?.used_bytes;
+    assert!(used >= 20 << 20 || brain.stats()?.expired > 0, "{used}");
+    eventually("all are gone but the one that is held", || {
+        let stats = brain.stats().expect("the store answers");
+        stats.expired == 20 && stats.limbo_bytes == stats.used_bytes
+    });
+    assert!(held.iter().all(|&byte| byte == 7));
+    assert!(brain.stats()?.limbo_bytes > 1 << 20);
+    drop(held);
+    eventually("that as well", || brain.stats().expect("the store answers").used_bytes == 0);
+    // A store that is full only of what has expired has room.
+    let value = vec![7_u8; 40 << 20];
+    brain.learn_with("most", &value, &ttl(50))?;
+    eventually("it has expired", || !brain.exists("most").expect("the store answers"));
+    brain.learn("most", &value)?;
+    Ok(())
+}
+
+#[test]
+fn a_namespace_says_how_long_its_names_live_until_it_is_removed() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon).in_namespace("declared")?;
+    let hour = Duration::from_secs(3_600);
+    let ttl_of = |name: &str| brain.metadata(name).map(|found| found.and_then(|found| found.ttl));
+    brain.learn("before", &1)?;
+    brain.declare(&NamespaceOptions::new().ttl(hour))?;
+    brain.learn("after", &1)?;
+    brain.learn_with("own", &1, &LearnOptions::new().ttl(hour * 2))?;
+    brain.learn_with("endless", &1, &LearnOptions::new().ttl(Duration::MAX))?;
+    assert_eq!(ttl_of("before")?, None);
+    assert_eq!(ttl_of("after")?, Some(hour));
+    assert_eq!(ttl_of("own")?, Some(hour * 2));
+    assert_eq!(ttl_of("endless")?, None);
+    let expires = brain.metadata("after")?.and_then(|found| found.expires).ok_or("it expires")?;
+    let left = expires.duration_since(std::time::SystemTime::now())?;
+    assert!(left <= hour && left > hour - Duration::from_secs(60), "{left:?}");
+    // Rebinding replaces value and time to live.
+    brain.learn("own", &2)?;
+    assert_eq!(ttl_of("own")?, Some(hour));
+    brain.clear()?;
+    brain.learn("cleared", &1)?;
+    assert_eq!(ttl_of("cleared")?, Some(hour));
+    let info =
+        brain.namespaces()?.into_iter().find(|info| *info.namespace == *"declared").ok_or("it is there")?;
+    assert_eq!(info.ttl.map(|ttl| (ttl.ttl_ns, ttl.is_sliding)), Some((3_600_000_000_000, false)));
+    brain.remove_namespace()?;
+    brain.learn("removed", &1)?;
+    assert_eq!(ttl_of("removed")?, None);
+    let refused = brain.learn_with("zero", &1, &LearnOptions::new().ttl(Duration::ZERO));
+    assert!(matches!(refused, Err(Error::NoTimeToLive)), "{refused:?}");
+    Ok(())
+}
+
+/// A name that is recalled lives on, however long; one that is not goes.
+#[test]
+fn a_sliding_time_to_live_begins_anew_with_every_recall() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    let lifetime = Duration::from_millis(100);
+    let sliding = LearnOptions::new().sliding_ttl(lifetime);
+    brain.learn_with("used", &1, &sliding)?;
+    brain.learn_with("unused", &1, &sliding)?;
+    let (began, mut last) = (now(), now());
+    // Several times as long as a binding lives that nobody recalls.
+    while brain.exists("unused")? || now() < began + Duration::from_secs(7) {
+        last = now();
+        assert_eq!(brain.recall::<i64>("used")?, 1);
+    }
+    let found = brain.metadata("used")?.ok_or("it is bound")?;
+    assert_eq!((found.ttl, found.is_sliding), (Some(lifetime), true));
+    eventually("nobody has recalled it for long enough", || {
+        !brain.exists("used").expect("the store answers")
+    });
+    assert!(now() >= last + lifetime, "never earlier than promised");
+    Ok(())
+}
+
+/// Recalls that the daemon answers itself count as well, and all of it goes with its clock.
+#[test]
+fn rebinding_forgets_the_deadline_before() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    let mut version = 0;
+    for _ in 0..200 {
+        brain.learn_with("a", &1, &ttl(20))?;
+        version = brain.learn("a", &2)?;
+    }
+    brain.learn_with("b", &1, &ttl(40))?;
+    eventually("another has expired that was bound later", || !brain.exists("b").expect("the store answers"));
+    assert_eq!(brain.recall::<Object>("a")?.version(), version);
+    assert_eq!(brain.stats()?.expired, 1);
+    Ok(())
+}
+
+/// Invariant 9: a million bindings expire at one moment, and hold up nobody.
+#[test]
+fn a_million_names_expire_at_once_while_others_are_served() -> TestResult {
+    const NAMES: u64 = 1_000_000;
+    let daemon =
+        Daemon::start_with(STORE, &["--size", "1GiB", "--max-objects", "1000010", "--reserve", "lazy"]);
+    let (writer, other) = (connect(&daemon).in_namespace("many-names")?, connect(&daemon));
+    let options = ttl(3_000);
+    let mut batch = writer.batch()?;
+    for number in 0..NAMES {
+        batch = batch.learn_with(&number.to_string(), &true, &options)?;
+    }
+    other.learn("last", &0)?;
+    batch.commit()?;
+    let mut took = Vec::new();
+    let mut number = 0;
+    eventually("all have expired and are unbound", || {
+        number += 1;
+        let start = Instant::now();
+        other.learn("last", &number).expect("there is room");
+        assert!(other.metadata("last").expect("the store answers").is_some());
+        took.push(start.elapsed());
+        number % 256 == 0
+            && !writer.exists("0").expect("the store answers")
+            && other
+                .namespaces()
+                .expect("the store answers")
+                .iter()
+                .any(|it| *it.namespace == *"many-names" && it.names == 0)
+    });
+    assert_eq!(other.stats()?.expired, NAMES);
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    eprintln!(
+        "two round trips while {NAMES} names expire: median {:?}, p99 {p99:?}, longest {:?}",
+        took[took.len() / 2],
+        took[took.len() - 1]
+    );
+    assert!(p99 < Duration::from_millis(100), "{p99:?}");
+    other.forget("last")?;
+    eventually("their memory is free", || other.stats().expect("the store answers").used_bytes == 0);
+    Ok(())
+}
