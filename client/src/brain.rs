@@ -19,6 +19,7 @@ use plasmon_protocol::{
     name::{NAME_BYTES_MAX, Name, Namespace},
     object::{Flags, Kind},
 };
+use plasmon_shm::{FaultPoint, fault_point};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -834,6 +835,7 @@ impl Brain {
                 if is_recall {
                     session.note_access(number);
                 }
+                fault_point(FaultPoint::Held);
                 Object::new(session, entry, pin).map(Some)
             }
             Lookup::Absent | Lookup::Unsteady => Ok(None),

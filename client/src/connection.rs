@@ -14,6 +14,7 @@ use plasmon_protocol::{
         Attached, ChildAdded, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome,
     },
 };
+use plasmon_shm::{FaultPoint, fault_point};
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -81,6 +82,7 @@ impl Connection {
     /// Begins a session on this connection, which becomes its lifeline.
     pub(crate) fn begin_session(&mut self, patience: Duration) -> Result<(Welcome, Vec<OwnedFd>), CallError> {
         self.greet(Role::Lifeline {})?;
+        fault_point(FaultPoint::HelloSent);
         self.receive_with_fds(Some(patience))
     }
 
@@ -129,6 +131,7 @@ impl Connection {
         patience: Option<Duration>,
     ) -> Result<R::Reply, CallError> {
         self.send(request)?;
+        fault_point(FaultPoint::RequestSent);
         self.receive(patience)
     }
 
@@ -198,6 +201,7 @@ impl Connection {
         let mut header = [0; HEADER_BYTES];
         self.read_exact(&mut header)?;
         let header = self.check_header(&header)?;
+        fault_point(FaultPoint::ReplyHalfRead);
         let mut body = vec![0; index_of(header.len_bytes.into())];
         self.read_exact(&mut body)?;
         parse(header, body)

@@ -21,7 +21,7 @@ use plasmon_protocol::{
     name::Name,
     object::Header,
 };
-use plasmon_shm::SealedMapping;
+use plasmon_shm::{FaultPoint, SealedMapping, fault_point};
 use std::{sync::Arc, time::Duration};
 
 /// What goes with a value when it is learned. The default changes nothing about a plain learn.
@@ -457,6 +457,7 @@ impl Batch {
         let end_leases = std::mem::take(&mut self.end_leases);
         let has_leases = !end_leases.is_empty() || self.rest.is_some();
         let mut commit = Commit { conditions, changes, end_leases };
+        fault_point(FaultPoint::CommitReady);
         let result = match is_long {
             true => self.send_long(&mut commit),
             // What was written for the store to copy is copied first: as long as it takes.
@@ -474,6 +475,7 @@ impl Batch {
         };
         match result {
             Ok(committed) => {
+                fault_point(FaultPoint::Committed);
                 if let Some(rest) = self.rest.take() {
                     rest.lay_down(&self.session);
                 }

@@ -10,7 +10,7 @@ use plasmon_protocol::{
     message::{EndLease, ExtendLease, Granted, Payload, Request, Reserve},
     pins::Moved,
 };
-use plasmon_shm::{ClientRegion, LeaseMapping, SealedMapping};
+use plasmon_shm::{ClientRegion, FaultPoint, LeaseMapping, SealedMapping, fault_point};
 use std::{os::fd::OwnedFd, sync::Arc};
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
@@ -84,7 +84,9 @@ impl Lease {
     }
 
     fn reserve_for(session: &Arc<Session>, len_bytes: u64, writes: Writes) -> Result<Lease, CallError> {
+        fault_point(FaultPoint::Reserve);
         let (grant, staging) = Lease::ask(session, &Reserve { len_bytes })?;
+        fault_point(FaultPoint::LeaseGranted);
         Lease::map(session, grant, staging, writes).map_err(CallError::Other)
     }
 
@@ -142,6 +144,7 @@ impl Lease {
             state.is_some_and(|state| state.claim() == Moved::Yes).then_some(kept)
         });
         let KeptLease { grant, mapping, written_bytes } = kept?;
+        fault_point(FaultPoint::LeaseClaimed);
         let fits = written_bytes + len_bytes <= grant.len_bytes;
         let lease = Lease {
             session: Arc::clone(session),
@@ -286,6 +289,7 @@ impl KeptLease {
             }
             None
         });
+        fault_point(FaultPoint::LeaseLaidDown);
         if let Some(surplus) = surplus {
             surplus.give_back(session);
         }

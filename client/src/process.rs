@@ -19,6 +19,7 @@ use crate::{
     session::{Heir, Session},
     store::Store,
 };
+use plasmon_shm::{FaultPoint, fault_point};
 use std::{
     cell::RefCell,
     io,
@@ -121,21 +122,25 @@ extern "C" fn prepare() {
     };
     let mut sessions: Vec<_> =
         sessions.into_iter().filter(|session| session.holds_pins()).map(heir).collect();
+    fault_point(FaultPoint::ForkPrepared);
     let gate = change();
     for (session, heir) in &mut sessions {
         session.begin_hand_over(heir);
     }
+    fault_point(FaultPoint::ForkBegun);
     FORK.with_borrow_mut(|fork| *fork = Some(Fork { gate, sessions }));
 }
 
 extern "C" fn parent() {
     let Some(Fork { gate, sessions }) = take() else { return };
+    fault_point(FaultPoint::ForkParent);
     drop(gate);
     drop(sessions); // and with them the parent's descriptors of the child's lifelines
 }
 
 extern "C" fn child() {
     let Some(Fork { gate, sessions }) = take() else { return };
+    fault_point(FaultPoint::ForkChild);
     let mut inherited = Vec::new();
     for (session, heir) in sessions {
         if let Some(heir) = heir {

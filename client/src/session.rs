@@ -17,7 +17,8 @@ use plasmon_protocol::{
     pins::{HandOver, SessionRegion, pin_for},
 };
 use plasmon_shm::{
-    BytesMapping, ClientRegion, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, monotonic_coarse_ns,
+    BytesMapping, ClientRegion, FaultPoint, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, fault_point,
+    monotonic_coarse_ns,
 };
 use std::{
     collections::HashSet,
@@ -128,6 +129,7 @@ impl Session {
     ) -> Result<Session, CallError> {
         let asked_ns = boottime_ns();
         let (welcome, fds) = lifeline.begin_session(patience)?;
+        fault_point(FaultPoint::Welcomed);
         let clock_offset_ns = clock_offset_ns(asked_ns, welcome.boottime_ns, boottime_ns());
         Session::attach(socket, store_uid, lifeline, welcome, clock_offset_ns, fds, patience)
             .map_err(CallError::Other)
@@ -355,6 +357,7 @@ impl Session {
                     // Fits: there are at most `pins_max` slots, a u32.
                     let number = u32::try_from(number).unwrap_or(u32::MAX);
                     let number = number * PIN_SLOTS + slot;
+                    fault_point(FaultPoint::SlotTaken);
                     return Ok(Slot { session: Arc::clone(self), number });
                 }
                 if number + 1 == self.regions.len() {
@@ -375,6 +378,7 @@ impl Session {
         }
         let answer = self.call_with_fds(&AddRegion {}, Some(self.patience));
         let (added, fds) = answer.map_err(|error| self.explain(error))?;
+        fault_point(FaultPoint::RegionAdded);
         let region = match fds.into_iter().next() {
             Some(fd) => ClientRegion::from_fd(fd, self.welcome.session_bytes)?,
             None => ClientRegion::from_name(&added.name, self.welcome.session_bytes, true)?,
@@ -399,7 +403,9 @@ impl Session {
 
     fn give_back(&self, number: u32) {
         let (region, slot) = self.region(number);
+        fault_point(FaultPoint::Unpin);
         SessionRegion::assume_checked(region.words.words()).withdraw(slot);
+        fault_point(FaultPoint::Unpinned);
         region.slots.give_back(slot);
     }
 
@@ -472,6 +478,7 @@ impl Session {
                 return;
             }
         }
+        fault_point(FaultPoint::ForkMapped);
         let of_parent = self.here.swap(here);
         let mut private = of_parent.private.lock().unwrap_or_else(PoisonError::into_inner);
         for number in std::mem::take(&mut private.hand_overs.queued) {
@@ -482,7 +489,9 @@ impl Session {
         for (region, _, (slot, pin)) in self.held() {
             SessionRegion::assume_checked(region.words.words()).publish(slot, pin);
         }
+        fault_point(FaultPoint::ForkCopied);
         self.lease_words().set_filled();
+        fault_point(FaultPoint::ForkFilled);
         self.hands_over.store(false, Ordering::Relaxed);
         self.looked_ns.store(monotonic_coarse_ns(), Ordering::Relaxed);
         self.gone.store(false, Ordering::Relaxed);
@@ -592,6 +601,7 @@ impl Drop for Session {
         // No handle is left. The store would notice the end of the process by itself; saying goodbye frees what this
         // session holds while the process lives on.
         if let Ok(mut connection) = self.check_out() {
+            fault_point(FaultPoint::Goodbye);
             let _ = connection.send(&Goodbye {});
         }
     }
@@ -627,6 +637,7 @@ impl Slot {
         let pin = pin_for(offset);
         region.slots.note(slot, pin);
         SessionRegion::assume_checked(region.words.words()).publish(slot, pin);
+        fault_point(FaultPoint::PinPublished);
     }
 
     /// Notes that the daemon has published a pin here on this client's behalf.

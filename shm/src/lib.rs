@@ -9,6 +9,7 @@
 //! - No policy: no allocator, no pins, no leases as the store means them, no message formats. A lease here is a range
 //!   somebody was granted; who grants it is decided elsewhere.
 //! - No globals and no threads: which newer kernel calls are used is a value, [`Kernel`], passed to what needs it.
+//!   (But for what the feature `fault-points`, for tests, reads from the environment.)
 //! - No waiting: nothing here blocks except a system call on a blocking socket, and page population, which is done
 //!   in steps of at most [`STEP_BYTES`].
 //! - No plain loads or stores of memory that another process may write. Words are `AtomicU64`s; bytes are handed out
@@ -45,6 +46,7 @@ mod at_fork;
 mod claim;
 mod client_region;
 mod error;
+mod fault;
 mod fork_mark;
 mod kernel;
 mod mapping;
@@ -55,6 +57,7 @@ mod socket;
 pub use at_fork::at_fork;
 pub use client_region::ClientRegion;
 pub use error::Error;
+pub use fault::{FaultPoint, fault_point};
 pub use fork_mark::ForkMark;
 pub use kernel::Kernel;
 pub use mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping};

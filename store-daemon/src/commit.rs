@@ -26,7 +26,7 @@ use plasmon_protocol::{
     name::{Name, Namespace},
     object::Flags,
 };
-use plasmon_shm::Region;
+use plasmon_shm::{FaultPoint, Region, fault_point};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque, btree_map::Entry},
     sync::Arc,
@@ -411,14 +411,20 @@ impl CommitJob {
             },
             Stage::CheckChanges => match self.next_change() {
                 Some(change) => self.checks.add(bench.catalog, &change)?,
-                None => self.begin(bench)?,
+                None => {
+                    self.begin(bench)?;
+                    fault_point(FaultPoint::CommitBegun);
+                }
             },
             Stage::Unbind => match self.unbind(bench) {
                 true => {}
                 false => self.enter(Stage::Bind),
             },
             Stage::Bind => match self.next_change() {
-                Some(change) => self.bind(bench, change),
+                Some(change) => {
+                    self.bind(bench, change);
+                    fault_point(FaultPoint::CommitHalfVisible);
+                }
                 None => {
                     if std::mem::take(&mut self.epoch_is_open) {
                         bench.catalog.close_epoch();

@@ -9,7 +9,7 @@
 
 use crate::allocator::Extent;
 use bytes::Bytes;
-use plasmon_shm::{Error, Region};
+use plasmon_shm::{Error, FaultPoint, Region, fault_point};
 use std::{
     any::Any,
     collections::VecDeque,
@@ -107,6 +107,7 @@ fn step(job: Begun, arena: &Region, buffer: &mut Vec<u8>, tell: &mut impl FnMut(
             body.reserve_exact(wanted - body.len());
             body.resize(plasmon_protocol::index_of(done + len_bytes), 0);
             let read = run.from.read_at(run.offset + done, &mut body[plasmon_protocol::index_of(done)..]);
+            fault_point(FaultPoint::Copied);
             let body = match read {
                 Ok(()) if body.len() < wanted => return Some(Begun::Body { run, body }),
                 Ok(()) => Ok(body.into()),
@@ -137,6 +138,7 @@ fn copy_step(run: &mut Run, arena: &Region, buffer: &mut Vec<u8>) -> Result<(), 
     buffer.resize(plasmon_protocol::index_of(len_bytes), 0);
     run.from.read_at(run.offset, buffer)?;
     arena.write_at(run.to.offset, buffer)?;
+    fault_point(FaultPoint::Copied);
     run.offset += len_bytes;
     run.to = Extent { offset: run.to.offset + len_bytes, len_bytes: run.to.len_bytes - len_bytes };
     Ok(())

@@ -9,7 +9,7 @@ use crate::{
     allocator::{Extent, STEP_BYTES},
     memory::{Bounds, Headroom},
 };
-use plasmon_shm::Region;
+use plasmon_shm::{FaultPoint, Region, fault_point};
 use std::{
     collections::VecDeque,
     sync::{
@@ -228,6 +228,7 @@ impl<Report: FnMut(Progress)> Populator<Report> {
             let fallback = self.arena.populate_step(extent.offset, extent.len_bytes, true);
             fallback.map_err(|error| failed(&error))?;
         }
+        fault_point(FaultPoint::Populated);
         self.allowance_bytes -= extent.len_bytes;
         self.populated.add(step);
         self.unreported.push(step);

@@ -11,7 +11,7 @@ use crate::{
     session::SessionId,
 };
 use plasmon_protocol::pins::{SessionRegion, offset_of, reclaim_fence};
-use plasmon_shm::WordsMapping;
+use plasmon_shm::{FaultPoint, WordsMapping, fault_point};
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
@@ -86,6 +86,7 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
         Report::Candidates => found.len(),
     };
     let mut pins = Vec::with_capacity(job.sessions.len());
+    fault_point(FaultPoint::Scan);
     reclaim_fence(); // PAIRS: pin-fence
     for PinRegions { session, regions } in job.sessions {
         let mut count = 0;
@@ -111,6 +112,7 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
         found.iter().filter(|(_, holders)| holders.is_empty()).map(|(&offset, _)| offset).collect();
     found.retain(|_, holders| !holders.is_empty());
     let usage = job.usage.then(memory::own_usage);
+    fault_point(FaultPoint::Scanned);
     ScanDone { unpinned, pinned: found, pins, report: job.report, usage }
 }
 

@@ -39,7 +39,7 @@ impl Daemon {
     pub fn start_with(program: &str, arguments: &[&str]) -> Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("store.sock");
-        let (child, log) = launch(program, arguments, &socket);
+        let (child, log) = launch(program, arguments, &socket).unwrap_or_else(|error| panic!("{error}"));
         Daemon { child, socket, log, _directory: directory }
     }
 
@@ -58,7 +58,16 @@ impl Daemon {
     /// # Panics
     /// If that one does not become ready.
     pub fn start_again(&mut self, program: &str, arguments: &[&str]) {
-        (self.child, self.log) = launch(program, arguments, &self.socket);
+        self.try_start_again(program, arguments).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// As [`start_again`](Self::start_again), for one that may die before it is ready.
+    ///
+    /// # Errors
+    /// That it did, and what it logged.
+    pub fn try_start_again(&mut self, program: &str, arguments: &[&str]) -> Result<(), String> {
+        (self.child, self.log) = launch(program, arguments, &self.socket)?;
+        Ok(())
     }
 
     /// Its socket.
@@ -123,7 +132,11 @@ impl Drop for Daemon {
     }
 }
 
-fn launch(program: &str, arguments: &[&str], socket: &Path) -> (Child, mpsc::Receiver<String>) {
+fn launch(
+    program: &str,
+    arguments: &[&str],
+    socket: &Path,
+) -> Result<(Child, mpsc::Receiver<String>), String> {
     let mut command = Command::new(program);
     command.args(arguments).arg("--socket").arg(socket).env_remove("PLASMON_SOCKET");
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the daemon starts");
@@ -139,10 +152,14 @@ fn launch(program: &str, arguments: &[&str], socket: &Path) -> (Child, mpsc::Rec
     while !seen.last().is_some_and(|line: &String| line.contains("ready:")) {
         match log.recv_timeout(Duration::from_secs(60)) {
             Ok(line) => seen.push(line),
-            Err(error) => panic!("the daemon did not become ready ({error}): {seen:?}"),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("the daemon did not become ready ({error}): {seen:?}"));
+            }
         }
     }
-    (child, log)
+    Ok((child, log))
 }
 
 /// Runs `program` to its end and returns its exit code, standard output and standard error.

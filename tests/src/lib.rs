@@ -4,6 +4,8 @@
 pub mod cgroup;
 pub mod client;
 pub mod daemon;
+pub mod load;
+pub mod random;
 pub mod raw;
 pub mod samples;
 pub mod stress;

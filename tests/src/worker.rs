@@ -66,6 +66,11 @@ pub fn run(arguments: &[String]) -> Answer<()> {
     match (command.as_str(), rest) {
         ("stress-write", [rounds]) => stress::write(socket, rounds.parse()?),
         ("serve", []) => serve(socket)?,
+        ("load", [seed]) => crate::load::load(socket, seed.parse()?)?,
+        ("victim", [seed, rounds]) => {
+            let code = crate::load::victim(socket, seed.parse()?, rounds.parse()?)?;
+            std::process::exit(code.into());
+        }
         _ => return Err(format!("unknown command {arguments:?}").into()),
     }
     Ok(())

@@ -14,6 +14,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use plasmon_protocol::object::{Flags, Header, Kind};
+use plasmon_shm::{FaultPoint, fault_point};
 use std::{borrow::Cow, io};
 
 /// A value that can be learned.
@@ -135,7 +136,7 @@ impl<'a> Prepared<'a> {
         match &self.content {
             Content::Framed(frame, data) => [frame.prefix(), data, frame.suffix()]
                 .into_iter()
-                .try_for_each(|part| sink.write_all(part))
+                .try_for_each(|part| sink.write_all(part).map(|()| fault_point(FaultPoint::CopyHalf)))
                 .map_err(|error| CodecError::arrow("write the object")(error.into())),
             Content::Batches(schema, batches) => table::write(schema, batches, sink),
         }

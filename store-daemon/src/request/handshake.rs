@@ -11,7 +11,7 @@ use plasmon_protocol::{
     message::{self, Attached, ChildAdded, Failure, Hello, RegionAdded, Welcome},
     pins::SessionRegion,
 };
-use plasmon_shm::{Error, FDS_MAX, Region, Seals, boottime_ns};
+use plasmon_shm::{Error, FDS_MAX, FaultPoint, Region, Seals, boottime_ns, fault_point};
 use std::{
     collections::HashSet,
     os::fd::{AsFd, OwnedFd},
@@ -89,6 +89,7 @@ impl Server {
         });
         self.watch_process(session);
         tracing::debug!(session = session.0, pid = peer.pid, uid = peer.uid, "session began");
+        fault_point(FaultPoint::SessionMade);
 
         let mut fds = Vec::new();
         if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, region_fd) {
@@ -176,6 +177,7 @@ impl Server {
             leaves_after_scan: None,
         });
         self.scans.children += 1;
+        fault_point(FaultPoint::ChildSessionMade);
         tracing::debug!(session = session.0, uid, "session of a child that is about to be forked");
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         connection.settle(Role::Lifeline(session));

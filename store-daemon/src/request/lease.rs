@@ -10,7 +10,7 @@ use plasmon_protocol::{
     limits::LEASE_SLOTS,
     message::{AnyRequest, EndLease, ExtendLease, Failure, Granted, LeaseEnded, Reserve},
 };
-use plasmon_shm::{Error, Region, Seals};
+use plasmon_shm::{Error, FaultPoint, Region, Seals, fault_point};
 use std::sync::Arc;
 
 impl Server {
@@ -90,6 +90,7 @@ impl Server {
     /// Answers with a lease; if the session has no way to write the arena, with a region to write it into. Returns
     /// whether that went out.
     pub(crate) fn tell_granted(&mut self, reply_to: ReplyTo, session: SessionId, granted: &Granted) -> bool {
+        fault_point(FaultPoint::LeaseReserved);
         if self.sessions.get(session).is_none_or(|session| session.writable) {
             return self.try_reply(reply_to, granted, Vec::new());
         }

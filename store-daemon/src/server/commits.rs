@@ -13,7 +13,7 @@ use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
 use plasmon_protocol::limits::COMMIT_BYTES_MAX;
 use plasmon_protocol::message::{AnyRequest, Bound, Failure, LongCommit};
-use plasmon_shm::boottime_ns;
+use plasmon_shm::{FaultPoint, boottime_ns, fault_point};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -171,7 +171,10 @@ impl Server {
             let (mut bench, commits) = self.workbench();
             match job.prepare(&mut bench, &mut slice) {
                 Prepared::More => return commits.preparing.push_back(job),
-                Prepared::Ready => commits.queue.push_back(job),
+                Prepared::Ready => {
+                    fault_point(FaultPoint::CommitPlaced);
+                    commits.queue.push_back(job);
+                }
                 Prepared::Placed { missing } => self.when_populated(Grant::Commit(job), missing),
                 Prepared::NoRoom if !job.scanned && self.scan_may_help() => {
                     job.scanned = true;
@@ -225,6 +228,7 @@ impl Server {
                 Worked::More => return commits.queue.push_front(job),
                 Worked::Failed(failure) => self.abandon_commit(job, failure),
                 Worked::Done => {
+                    fault_point(FaultPoint::CommitVisible);
                     let version = job.version();
                     if !self.waits.is_empty()
                         && !job.announce(&mut slice, |id| self.answer_waits(id, version))
@@ -284,6 +288,7 @@ impl Server {
                 self.counters.commits += 1;
                 tracing::trace!(version = job.version(), pid = job.writer.pid, "committed");
                 self.reply(job.reply_to, &job.committed());
+                fault_point(FaultPoint::CommitAnswered);
                 self.resume_deferred();
             }
             Err(failure) => {

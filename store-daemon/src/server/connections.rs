@@ -10,6 +10,7 @@ use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use plasmon_protocol::limits::HELLO_BYTES_MAX;
 use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, Message};
+use plasmon_shm::{FaultPoint, fault_point};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ impl Server {
                     return;
                 }
             };
+            fault_point(FaultPoint::Accepted);
             if let Err(reason) = self.admit(stream) {
                 tracing::warn!(reason, "refused a connection");
             }

@@ -8,6 +8,7 @@ use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
 use plasmon_protocol::message::{AnyRequest, Failure, Granted};
+use plasmon_shm::{FaultPoint, fault_point};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -181,6 +182,7 @@ impl Server {
             self.start_scan(done.report);
             return;
         }
+        fault_point(FaultPoint::Reclaim);
         self.space.reclaim(std::mem::take(&mut done.unpinned));
         for &offset in done.pinned.keys() {
             self.space.hold(offset);

@@ -5,6 +5,7 @@ use crate::connection::Broken;
 use crate::reclaim::Report;
 use crate::session::SessionId;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use plasmon_shm::{FaultPoint, fault_point};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ impl Server {
     /// The process is gone, or holds nothing any more and has said goodbye: everything it held is free.
     pub(crate) fn end_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
+        fault_point(FaultPoint::SessionEnding);
         tracing::debug!(session = id.0, pid = session.pid, "session ended");
         session.end_hand_over();
         if session.has_recalls() && self.scans.left_behind.len() < LEFT_BEHIND_MAX {
@@ -55,6 +57,7 @@ impl Server {
     pub(super) fn orphan_session(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
         tracing::debug!(session = id.0, pid = session.pid, "lifeline closed");
+        fault_point(FaultPoint::Orphaned);
         self.looks.is_due = true;
         for connection in session.connections.clone() {
             self.broken.push((connection, Broken::Closed));

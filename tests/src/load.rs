@@ -1,0 +1,487 @@
+//! Client processes for campaigns of faults: those that must never notice one, and those that are struck.
+//!
+//! Whatever is learned here says by itself what it must be: all of its words are one number, which gives its length. So
+//! everybody can check everything, also what others learned.
+//!
+//! `load SOCKET SEED` works until it is told otherwise, by a line on standard input each:
+//!
+//! | command | answer |
+//! | --- | --- |
+//! | `count` | how many operations it has done |
+//! | `pause` | lets go of everything, says what [`Done`] says, and waits |
+//! | `go` | goes on |
+//! | `end` | ends |
+//!
+//! `victim SOCKET SEED ROUNDS` does everything that a client can do, `ROUNDS` times, and is meant to be struck meanwhile
+//! (`plasmon_shm::FaultPoint`).
+
+use crate::{
+    random::Random,
+    worker::{fill_of, words},
+};
+use arrow_array::{Int64Array, RecordBatch};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, alarm, fork},
+};
+use plasmon::{Blob, Brain, Error, Object, Table};
+use plasmon_shm::{FaultPoint, fault_point};
+use std::{
+    collections::HashMap,
+    io::{BufRead, Write},
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError, channel},
+    },
+    time::{Duration, Instant},
+};
+
+/// Lengths that values have, a little more or less: in the index, in a request, through a kept lease, through a lease
+/// of their own.
+const LENS: [usize; 8] = [16, 100, 3_000, 60_000, 70_000, 90_000, 250_000, 600_000];
+
+/// Names that everybody rebinds.
+const SHARED: u64 = 6;
+
+/// Names that a loading process has to itself.
+const OWN: u64 = 6;
+
+/// Objects that a loading process holds at most.
+const HELD_MAX: usize = 12;
+
+/// A victim exits with this if it was a child of it that was struck.
+pub const CHILD_WAS_STRUCK: u8 = 33;
+
+/// A process that waits for what does not come is ended by SIGALRM: far longer than any of this takes.
+const GIVES_UP_AFTER_SECS: u32 = 120;
+
+/// What a loading process has done since it was last paused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Operations.
+    pub operations: u64,
+    /// Values looked at, each word of them.
+    pub checked: u64,
+    /// How often the store went away.
+    pub outages: u64,
+    /// The longest that a call took which failed because the store was gone, in microseconds.
+    pub slowest_failure_us: u64,
+}
+
+impl Done {
+    /// Reads what `pause` answered.
+    ///
+    /// # Panics
+    /// If it is something else.
+    #[must_use]
+    pub fn parse(answer: &str) -> Done {
+        let numbers: Vec<u64> = answer.split(' ').map(|number| number.parse().expect("a number")).collect();
+        let [operations, checked, outages, slowest_failure_us] = numbers[..] else { panic!("{answer}") };
+        Done { operations, checked, outages, slowest_failure_us }
+    }
+}
+
+/// What went wrong, in words: none of it may happen.
+type Outcome<T = ()> = Result<T, String>;
+
+/// A value by its number.
+fn value(fill: u64) -> Vec<u8> {
+    words(len_of(fill), fill)
+}
+
+fn len_of(fill: u64) -> usize {
+    let index = usize::try_from(fill % LENS.len() as u64).expect("small");
+    LENS[index] + usize::try_from((fill >> 8) % 64).expect("small")
+}
+
+/// The number of the value that `bytes` are.
+fn number_of(name: &str, bytes: &[u8]) -> Outcome<u64> {
+    match fill_of(bytes) {
+        Some(fill) if len_of(fill) == bytes.len() => Ok(fill),
+        fill => Err(format!("`{name}` has {} bytes of {fill:x?}", bytes.len())),
+    }
+}
+
+/// See the [module](self).
+///
+/// # Errors
+/// What it found that must not be.
+pub fn load(socket: &Path, seed: u64) -> Outcome {
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let _ = tell.send(line);
+        }
+    });
+    let brain = connect(socket).map_err(|error| error.to_string())?;
+    let store = brain.stats().map_err(|error| error.to_string())?.store_uuid;
+    say("ready");
+    let mut load = Load {
+        brain,
+        store,
+        random: Random::new(seed),
+        me: std::process::id(),
+        own: HashMap::new(),
+        versions: HashMap::new(),
+        held: Vec::new(),
+        done: Done::default(),
+    };
+    loop {
+        match told.try_recv() {
+            Ok(command) => {
+                if !load.obey(&command, &told)? {
+                    return Ok(());
+                }
+            }
+            Err(TryRecvError::Empty) => load.turn()?,
+            Err(TryRecvError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+fn connect(socket: &Path) -> plasmon::Result<Brain> {
+    Brain::builder().path(socket).connect()
+}
+
+fn say(text: impl std::fmt::Display) {
+    let mut stdout = std::io::stdout().lock();
+    // Whoever does not listen any more has ended.
+    let _ = writeln!(stdout, "ok {text}").and_then(|()| stdout.flush());
+}
+
+struct Load {
+    brain: Brain,
+    /// Which store it is.
+    store: [u8; 16],
+    random: Random,
+    me: u32,
+    /// What its own names are bound to.
+    own: HashMap<String, u64>,
+    /// The last version that it saw of each shared name.
+    versions: HashMap<String, u64>,
+    held: Vec<(u64, Blob)>,
+    done: Done,
+}
+
+impl Load {
+    /// Does what it is told. Returns whether it goes on.
+    fn obey(&mut self, command: &str, told: &Receiver<String>) -> Outcome<bool> {
+        match command {
+            "count" => say(self.done.operations),
+            "pause" => {
+                self.check_held()?;
+                self.held.clear();
+                // One connection for requests, whatever it did before.
+                let _ = self.brain.stats();
+                let Done { operations, checked, outages, slowest_failure_us } =
+                    std::mem::take(&mut self.done);
+                say(format!("{operations} {checked} {outages} {slowest_failure_us}"));
+                // Whoever paused it forgets all names.
+                self.know_nothing();
+                return match told.recv() {
+                    Ok(next) if next == "go" => {
+                        say("");
+                        Ok(true)
+                    }
+                    _ => Ok(false),
+                };
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// One operation, whatever becomes of it.
+    fn turn(&mut self) -> Outcome {
+        let start = Instant::now();
+        match self.operate() {
+            Ok(Ok(())) => {}
+            Ok(Err(wrong)) if self.is_the_same_store() => return Err(wrong),
+            // Another store has taken the place of the one that was, between two calls: it knows nothing.
+            Ok(Err(_)) => self.sit_out()?,
+            Err(error) if is_outage(&error) => {
+                let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.done.slowest_failure_us = self.done.slowest_failure_us.max(took);
+                self.sit_out()?;
+            }
+            Err(error) => return Err(format!("{error:?}: {error}")),
+        }
+        self.done.operations += 1;
+        Ok(())
+    }
+
+    fn know_nothing(&mut self) {
+        self.own.clear();
+        self.versions.clear();
+    }
+
+    fn is_the_same_store(&self) -> bool {
+        self.brain.stats().is_ok_and(|stats| stats.store_uuid == self.store)
+    }
+
+    /// The store is gone: what is held stays as it is, and calls work again when there is another one.
+    fn sit_out(&mut self) -> Outcome {
+        self.done.outages += 1;
+        self.check_held()?;
+        let start = Instant::now();
+        loop {
+            match self.brain.stats() {
+                Ok(stats) => {
+                    self.store = stats.store_uuid;
+                    break;
+                }
+                Err(error) if is_outage(&error) && start.elapsed() < Duration::from_secs(60) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => return Err(format!("after an outage: {error}")),
+            }
+        }
+        self.check_held()?;
+        self.know_nothing();
+        Ok(())
+    }
+
+    fn operate(&mut self) -> plasmon::Result<Outcome> {
+        let own = format!("own {} {}", self.me, self.random.below(OWN));
+        let shared = format!("shared {}", self.random.below(SHARED));
+        match self.random.below(14) {
+            0..=2 => {
+                let fill = self.random.word();
+                // Not known until it is answered: an outage clears what is known anyway.
+                self.brain.learn(&own, &value(fill))?;
+                self.own.insert(own, fill);
+            }
+            3..=4 => {
+                self.brain.learn(&shared, &value(self.random.word())).map(drop)?;
+            }
+            5..=6 => return self.look_at_own(&own),
+            7..=8 => return self.look_at_shared(&shared),
+            9 => {
+                let (first, second) = (self.random.word(), self.random.word());
+                let other = format!("{own} other");
+                let batch = self.brain.batch()?.learn(&own, &value(first))?.learn(&other, &value(second))?;
+                batch.commit()?;
+                self.own.insert(own, first);
+                self.own.insert(other, second);
+            }
+            10 => {
+                let was_bound = self.brain.forget(&own)?;
+                if self.own.remove(&own).is_some() != was_bound {
+                    return Ok(Err(format!("`{own}` was bound: {was_bound}")));
+                }
+            }
+            11 => return self.table(),
+            12 => return Ok(self.check_held()),
+            _ => self.held.truncate(HELD_MAX / 2),
+        }
+        Ok(Ok(()))
+    }
+
+    fn look_at_own(&mut self, name: &str) -> plasmon::Result<Outcome> {
+        let found = match self.brain.recall::<Blob>(name) {
+            Ok(blob) => Some(blob),
+            Err(Error::NameNotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let expected = self.own.get(name).copied();
+        let Some(blob) = found else {
+            return Ok(if expected.is_none() { Ok(()) } else { Err(format!("`{name}` is lost")) });
+        };
+        self.done.checked += 1;
+        Ok(number_of(name, &blob).and_then(|fill| {
+            if Some(fill) != expected {
+                return Err(format!("`{name}` is {fill:x} and not {expected:x?}"));
+            }
+            self.hold(fill, blob);
+            Ok(())
+        }))
+    }
+
+    fn look_at_shared(&mut self, name: &str) -> plasmon::Result<Outcome> {
+        let object: Object = match self.brain.recall(name) {
+            Ok(object) => object,
+            Err(Error::NameNotFound { .. }) => return Ok(Ok(())),
+            Err(error) => return Err(error),
+        };
+        let (version, blob) = (object.version(), object.to::<Blob>()?);
+        let last = self.versions.insert(name.to_owned(), version).unwrap_or(0);
+        if version < last {
+            return Ok(Err(format!("`{name}` has version {version} after {last}")));
+        }
+        self.done.checked += 1;
+        Ok(number_of(name, &blob).map(|fill| self.hold(fill, blob)))
+    }
+
+    fn table(&mut self) -> plasmon::Result<Outcome> {
+        let name = format!("table {}", self.me);
+        let number = i64::try_from(self.random.below(1 << 40)).expect("small");
+        let rows = usize::try_from(self.random.below(30_000)).expect("small") + 1;
+        self.brain.learn(&name, &table_of(number, rows))?;
+        let table: Table = self.brain.recall(&name)?;
+        self.done.checked += 1;
+        Ok(check_table(&name, &table, number, rows))
+    }
+
+    fn hold(&mut self, fill: u64, blob: Blob) {
+        if self.held.len() >= HELD_MAX {
+            self.held.remove(0);
+        }
+        self.held.push((fill, blob));
+    }
+
+    fn check_held(&mut self) -> Outcome {
+        for (fill, blob) in &self.held {
+            self.done.checked += 1;
+            let found = number_of("what is held", blob)?;
+            if found != *fill {
+                return Err(format!("what is held was {fill:x} and is {found:x}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Errors that say that the store is not there, or was not when it should have answered.
+fn is_outage(error: &Error) -> bool {
+    error.is_unavailable() || matches!(error, Error::OutcomeUnknown { .. })
+}
+
+fn table_of(number: i64, rows: usize) -> RecordBatch {
+    let column = Arc::new(Int64Array::from_value(number, rows));
+    RecordBatch::try_from_iter([("n", column as _)]).expect("one column")
+}
+
+fn check_table(name: &str, table: &Table, number: i64, rows: usize) -> Outcome {
+    let column = table.first().and_then(|batch| batch.column(0).as_any().downcast_ref::<Int64Array>());
+    match column {
+        Some(column) if column.len() == rows && column.values().iter().all(|&n| n == number) => Ok(()),
+        _ => Err(format!("`{name}` is not {rows} times {number}")),
+    }
+}
+
+/// See the [module](self). Returns the exit code.
+///
+/// # Errors
+/// What it found that must not be.
+pub fn victim(socket: &Path, seed: u64, rounds: u64) -> Outcome<u8> {
+    alarm::set(GIVES_UP_AFTER_SECS);
+    let mut random = Random::new(seed);
+    let mut exit = 0;
+    for round in 0..rounds {
+        match play(socket, &mut random, round) {
+            Ok(Ok(true)) => exit = CHILD_WAS_STRUCK,
+            Ok(Ok(false)) => {}
+            Ok(Err(wrong)) => return Err(wrong),
+            // The store was struck.
+            Err(error) if is_outage(&error) => return Ok(exit),
+            Err(error) => return Err(format!("{error:?}: {error}")),
+        }
+    }
+    Ok(exit)
+}
+
+/// Everything that a client can do, in a session of its own. Returns whether a child that it forked was struck.
+fn play(socket: &Path, random: &mut Random, round: u64) -> plasmon::Result<Outcome<bool>> {
+    let brain = connect(socket)?;
+    // Few names, so that those who die do not fill the store; and not those of who died a moment ago.
+    let me = std::process::id() % 16;
+    let mut held = Vec::new();
+    for (index, len) in LENS.into_iter().enumerate() {
+        let name = format!("victim {me} {index}");
+        // Of the length that was meant, twice: the second time a lease may be kept.
+        for _ in 0..2 {
+            let fill = (random.word() & !7) | index as u64;
+            brain.learn(&name, &value(fill))?;
+            let blob: Blob = brain.recall(&name)?;
+            match number_of(&name, &blob) {
+                Ok(found) if found == fill && len_of(fill) >= len => held.push(blob),
+                found => return Ok(Err(format!("`{name}` is {found:x?} and not {fill:x}"))),
+            }
+        }
+    }
+    brain.learn(&format!("shared {}", random.below(SHARED)), &value(random.word()))?;
+    brain.learn(&format!("victim {me} table"), &table_of(7, 50_000))?;
+    let mut writable = brain.create(&format!("victim {me} in place"), 400_000)?;
+    writable[..200_000].fill(1);
+    fault_point(FaultPoint::CopyHalf);
+    writable[200_000..].fill(1);
+    writable.seal()?;
+    let mut batch = brain.batch()?;
+    for index in 0..3 {
+        batch = batch.learn(&format!("victim {me} batch {index}"), &value(random.word()))?;
+    }
+    batch.commit()?;
+    drop(brain.recall_many(&[&format!("victim {me} 0"), &format!("victim {me} 3"), "nothing"])?);
+    // A batch that is too long for a frame, which only a store can be struck in.
+    let fault = std::env::var("PLASMON_FAULT");
+    if round == 0 && fault.is_err() {
+        let text = plasmon::LearnOptions::new().description("x".repeat(60_000));
+        let mut batch = brain.batch()?;
+        for index in 0..300 {
+            batch = batch.learn_with(&format!("victim {me} long {index}"), &index, &text)?;
+        }
+        batch.commit()?;
+        let mut batch = brain.batch()?;
+        for index in 0..300 {
+            batch = batch.forget(&format!("victim {me} long {index}"))?;
+        }
+        batch.commit()?;
+    }
+    // More pins than a region has: too slow to be done for nothing.
+    if fault.is_ok_and(|fault| fault.starts_with("region-added")) {
+        let name = format!("victim {me} 1");
+        let pins: Result<Vec<Blob>, Error> = (0..66_000).map(|_| brain.recall(&name)).collect();
+        drop(pins?);
+    }
+    let child = fork_a_child(&brain, &held);
+    for index in 0..LENS.len() {
+        brain.forget(&format!("victim {me} {index}"))?;
+    }
+    for blob in &held {
+        if let Err(wrong) = number_of("what the victim holds", blob) {
+            return Ok(Err(wrong));
+        }
+    }
+    Ok(child)
+}
+
+/// Forks a child that uses what it inherited and the store. Returns whether it was struck.
+fn fork_a_child(brain: &Brain, held: &[Blob]) -> Outcome<bool> {
+    // SAFETY: `fork` asks that the child of a process with threads call only what is safe there. This process has none.
+    let child = match unsafe { fork() }.map_err(|error| error.to_string())? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            alarm::set(GIVES_UP_AFTER_SECS);
+            let all_there = held.iter().all(|blob| number_of("what was inherited", blob).is_ok());
+            let me = std::process::id();
+            let used = brain.learn(&format!("child {me}"), &value(5));
+            let well = all_there && used.as_ref().map_or_else(is_outage, |_| true);
+            // SAFETY: `_exit` ends the process; nothing of it is needed any more.
+            unsafe { nix::libc::_exit(i32::from(!well)) }
+        }
+    };
+    let mut struck = false;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WUNTRACED)).map_err(|error| error.to_string())? {
+            WaitStatus::Exited(_, 0) => return Ok(struck),
+            WaitStatus::Signaled(_, Signal::SIGKILL, _) => return Ok(true),
+            WaitStatus::Stopped(..) => {
+                struck = true;
+                // Meanwhile its parent goes on as if nothing were.
+                let (fill, name) = (6, "while the child is stopped");
+                let learned = brain.learn(name, &value(fill)).and_then(|_| brain.recall::<Blob>(name));
+                match learned {
+                    Ok(blob) if number_of(name, &blob) == Ok(fill) => {}
+                    Err(error) if is_outage(&error) => {}
+                    other => return Err(format!("{name}: {other:?}")),
+                }
+                kill(child, Signal::SIGCONT).map_err(|error| error.to_string())?;
+            }
+            ended => return Err(format!("a child ended so: {ended:?}")),
+        }
+    }
+}
