@@ -1,1 +1,1 @@
-//! Benchmarks live beside this file; there is no library.
+//! Benchmarks live beside this file; the floor that scripts/bench measures is in `bin`. There is no library.
