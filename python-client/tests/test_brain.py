@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -352,3 +354,72 @@ def test_exceptions_are_what_people_expect() -> None:
         assert issubclass(kind, builtin) and issubclass(kind, exceptions.BrainError), name
     for kind in (exceptions.NotStorable, exceptions.StoreFull):
         assert issubclass(kind, exceptions.BrainLearnNameError) and issubclass(kind, exceptions.BrainUpdateNameError)
+
+
+# ---- time to live, and what is declared
+
+
+def _gone(brain: plasmon.Brain, name: str) -> None:
+    deadline = time.monotonic() + 30
+    while brain.exists(name):
+        assert time.monotonic() < deadline
+
+
+def test_what_has_expired_is_absent_by_every_way_of_looking(brain: plasmon.Brain) -> None:
+    before = brain.stats()["expired"]
+    brain.learn("a", [1, 2], ttl=0.05)
+    brain.learn_many({"b": 1, "c": np.arange(100_000)}, ttl=0.05)
+    with brain.create("d", 100_000, ttl=0.05) as buffer:
+        buffer[:3] = b"abc"
+    with brain.empty("e", 3, ttl=0.05) as array:
+        array[:] = 0
+    with brain.writer("f", pa.schema([("n", pa.int64())]), ttl=0.05) as writer:
+        writer.write(pa.record_batch({"n": [1]}))
+    brain.learn("strided", np.arange(100_000)[::2], ttl=0.05)
+    for name in ("a", "b", "c", "d", "e", "f", "strided"):
+        _gone(brain, name)
+    assert (len(brain), brain.names(), brain.metadata("a"), "a" in brain) == (0, [], None, False)
+    with pytest.raises(KeyError):
+        brain["a"]
+    assert brain.learn("a", 2, if_absent=True) > 0
+    assert brain.stats()["expired"] - before == 7
+
+
+def test_a_ttl_is_shown_and_rebinding_replaces_it(brain: plasmon.Brain) -> None:
+    brain.learn("a", 1, ttl=3600)
+    known = brain.stat("a")
+    assert (known["ttl"], known["sliding"]) == (3600.0, False)
+    assert 3500 < known["expires_at"] - known["created"] < 3700
+    brain.learn("a", 1, ttl=60, sliding=True)
+    known = brain.stat("a")
+    assert (known["ttl"], known["sliding"]) == (60.0, True)
+    for endless in (None, math.inf, 1e300):
+        brain.learn("a", 1, ttl=endless)
+        known = brain.stat("a")
+        assert (known["ttl"], known["sliding"], known["expires_at"]) == (None, False, None)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, math.nan, -math.inf, 1e-12])
+def test_a_ttl_that_is_none_is_refused(brain: plasmon.Brain, ttl: float) -> None:
+    with pytest.raises(ValueError, match="ttl"):
+        brain.learn("a", 1, ttl=ttl)
+    with pytest.raises(ValueError, match="ttl"):
+        brain.learn_many({"a": 1}, ttl=ttl)
+    with pytest.raises(ValueError, match="ttl"):
+        brain.declare(ttl=ttl)
+    with pytest.raises(ValueError, match="ttl"), brain.create("a", 1, ttl=ttl):
+        pass
+    with pytest.raises(ValueError, match="sliding"):
+        brain.learn("a", 1, sliding=True)
+    assert "a" not in brain
+
+
+def test_a_namespace_declares_a_ttl(brain: plasmon.Brain) -> None:
+    results = brain.in_namespace("results")
+    results.declare(cache=True, ttl=3600, sliding=True)
+    results.learn("a", 1)
+    results.learn("b", 1, ttl=math.inf)
+    assert (results.stat("a")["ttl"], results.stat("a")["sliding"], results.stat("b")["ttl"]) == (3600.0, True, None)
+    results.declare()
+    results.learn("a", 1)
+    assert results.stat("a")["ttl"] is None

@@ -413,8 +413,8 @@ class Brain(MutableMapping[str, Any]):
         """Return a context manager that gives ``nbytes`` of shared memory to write into.
 
         At the end of the block the bytes become immutable and ``name`` is bound to them; views of them go on reading.
-        After an exception nothing is bound. They are recalled as a read-only ``memoryview``. ``ttl`` and ``sliding`` as in
-        `learn`, from the end of the block on.
+        After an exception nothing is bound. They are recalled as a read-only ``memoryview``. ``ttl`` and ``sliding`` as
+        in `learn`, from the end of the block on.
 
         Raises:
             StoreFull: There is no room.
