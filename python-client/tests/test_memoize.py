@@ -94,6 +94,19 @@ def test_methods_can_be_memoized(brain: plasmon.Brain) -> None:
     assert [Model(2).predict(3), Model(2).predict(3), Model(3).predict(3)] == [6, 6, 9] and len(calls) == 2
 
 
+def test_results_expire(memoize: Callable[..., Any], brain: plasmon.Brain) -> None:
+    calls: list[int] = []
+    remembered = memoize(lambda n: calls.append(n), ttl=0.2)
+    remembered(1)
+    assert brain.metadata(remembered.name(1))["ttl"] == 0.2
+    while brain.exists(remembered.name(1)):
+        pass
+    remembered(1)
+    assert calls == [1, 1]
+    assert memoize(lambda: 1, ttl=60, sliding=True)() == 1
+    assert [brain.metadata(name)["sliding"] for name in brain if brain.metadata(name)["ttl"] == 60] == [True]
+
+
 def test_an_exception_is_not_a_result(memoize: Callable[..., Any], brain: plasmon.Brain) -> None:
     calls = []
 

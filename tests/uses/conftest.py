@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import plasmon
@@ -20,3 +21,11 @@ def store() -> Iterator[plasmon.Store]:
 @pytest.fixture
 def brain(store: plasmon.Store) -> plasmon.Brain:
     return store.connect()
+
+
+def eventually(what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds: {what}"
+        time.sleep(0.05)

@@ -295,13 +295,13 @@ class Brain(MutableMapping[str, Any]):
             ttl: Seconds after which a result is forgotten; ``None`` keeps it as long as there is room.
             sliding: Whether the time starts anew with each use.
             key: Called with the arguments, returns what counts instead of them.
-            namespace: Where results are: a cache, whose least recently used entries make room for new ones.
+            namespace: Where results are. It is declared a cache: what was used least recently makes room for the new.
 
         Examples:
             >>> import plasmon
             >>> with plasmon.Store(size="64MB") as store:
             ...     brain = store.connect()
-            ...     @brain.memoize()
+            ...     @brain.memoize(ttl=60)
             ...     def squares(n):
             ...         print("computing")
             ...         return [i * i for i in range(n)]
@@ -314,6 +314,7 @@ class Brain(MutableMapping[str, Any]):
 
         times: dict[str, Any] = {} if ttl is None else {"ttl": ttl, "sliding": sliding}
         brain = self.in_namespace(namespace)
+        brain.declare(cache=True)
         return lambda function: Memoized(function, brain, key, times)
 
     # ---- forgetting

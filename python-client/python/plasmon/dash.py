@@ -1,0 +1,148 @@
+"""For Dash: data that stays on the server, shared by all workers without copying.
+
+`PlasmonBackend` is a backend for the ``Serverside`` outputs of dash-extensions, `Sessions` keeps the state of each
+user's session apart. `Brain.memoize` and `plasmon.cachelib` have nothing of Dash in them and go well with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from dash_extensions.enrich import ServersideBackend
+
+from plasmon.cachelib import PlasmonCache
+from plasmon.exceptions import NamespaceNotFound
+
+if TYPE_CHECKING:
+    import datetime
+    import os
+
+    from plasmon._brain import Brain
+
+__all__ = ["PlasmonBackend", "PlasmonCache", "Sessions"]
+
+
+class PlasmonBackend(PlasmonCache, ServersideBackend):
+    """Keeps what callbacks return as ``Serverside(value)`` in a store, where the next callback finds it.
+
+    Frames and arrays come to the next callback without pickling and without a copy, in whichever worker it runs. An
+    entry goes when nobody has used it for ``default_timeout`` seconds.
+
+        app = DashProxy(transforms=[ServersideOutputTransform(backends=[PlasmonBackend()])])
+
+    ``Serverside(value, key=...)`` with a key of the session's own replaces its value; without one, every run of the
+    callback leaves an entry until it expires.
+
+    Args:
+        path: The store's socket; without it, the store of this user, as `Brain` finds it.
+        namespace: Where the entries are.
+        default_timeout: Seconds after which an entry goes that nobody has used.
+        sliding: Whether every use of an entry begins that time anew.
+        copy: Whether callbacks get private copies that can be written to.
+
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        namespace: str = "dash-serverside",
+        *,
+        default_timeout: int | datetime.timedelta = 24 * 3600,
+        sliding: bool = True,
+        copy: bool = False,
+    ) -> None:
+        super().__init__(path, namespace, default_timeout=default_timeout, sliding=sliding, copy=copy)
+
+    @property
+    def uid(self) -> str:
+        """Name of the backend in pages: the namespace tells one from another."""
+        return f"{type(self).__name__}:{self.brain.namespace}"
+
+    def get(self, key: str | None, ignore_expired: bool = False) -> Any:  # noqa: ARG002 (what has expired is gone)
+        """Return the value of a key, or ``None``."""
+        return None if key is None else super().get(key)
+
+    def set(self, key: str, value: Any, timeout: int | datetime.timedelta | None = None) -> bool:
+        """Keep a value.
+
+        Raises:
+            StoreFull: There is no room that cached entries could make. The callback fails: the next one would find
+                nothing.
+
+        """
+        self._learn(key, value, timeout)
+        return True
+
+
+class Sessions:
+    """A namespace for each user's session: no session sees another's state, and what is idle goes by itself.
+
+    Args:
+        brain: Whose store it is in.
+        ttl: Seconds after its last use at which a session's state goes.
+        prefix: What the namespaces' names begin with.
+
+    Examples:
+        >>> import plasmon
+        >>> from plasmon.dash import Sessions
+        >>> store = plasmon.start(size="64MB")
+        >>> sessions = Sessions(store.connect(), ttl=1800)
+        >>> mine, yours = sessions.begin(), sessions.begin()
+        >>> version = sessions.learn(mine, "choice", "JFK")
+        >>> sessions.recall(mine, "choice"), sessions.get(yours, "choice")
+        ('JFK', None)
+        >>> sessions.end(mine)
+        >>> store.close()
+
+    """
+
+    def __init__(self, brain: Brain, *, ttl: float = 1800, prefix: str = "session-") -> None:
+        self._brain = brain
+        self._ttl = ttl
+        self._prefix = prefix
+        self._swept = time.monotonic()
+
+    def begin(self) -> str:
+        """Return the id of a new session, which nobody can guess."""
+        if time.monotonic() - self._swept > min(self._ttl, 60):
+            self._swept = time.monotonic()
+            self.sweep()
+        return uuid.uuid4().hex
+
+    def learn(self, session: str, name: str, value: Any) -> int:
+        """Keep a value of a session, in the place of the one that had the name; return its version."""
+        return self._brain.learn(name, value, namespace=self._namespace(session), ttl=self._ttl, sliding=True)
+
+    def recall(self, session: str, name: str) -> Any:
+        """Return a value of a session.
+
+        Raises:
+            NameNotFound: The session never had it, or was idle for too long.
+
+        """
+        return self._brain.recall(name, namespace=self._namespace(session))
+
+    def get(self, session: str, name: str, default: Any = None) -> Any:
+        """Return a value of a session, or the default."""
+        return self._brain.in_namespace(self._namespace(session)).get(name, default)
+
+    def end(self, session: str) -> None:
+        """Forget everything of a session, at one moment."""
+        with contextlib.suppress(NamespaceNotFound):
+            self._brain.remove_namespace(self._namespace(session))
+
+    def sweep(self) -> None:
+        """Remove the namespaces of sessions of which everything has expired. Done now and then by `begin`."""
+        for namespace, names in self._brain.client.namespaces():
+            if names == 0 and namespace.startswith(self._prefix):
+                self.end(namespace.removeprefix(self._prefix))
+
+    def _namespace(self, session: str) -> str:
+        # It comes from a browser.
+        if not isinstance(session, str) or not re.fullmatch("[0-9a-f]{32}", session):
+            raise ValueError(f"a session's id is what Sessions.begin() returned, and this is {session!r}")
+        return self._prefix + session

@@ -1,0 +1,185 @@
+"""plasmon.dash and plasmon.cachelib, used as the projects they are for document it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plasmon
+import pytest
+from conftest import eventually
+from dash_extensions.enrich import DashProxy, Input, Output, Serverside, ServersideOutputTransform, dcc, html
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_caching import Cache
+from plasmon.cachelib import PlasmonCache
+from plasmon.dash import PlasmonBackend, Sessions
+
+
+@pytest.fixture
+def cache(store: plasmon.Store) -> Iterator[PlasmonCache]:
+    cache = PlasmonCache(store.path)
+    yield cache
+    cache.clear()
+
+
+# ---- cachelib
+
+
+def test_a_cache_does_what_cachelib_promises(cache: PlasmonCache) -> None:
+    assert cache.get("a") is None and not cache.has("a") and not cache.delete("a")
+    assert cache.set("a", {"x": [1, 2]}) and cache.get("a") == {"x": [1, 2]} and cache.has("a")
+    assert not cache.add("a", 2) and cache.add("b", 2) and cache.get_many("a", "b", "c") == [{"x": [1, 2]}, 2, None]
+    assert cache.get_dict("b", "c") == {"b": 2, "c": None}
+    assert cache.set_many({"c": 3, "d": 4}) == ["c", "d"] and cache.delete_many("c", "d", "e") == ["c", "d", "e"]
+    assert cache.delete("a") and cache.get("a") is None
+    assert [cache.inc("n"), cache.inc("n", 5), cache.dec("n", 2), cache.get("n")] == [1, 6, 4, 4]
+    assert cache.clear() and not cache.has("b")
+
+
+def test_any_text_is_a_key(cache: PlasmonCache) -> None:
+    keys = ["", "x" * 5000, "x" * 5001, "ü" * 600, "a\nb", "\udc80", "view//a b?c=d"]
+    for number, key in enumerate(keys):
+        cache.set(key, number)
+    assert [cache.get(key) for key in keys] == list(range(len(keys)))
+
+
+def test_entries_expire_and_those_with_timeout_0_do_not(cache: PlasmonCache) -> None:
+    cache.set("short", 1, timeout=1)
+    cache.set("gone", 1, timeout=-1)
+    cache.set("for ever", 1, timeout=0)
+    cache.set("default", 1)
+    assert cache.get("short") == 1 and cache.brain.metadata("for ever")["ttl"] is None
+    assert cache.brain.metadata("default")["ttl"] == 300
+    eventually("it has expired", lambda: not cache.has("short"))
+    assert not cache.has("gone") and cache.has("for ever") and cache.has("default")
+
+
+def test_frames_are_shared_or_copied(store: plasmon.Store, cache: PlasmonCache) -> None:
+    frame = pd.DataFrame({"x": np.arange(10_000.0), "t": ["a", "b"] * 5000})
+    cache.set("frame", frame)
+    pd.testing.assert_frame_equal(cache.get("frame"), frame)
+    assert cache.brain.metadata("frame")["kind"] == "table"
+    cache.set("array", np.zeros(10))
+    with pytest.raises(ValueError, match="read-only"):
+        cache.get("array")[0] = 1
+    mine = PlasmonCache(store.path, copy=True).get("array")
+    mine[0] = 1
+    assert cache.get("array")[0] == 0
+
+
+# ---- Flask-Caching
+
+
+def test_flask_caching_takes_it_by_its_path(store: plasmon.Store) -> None:
+    app = Flask("app")
+    calls: list[Any] = []
+    options = {"path": store.path, "namespace": "flask"}
+    config = {"CACHE_TYPE": "plasmon.cachelib.PlasmonCache", "CACHE_DEFAULT_TIMEOUT": 50, "CACHE_OPTIONS": options}
+    cache = Cache(app, config=config)
+
+    @app.route("/view")
+    @cache.cached(timeout=60)
+    def view() -> str:
+        calls.append("view")
+        return "answer"
+
+    @cache.memoize(30)
+    def frame(rows: int) -> pd.DataFrame:
+        calls.append(rows)
+        return pd.DataFrame({"n": range(rows)})
+
+    with app.test_client() as client:
+        assert [client.get("/view").text for _ in range(3)] == ["answer"] * 3
+    with app.app_context():
+        assert len(frame(3)) == len(frame(3)) == 3 and len(frame(4)) == 4
+        assert calls == ["view", 3, 4]
+        cache.delete_memoized(frame, 3)
+        frame(3), frame(4)
+        assert calls == ["view", 3, 4, 3]
+        cache.set("a", 1)
+        assert cache.get("a") == 1 and cache.add("a", 2) is False and cache.has("a") and cache.delete("a")
+        found = store.connect("flask")
+        assert found.metadata("view//view")["ttl"] == 60 and len(found) > 2
+        assert cache.clear() and len(found) == 0
+
+
+# ---- dash-extensions
+
+
+def callback(client: FlaskClient, output: str, changed: str, values: dict[str, Any]) -> Any:
+    """Call a callback as the browser does."""
+    component, prop = output.split(".")
+    inputs = [{"id": key.split(".")[0], "property": key.split(".")[1], "value": value} for key, value in values.items()]
+    asked = {
+        "output": output,
+        "outputs": {"id": component, "property": prop},
+        "inputs": inputs,
+        "changedPropIds": [changed],
+        "state": [],
+    }
+    answer = client.post("/_dash-update-component", json=asked)
+    assert answer.status_code == 200, answer.text
+    return json.loads(answer.text)["response"][component][prop]
+
+
+def test_serverside_outputs_stay_in_the_store(store: plasmon.Store) -> None:
+    backend = PlasmonBackend(store.path)
+
+    def worker() -> FlaskClient:
+        """What each worker of a server does with the program."""
+        app = DashProxy("app", transforms=[ServersideOutputTransform(backends=[PlasmonBackend(store.path)])])
+        app.layout = html.Div([html.Button(id="button"), dcc.Store(id="store"), html.Div(id="rows")])
+
+        @app.callback(Output("store", "data"), Input("button", "n_clicks"), prevent_initial_call=True)
+        def load(clicks: int) -> Any:
+            return Serverside(pd.DataFrame({"n": np.arange(100_000 * clicks)}), key="one-session")
+
+        @app.callback(Output("rows", "children"), Input("store", "data"))
+        def show(frame: pd.DataFrame) -> str:
+            return f"{len(frame)} rows, last {frame['n'].iloc[-1]}"
+
+        app._setup_server()
+        return app.server.test_client()
+
+    one, other = worker(), worker()
+    token = callback(one, "store.data", "button.n_clicks", {"button.n_clicks": 2})
+    assert len(token) < 200 and "one-session" in token and "PlasmonBackend:dash-serverside" in token
+    assert callback(other, "rows.children", "store.data", {"store.data": token}) == "200000 rows, last 199999"
+    # The key is the session's own: a new value takes the place of the old one.
+    callback(other, "store.data", "button.n_clicks", {"button.n_clicks": 1})
+    assert callback(one, "rows.children", "store.data", {"store.data": token}) == "100000 rows, last 99999"
+    found = store.connect("dash-serverside")
+    assert list(found) == ["one-session"]
+    known = found.metadata("one-session")
+    assert (known["kind"], known["ttl"], known["sliding"]) == ("table", 24 * 3600, True)
+    assert backend.get("one-session", ignore_expired=True) is not None and backend.get(None) is None
+    assert backend.delete("one-session") and backend.get("one-session", ignore_expired=True) is None
+    backend.set("a", 1)
+    assert backend.clear() and len(found) == 0
+
+
+# ---- sessions
+
+
+def test_sessions_do_not_see_each_other_and_go_when_idle(store: plasmon.Store) -> None:
+    brain = store.connect()
+    sessions = Sessions(brain, ttl=0.5)
+    mine, yours = sessions.begin(), sessions.begin()
+    assert mine != yours
+    version = sessions.learn(mine, "a", np.arange(1000))
+    assert sessions.learn(mine, "a", np.arange(2000)) > version
+    assert len(sessions.recall(mine, "a")) == 2000 and sessions.get(yours, "a", "nothing") == "nothing"
+    with pytest.raises(plasmon.NameNotFound):
+        sessions.recall(yours, "a")
+    sessions.learn(yours, "a", "yours")
+    sessions.end(yours)
+    sessions.end(yours)
+    assert sessions.get(yours, "a") is None and f"session-{yours}" not in brain.namespaces()
+    eventually("what is idle has gone", lambda: brain.names(f"session-{mine}") == [])
+    sessions.sweep()
+    assert f"session-{mine}" not in brain.namespaces()
+    assert brain.stats()["used_bytes"] == 0
