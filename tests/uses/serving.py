@@ -24,9 +24,9 @@ def served(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--chdir", directory, "--bind", f"127.0.0.1:{port}"]
+    command: list[str | Path] = [sys.executable, "-m", "gunicorn", "--chdir", directory, "--bind", f"127.0.0.1:{port}"]
     command += ["--workers", str(workers), "--error-logfile", log, "--capture-output"]
-    command += ["--no-control-socket", "--config", config or os.devnull, app]
+    command += ["--no-control-socket", *(["--config", config] if config else []), app]
     server = subprocess.Popen(command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}/"
