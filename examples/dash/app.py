@@ -104,7 +104,7 @@ def page(session: str) -> html.Div:
             html.P(id="summary"),
         ],
         id="page",
-        style={"maxWidth": "50em", "margin": "auto", "fontFamily": "sans-serif"},
+        style={"maxWidth": "50em", "margin": "auto", "padding": "1em", "fontFamily": "sans-serif"},
         **{"data-session": session},
     )
 

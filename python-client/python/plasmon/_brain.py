@@ -824,9 +824,10 @@ class Brain(MutableMapping[str, Any]):
         used, share, listed, more = self._overview()
         heads, *rows = [
             "".join(
-                f"<td style='text-align:{side}'>{escape(cell)}</td>" for cell, side in zip(row, _SIDES, strict=True)
+                f"<{tag} style='text-align:{side};padding:.1em .6em'>{escape(cell)}</{tag}>"
+                for cell, side in zip(row, _SIDES, strict=True)
             )
-            for row in (_HEADINGS, *listed)
+            for tag, row in (("th", _HEADINGS), *(("td", row) for row in listed))
         ]
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return (
