@@ -8,11 +8,12 @@
 //! from memory that only the daemon has. That costs less than to keep a million decoded changes, and to free them.
 
 use crate::{
-    allocator::Extent,
+    allocator::{Extent, GRANULE_BYTES, Room},
     budget::Held,
     catalog::{Catalog, NamespaceId, NewBinding},
     connection::ConnectionId,
     copy::Run,
+    server::Tried,
     session::SessionId,
     slice::Slice,
     space::{LeaseId, Object, ObjectName, PieceError, Space},
@@ -140,8 +141,8 @@ pub(crate) struct CommitJob {
     pub(crate) end_leases: Vec<u64>,
     /// Its body stood in a lease.
     pub(crate) is_long: bool,
-    /// Everything reclaimable has been reclaimed for it.
-    pub(crate) scanned: bool,
+    /// What was done to make room for the payload that finds none.
+    pub(crate) tried: Tried,
     body: Bytes,
     conditions: Option<Entries<Condition>>,
     changes: Option<Entries<Change>>,
@@ -154,6 +155,10 @@ pub(crate) struct CommitJob {
     at: usize,
     /// Bytes of payloads that came in the message.
     inline_bytes: u64,
+    /// Bytes of extents that those need which have none.
+    unplaced_bytes: u64,
+    /// How far the names of a namespace are queued that becomes a cache.
+    queued: Option<Arc<str>>,
     /// Whether a change unbinds names.
     unbinds: bool,
     /// Steps of the arena that must be populated before the objects in them are written.
@@ -205,7 +210,7 @@ impl CommitJob {
             writer,
             end_leases: Vec::new(),
             is_long: false,
-            scanned: false,
+            tried: Tried::default(),
             body,
             conditions: None,
             changes: None,
@@ -214,6 +219,8 @@ impl CommitJob {
             extents: Vec::new(),
             at: 0,
             inline_bytes: 0,
+            unplaced_bytes: 0,
+            queued: None,
             unbinds: false,
             missing: BTreeSet::new(),
             runs: Vec::new(),
@@ -231,6 +238,17 @@ impl CommitJob {
     /// Bytes of the payloads that came in the message.
     pub(crate) fn inline_bytes(&self) -> u64 {
         self.inline_bytes
+    }
+
+    /// The room that it did not find.
+    pub(crate) fn wanted_room(&self) -> Room {
+        let len_bytes = match &self.held_back {
+            Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
+                bytes.len() as u64
+            }
+            _ => 0,
+        };
+        Room { len_bytes, in_pages: false, total_bytes: self.unplaced_bytes }
     }
 
     /// What must be copied into the arena from where the client wrote it, once it has its room.
@@ -319,6 +337,7 @@ impl CommitJob {
         match changes.next.read()? {
             Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
                 self.inline_bytes += bytes.len() as u64;
+                self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);
             }
             Some(
                 Change::Bind { .. } | Change::RegisterNamespace { .. } | Change::DeclareNamespace { .. },
@@ -352,6 +371,8 @@ impl CommitJob {
                     self.held_back = Some(change);
                     return Ok(Some(Prepared::NoRoom));
                 };
+                self.unplaced_bytes -= extent.len_bytes;
+                self.tried = Tried::default();
                 let missing = bench.space.populated.missing(extent);
                 if missing.is_empty()
                     && let Err(failure) = write(bench.arena, extent, bytes)
@@ -420,7 +441,7 @@ impl CommitJob {
                 true => {}
                 false => self.enter(Stage::Bind),
             },
-            Stage::Bind => match self.next_change() {
+            Stage::Bind => match self.held_back.take().or_else(|| self.next_change()) {
                 Some(change) => {
                     self.bind(bench, change);
                     fault_point(FaultPoint::CommitHalfVisible);
@@ -538,7 +559,12 @@ impl CommitJob {
             }
             Change::DeclareNamespace { namespace, is_cache, ttl } => {
                 let id = bench.catalog.register(&namespace).expect("its prefix was checked");
-                bench.catalog.declare(id, is_cache, ttl);
+                if self.queued.is_some() || bench.catalog.declare(id, is_cache, ttl.clone()) {
+                    self.queued = bench.catalog.queue_after(id, self.queued.as_deref());
+                    if self.queued.is_some() {
+                        self.held_back = Some(Change::DeclareNamespace { namespace, is_cache, ttl }); // name by name
+                    }
+                }
                 return;
             }
             _ => return,
