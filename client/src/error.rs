@@ -165,7 +165,10 @@ impl fmt::Display for Full {
         }
         if self.cached_bytes > 0 {
             let cached = self.cached_bytes;
-            write!(f, "; {cached} bytes in cache namespaces would not make enough room, as far as nobody holds them")?;
+            write!(
+                f,
+                "; {cached} bytes in cache namespaces would not make enough room, as far as nobody holds them"
+            )?;
         }
         match self.populated_bytes {
             Some(populated) => write!(
