@@ -339,6 +339,11 @@ impl Catalog {
         Some((label, self.unbind(namespace, &name)?))
     }
 
+    /// At most so many bindings are cached.
+    pub(crate) fn cached_count_max(&self) -> u64 {
+        self.cached.len() as u64
+    }
+
     /// Bytes of the objects in cache namespaces.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cached_bytes

@@ -157,6 +157,8 @@ pub(crate) struct CommitJob {
     inline_bytes: u64,
     /// Bytes of extents that those need which have none.
     unplaced_bytes: u64,
+    /// Entries of the index that it did not find.
+    missing_entries: u64,
     /// How far the names of a namespace are queued that becomes a cache.
     queued: Option<Arc<str>>,
     /// Whether a change unbinds names.
@@ -220,6 +222,7 @@ impl CommitJob {
             at: 0,
             inline_bytes: 0,
             unplaced_bytes: 0,
+            missing_entries: 0,
             queued: None,
             unbinds: false,
             missing: BTreeSet::new(),
@@ -249,6 +252,15 @@ impl CommitJob {
             _ => 0,
         };
         Room { len_bytes, in_pages: false, total_bytes: self.unplaced_bytes }
+    }
+
+    /// Gives up its turn because it did not find so many entries in the index: it is checked anew when its turn comes again.
+    pub(crate) fn give_up_turn(&mut self) -> u64 {
+        debug_assert!(self.version == 0, "a commit that is visible in part keeps its turn");
+        self.checks = Checks::default();
+        self.moment_ns = 0;
+        self.enter(Stage::CheckConditions);
+        std::mem::take(&mut self.missing_entries)
     }
 
     /// What must be copied into the arena from where the client wrote it, once it has its room.
@@ -495,6 +507,7 @@ impl CommitJob {
         let checks = &mut self.checks;
         let room = bench.catalog.room() + checks.unbound_names + checks.emptied_names;
         if checks.new_names > room {
+            self.missing_entries = checks.new_names - room;
             let (used, limit) = bench.catalog.objects();
             return Err(Failure::IndexFull { requested: checks.new_names, used, limit });
         }

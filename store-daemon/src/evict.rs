@@ -10,7 +10,7 @@
 //! needed, and none where all of them would not be enough.
 
 use crate::{
-    allocator::{Extent, FreeSpace, Room},
+    allocator::{Extent, FreeSpace, GRANULE_BYTES, Room},
     catalog::{Cached, Catalog},
     reclaim::Holders,
     slice::Slice,
@@ -21,10 +21,19 @@ use std::{
     sync::Arc,
 };
 
+/// What is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// Room in the arena.
+    Room(Room),
+    /// So many entries of the index.
+    Entries(u64),
+}
+
 /// A choice on its way.
 #[derive(Debug)]
 pub(crate) struct Choice {
-    room: Room,
+    shortage: Shortage,
     /// What the last scan found pinned: it stays.
     pinned: Arc<HashMap<u64, Holders>>,
     /// Where in the queue the choice is.
@@ -48,9 +57,9 @@ pub(crate) enum Chosen {
 }
 
 impl Choice {
-    pub(crate) fn new(room: Room, pinned: Arc<HashMap<u64, Holders>>) -> Choice {
+    pub(crate) fn new(shortage: Shortage, pinned: Arc<HashMap<u64, Holders>>) -> Choice {
         Choice {
-            room,
+            shortage,
             pinned,
             at: Cached::default(),
             free: FreeSpace::default(),
@@ -65,10 +74,23 @@ impl Choice {
             let Some(cached) = catalog.next_cached(self.at) else { return Chosen::Nothing };
             self.at = cached;
             let Some(offset) = catalog.cached_object(cached) else { continue };
-            let Some(extent) = space.would_be_free(offset) else { continue };
+            let Some((extent, is_leased)) = space.extent_of(offset) else { continue };
             if self.pinned.contains_key(&offset) || self.free.first_overlap(extent).is_some() {
                 continue;
             }
+            let room = match self.shortage {
+                Shortage::Room(_) if is_leased => continue, // it would go back to the lease
+                Shortage::Room(room) => room,
+                Shortage::Entries(count) => {
+                    self.candidates.insert(extent, cached.number);
+                    if self.candidates.len() as u64 == count {
+                        return Chosen::These(
+                            self.candidates.iter().map(|(it, &n)| (n, it.offset)).collect(),
+                        );
+                    }
+                    continue;
+                }
+            };
             self.candidates.insert(extent, cached.number);
             self.candidate_bytes += extent.len_bytes;
             let mut run = self.free.insert(extent);
@@ -78,18 +100,18 @@ impl Choice {
                     run = self.free.insert(beside);
                 }
             }
-            if let Some(place) = space.place_in(run, self.room)
-                && space.free_bytes() + self.candidate_bytes >= self.room.total_bytes
+            if let Some(place) = space.place_in(run, room)
+                && space.free_bytes() + self.candidate_bytes >= room.total_bytes
             {
-                return Chosen::These(self.those_in(place));
+                return Chosen::These(self.those_in(place, room));
             }
         }
         Chosen::More
     }
 
-    fn those_in(&self, place: Extent) -> Vec<(u32, u64)> {
+    fn those_in(&self, place: Extent, room: Room) -> Vec<(u32, u64)> {
         // What is to be placed in more than one piece needs all of them.
-        let in_pieces = self.room.total_bytes > self.room.len_bytes;
+        let in_pieces = room.total_bytes > room.len_bytes.next_multiple_of(GRANULE_BYTES);
         let is_needed =
             |extent: &Extent| in_pieces || (extent.offset < place.end() && place.offset < extent.end());
         let needed = self.candidates.iter().filter(|(extent, _)| is_needed(extent));

@@ -268,12 +268,12 @@ impl Space {
         self.objects.get(&offset)
     }
 
-    /// The extent of the object at `offset`, if it would be free without its name: what lies in a lease goes back to that.
-    pub(crate) fn would_be_free(&self, offset: u64) -> Option<Extent> {
+    /// The extent of the object at `offset`, and whether it lies in a lease: then it goes back to that when it is freed.
+    pub(crate) fn extent_of(&self, offset: u64) -> Option<(Extent, bool)> {
         let extent = self.objects.get(&offset)?.extent;
         let leased =
             self.leases_by_offset.range(..=offset).next_back().and_then(|(_, id)| self.leases.get(id));
-        leased.is_none_or(|lease| lease.extent.end() <= offset).then_some(extent)
+        Some((extent, leased.is_some_and(|lease| lease.extent.end() > offset)))
     }
 
     /// What is free right before and right behind an object's extent.

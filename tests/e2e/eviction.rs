@@ -137,3 +137,36 @@ fn a_full_cache_takes_values_of_every_size() -> TestResult {
     eventually("all of it is free", || cache.stats().expect("the store answers").used_bytes == 0);
     Ok(())
 }
+
+/// Entries of the index are room, too.
+#[test]
+fn a_cache_of_as_many_names_as_there_can_be_takes_more() -> TestResult {
+    const NAMES: u64 = 1_000;
+    let daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--max-objects", "1000"]);
+    let cache = cache(&daemon)?;
+    let plain = cache.in_namespace("default")?;
+    for number in 0..10 {
+        plain.learn(&number.to_string(), &number)?;
+    }
+    for number in 0..2_000 {
+        cache.learn(&number.to_string(), &number)?;
+    }
+    let stats = cache.stats()?;
+    assert_eq!((stats.objects, stats.evicted), (NAMES, 1_010));
+    assert!(cache.exists("1999")? && cache.exists("1010")? && !cache.exists("1009")?);
+    // A batch that needs as many as there are; and one that needs more, for which nothing goes.
+    let batch = |from: u64, count: u64| -> Result<u64, Error> {
+        let mut batch = cache.batch()?;
+        for number in from..from + count {
+            batch = batch.learn(&number.to_string(), &1)?;
+        }
+        batch.commit()
+    };
+    batch(10_000, NAMES - 10)?;
+    assert_eq!((cache.len()?, plain.len()?), (NAMES - 10, 10));
+    let evicted = cache.stats()?.evicted;
+    let refused = batch(20_000, NAMES);
+    assert!(matches!(refused, Err(Error::IndexFull { .. })), "{refused:?}");
+    assert_eq!((cache.len()?, cache.stats()?.evicted), (NAMES - 10, evicted));
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use crate::{
     allocator::Room,
     commit::ReplyTo,
+    evict::Shortage,
     server::{AfterScan, Parked, Server, Tried},
     session::SessionId,
     space::LeaseId,
@@ -110,8 +111,8 @@ impl Server {
     }
 }
 
-fn pages(len_bytes: u64) -> Room {
-    Room { len_bytes, in_pages: true, total_bytes: len_bytes }
+fn pages(len_bytes: u64) -> Shortage {
+    Shortage::Room(Room { len_bytes, in_pages: true, total_bytes: len_bytes })
 }
 
 fn unknown(lease: u64) -> Failure {

@@ -5,6 +5,7 @@ use crate::allocator::Extent;
 use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
 use crate::copy::{Copied, CopyJob, Run};
+use crate::evict::Shortage;
 use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
@@ -177,8 +178,8 @@ impl Server {
                 }
                 Prepared::Placed { missing } => self.when_populated(Grant::Commit(job), missing),
                 Prepared::NoRoom => {
-                    let room = job.wanted_room();
-                    self.make_room(room, AfterScan::Commit(job));
+                    let shortage = Shortage::Room(job.wanted_room());
+                    self.make_room(shortage, AfterScan::Commit(job));
                 }
                 // With the figures of now, when its own room is free again.
                 Prepared::Failed(Failure::StoreFull { room }) => {
@@ -222,6 +223,10 @@ impl Server {
             let (mut bench, commits) = self.workbench();
             match job.work(&mut bench, &mut slice) {
                 Worked::More => return commits.queue.push_front(job),
+                Worked::Failed(Failure::IndexFull { .. }) => {
+                    let shortage = Shortage::Entries(job.give_up_turn());
+                    self.make_room(shortage, AfterScan::Commit(job));
+                }
                 Worked::Failed(failure) => self.abandon_commit(job, failure),
                 Worked::Done => {
                     fault_point(FaultPoint::CommitVisible);

@@ -2,11 +2,11 @@
 
 use super::{AfterScan, Server, Short, Tried};
 use crate::{
-    allocator::Room,
     commit::ReplyTo,
-    evict::{Choice, Chosen},
+    evict::{Choice, Chosen, Shortage},
     slice::Slice,
 };
+use plasmon_protocol::message::Failure;
 use plasmon_shm::boottime_ns;
 use std::sync::Arc;
 
@@ -30,33 +30,39 @@ impl Eviction {
 }
 
 impl Server {
-    /// Something found no room: it goes on when there may be some, and fails if there cannot be.
-    pub(crate) fn make_room(&mut self, room: Room, mut who: AfterScan) {
+    /// Something found too little: it goes on when there may be enough, and fails if there cannot be.
+    pub(crate) fn make_room(&mut self, shortage: Shortage, mut who: AfterScan) {
         let tried = who.tried();
         if tried == Tried::Nothing {
             // Looked at again and again while there is more of it, for it is unbound slice by slice.
             let now_ns = boottime_ns();
             if self.catalog.next_expiry().is_some_and(|at| at <= now_ns) {
-                return self.after_expiry.push((now_ns, Short { room, who: Box::new(who) }));
+                return self.after_expiry.push((now_ns, Short { shortage, who: Box::new(who) }));
             }
-            if self.scan_may_help() {
+            // An entry of the index is free when its name is unbound.
+            if matches!(shortage, Shortage::Room(_)) && self.scan_may_help() {
                 who.set_tried(Tried::Scan);
                 return self.park_for_scan(who);
             }
         }
-        let may_be_enough = self.space.free_bytes() + self.catalog.cached_bytes() >= room.total_bytes;
-        let is_last = tried == Tried::Evicting(EVICTIONS_MAX);
-        if self.catalog.cached_bytes() == 0 || !may_be_enough || is_last {
-            return self.fail_for_room(room, who);
+        let may_be_enough = match shortage {
+            Shortage::Room(room) => {
+                let cached_bytes = self.catalog.cached_bytes();
+                cached_bytes > 0 && self.space.free_bytes() + cached_bytes >= room.total_bytes
+            }
+            Shortage::Entries(count) => self.catalog.cached_count_max() >= count,
+        };
+        if !may_be_enough || tried == Tried::Evicting(EVICTIONS_MAX) {
+            return self.fail_for(shortage, who);
         }
         // What was recalled until now counts: the same thread collects that, and then scans.
         self.start_collecting();
-        self.park_for_scan(AfterScan::Evict(Short { room, who: Box::new(who) }));
+        self.park_for_scan(AfterScan::Evict(Short { shortage, who: Box::new(who) }));
     }
 
     /// It is known what is pinned.
     pub(super) fn begin_eviction(&mut self, short: Short) {
-        let choice = Choice::new(short.room, Arc::clone(&self.scans.done.pinned));
+        let choice = Choice::new(short.shortage, Arc::clone(&self.scans.done.pinned));
         let (victims, evicted, evicted_bytes) = (None, 0, 0);
         self.evictions.push_back(Eviction { short, choice, victims, evicted, evicted_bytes });
     }
@@ -76,7 +82,7 @@ impl Server {
                 match eviction.choice.go_on(&mut self.catalog, &self.space, &mut slice) {
                     Chosen::More => return self.evictions.push_front(eviction),
                     Chosen::Nothing => {
-                        self.fail_for_room(eviction.short.room, *eviction.short.who);
+                        self.fail_for(eviction.short.shortage, *eviction.short.who);
                         continue;
                     }
                     Chosen::These(victims) => eviction.victims = Some(victims),
@@ -120,17 +126,19 @@ impl Server {
         }
     }
 
-    fn fail_for_room(&mut self, room: Room, who: AfterScan) {
+    fn fail_for(&mut self, shortage: Shortage, who: AfterScan) {
+        let failure = match (shortage, &who) {
+            (Shortage::Entries(count), _) => {
+                let (used, limit) = self.catalog.objects();
+                Failure::IndexFull { requested: count + limit - used, used, limit }
+            }
+            (Shortage::Room(_), AfterScan::Commit(job)) => self.store_full(job.inline_bytes(), false),
+            (Shortage::Room(room), _) => self.store_full(room.len_bytes, false),
+        };
         match who {
-            AfterScan::Request(parked) => {
-                let failure = self.store_full(room.len_bytes, false);
-                self.fail(parked.reply_to, failure);
-            }
-            AfterScan::Commit(job) => {
-                let failure = self.store_full(job.inline_bytes(), false);
-                self.abandon_commit(job, failure);
-            }
-            AfterScan::Evict(short) => self.fail_for_room(room, *short.who),
+            AfterScan::Request(parked) => self.fail(parked.reply_to, failure),
+            AfterScan::Commit(job) => self.abandon_commit(job, failure),
+            AfterScan::Evict(short) => self.fail_for(shortage, *short.who),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Server {
         for (_, short) in
             self.after_expiry.extract_if(.., |(as_of_ns, _)| *as_of_ns < first).collect::<Vec<_>>()
         {
-            self.make_room(short.room, *short.who);
+            self.make_room(short.shortage, *short.who);
         }
     }
 }

@@ -14,12 +14,12 @@ use commits::Commits;
 use eviction::Eviction;
 
 use crate::{
-    allocator::Room,
     budget::{Connections, HeldRequests, half_of},
     catalog::Catalog,
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
     copy::{Copied, Copies, CopyJob},
+    evict::Shortage,
     memory::Usage,
     options::Options,
     populate::{Demands, Progress},
@@ -149,7 +149,7 @@ pub(crate) enum AfterScan {
 
 /// What found no room.
 pub(crate) struct Short {
-    room: Room,
+    shortage: Shortage,
     /// A request or a commit.
     who: Box<AfterScan>,
 }
