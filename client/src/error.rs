@@ -163,6 +163,13 @@ impl fmt::Display for Full {
         for (pid, command, bytes) in &self.holders {
             write!(f, "; process {pid} ({command}) holds {bytes} of them")?;
         }
+        if self.cached_bytes > 0 {
+            let cached = self.cached_bytes;
+            write!(
+                f,
+                "; {cached} bytes in cache namespaces would not make enough room, as far as nobody holds them"
+            )?;
+        }
         match self.populated_bytes {
             Some(populated) => write!(
                 f,

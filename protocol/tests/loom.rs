@@ -15,12 +15,14 @@
 //!   look up, pin, read and withdraw against unlink, fence, scan and overwrite (invariant 2; `pins`, R1-R3 and D1-D3).
 //! * The seqlock, `neighbour_moves` and `rebind_twice`: a bound name is never missed and an entry never torn, held by a
 //!   pin or inline (invariant 3; `index`, W1-W4 and L1-L4).
+//! * The clock, `rebind_before_the_deadline` and `expire_then_unbind`: a name that is bound is not taken for one that has
+//!   expired, and one that has is not found.
 //! * `one_commit` and `two_commits`: a snapshot is true at one moment, in one bucket and in two.
 //! * Leases: `claim_against_take`. Slots that the daemon pins in: `claim_against_withdraw`. Forks: `hand_over` and
 //!   `hand_over_by_a_dead_parent`.
 //!
-//! Three steps can be left out through `Steps`, and the models named `without_…` demand that loom then finds the
-//! violation: the reader's fence, the daemon's fence, and the second look after a miss. Two more demand it where a
+//! Four steps can be left out through `Steps`, and the models named `without_…` demand that loom then finds the
+//! violation: the reader's fence, the daemon's fence, the second look after a miss, and that the clock is read before it. Two more demand it where a
 //! parent does not wait for its child, and where the child is scanned before its parent.
 //!
 //! # How far
@@ -354,6 +356,80 @@ fn an_entry_that_becomes_inline_and_back_is_never_seen_torn() {
     explore(None, REBIND_TWICE_OUTCOMES, rebind_twice::<false, true>);
 }
 
+// ---------------------------------------------------------------- Expiry against rebinding
+
+/// Invariant 3. A binding that expires at 10 is replaced in time by one that does not, then the clock goes to 20: the name
+/// is bound all the time, and every look finds it. The clock is one that all see alike: who reads 20 sees what was done
+/// before it was 20.
+fn rebind_before_the_deadline<S: Steps + 'static>(seen: &Seen) {
+    let (index, mut writer) = index(ONE_BUCKET);
+    let number = writer.insert(&index, &id(1), &Entry { expires_ns: 10, ..object(1, 0) }).unwrap();
+    let clock = Arc::new(AtomicU64::new(5));
+
+    let reader = {
+        let (index, clock, seen) = (index.clone(), clock.clone(), seen.clone());
+        thread::spawn(move || {
+            let fields = &[entry::NAME_ID + 2, entry::VERSION, entry::EXPIRES];
+            let reader = Focus::on(&index, ONE_BUCKET, fields);
+            let now = || clock.load(Ordering::Acquire);
+            match reader.lookup_with::<S, _, _>(&id(1), now, no_pin, 1).unwrap() {
+                Lookup::Held { entry, .. } => seen.note(if entry.version == 1 { "first" } else { "second" }),
+                Lookup::Absent => panic!("{MISSED}"),
+                Lookup::Unsteady => seen.note("gave up"),
+            }
+        })
+    };
+
+    writer.replace(&index, &id(1), number, &object(2, 64));
+    clock.store(20, Ordering::Release);
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_name_that_is_rebound_before_its_deadline_is_never_missed() {
+    explore(None, &["first", "gave up", "second"], rebind_before_the_deadline::<All>);
+}
+
+#[test]
+fn with_the_clock_read_last_a_name_that_is_rebound_before_its_deadline_is_missed() {
+    let missed = Violation::Assertion(MISSED.to_owned());
+    assert_eq!(violation_in(rebind_before_the_deadline::<ClockLast>), missed);
+}
+
+/// A binding expires, and is unbound some time later: whoever begins to look after its deadline does not find it.
+fn expire_then_unbind(seen: &Seen) {
+    let (index, mut writer) = index(ONE_BUCKET);
+    writer.insert(&index, &id(1), &Entry { expires_ns: 10, ..object(1, 0) }).unwrap();
+    let clock = Arc::new(AtomicU64::new(5));
+
+    let reader = {
+        let (index, clock, seen) = (index.clone(), clock.clone(), seen.clone());
+        thread::spawn(move || {
+            let fields = &[entry::NAME_ID + 2, entry::VERSION, entry::EXPIRES];
+            let reader = Focus::on(&index, ONE_BUCKET, fields);
+            let now = || clock.load(Ordering::Acquire);
+            let began = now();
+            match reader.lookup_with::<All, _, _>(&id(1), now, no_pin, 1).unwrap() {
+                Lookup::Held { .. } => {
+                    assert!(began < 10, "a binding was found after it had expired");
+                    seen.note("held");
+                }
+                Lookup::Absent => seen.note(if began < 10 { "expired meanwhile" } else { "absent" }),
+                Lookup::Unsteady => seen.note("gave up"),
+            }
+        })
+    };
+
+    clock.store(20, Ordering::Release);
+    writer.remove(&index, &id(1)).unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_binding_is_not_found_after_its_deadline() {
+    explore(None, &["absent", "expired meanwhile", "gave up", "held"], expire_then_unbind);
+}
+
 // ---------------------------------------------------------------- Many names at one moment
 
 /// A snapshot of two names while `daemon` rebinds both of them. It must be one of `allowed`, or none.
@@ -642,6 +718,13 @@ impl Steps for NoPinFence {
 enum NoReclaimFence {}
 impl Steps for NoReclaimFence {
     const RECLAIM_FENCE: bool = false;
+}
+
+/// The clock is read after the second look.
+enum ClockLast {}
+
+impl Steps for ClockLast {
+    const CLOCK_FIRST: bool = false;
 }
 
 enum NoMissCheck {}

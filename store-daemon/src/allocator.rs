@@ -79,6 +79,17 @@ impl Extent {
     }
 }
 
+/// Room that something needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Length of the extent that is needed next, in bytes.
+    pub(crate) len_bytes: u64,
+    /// Of whole pages, as [`Allocator::allocate_pages`] gives them.
+    pub(crate) in_pages: bool,
+    /// What is needed with what comes after it, in bytes: more extents of any length.
+    pub(crate) total_bytes: u64,
+}
+
 /// Why [`Allocator::free`] refused. Nothing has changed.
 ///
 /// Always a defect of the daemon: what clients send is checked before it gets here.
@@ -288,6 +299,31 @@ impl Allocator {
             }
         }
         Ok(())
+    }
+
+    /// The runs of free bytes that end where `extent`, which is allocated, begins, and begin where it ends.
+    pub(crate) fn free_beside(&self, extent: Extent) -> impl Iterator<Item = Extent> {
+        let (mut start, mut end) = (extent.offset, extent.end());
+        let before = |at| self.general.range_that_ends_at(at).or_else(|| self.small.range_that_ends_at(at));
+        while let Some(range) = before(start) {
+            start = range.offset;
+        }
+        while let Some(range) = self.general.range_at(end).or_else(|| self.small.range_at(end)) {
+            end = range.end();
+        }
+        let beside = [Extent::between(start, extent.offset), Extent::between(extent.end(), end)];
+        beside.into_iter().filter(|extent| extent.len_bytes > 0)
+    }
+
+    /// Where in `run`, if all of it were free, there would be `room`.
+    pub(crate) fn place_in(&self, run: Extent, room: Room) -> Option<Extent> {
+        let least_bytes = self.round_up(room.len_bytes, GRANULE_BYTES)?;
+        let (len_bytes, align_bytes) = match room.in_pages {
+            true => (self.round_up_to_pages(room.len_bytes)?, PAGE_BYTES),
+            false => (least_bytes, GRANULE_BYTES),
+        };
+        let (arena_end, limit) = (self.capacity_bytes, self.capacity_bytes);
+        Wanted { len_bytes, least_bytes, align_bytes, arena_end, limit }.place_in(run)
     }
 
     /// The usable capacity in bytes: free and used bytes together.

@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub(crate) metadata: Box<str>,
     /// The time to live of a binding that expires.
     ttl: Option<Ttl>,
+    /// When it was last used, as the queue of cached bindings has it; `None` if it is not in there.
+    queued_ns: Option<u64>,
 }
 
 impl Record {
@@ -65,6 +67,15 @@ pub(crate) struct NewBinding {
     pub(crate) description: Option<String>,
     /// `None` keeps the metadata of the binding before.
     pub(crate) metadata: Option<String>,
+}
+
+/// A place in the queue of cached bindings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cached {
+    /// When the binding was last used, as far as was known when it was queued: CLOCK_REALTIME, in nanoseconds.
+    used_ns: u64,
+    /// Its index entry.
+    pub(crate) number: u32,
 }
 
 /// A binding that was made.
@@ -99,6 +110,11 @@ pub(crate) struct Catalog {
     next_namespace: u64,
     /// When bindings expire, and their index entries.
     deadlines: BTreeSet<(u64, u32)>,
+    /// The bindings of cache namespaces, and such as were in one. The least recently used is first, once the first ones
+    /// have been looked at: [`next_cached`](Self::next_cached).
+    cached: BTreeSet<Cached>,
+    /// Bytes of the objects in cache namespaces.
+    cached_bytes: u64,
     objects: u64,
     objects_max: u32,
     pub(crate) recalls: Arc<Recalls>,
@@ -128,6 +144,8 @@ impl Catalog {
             namespaces: BTreeMap::new(),
             next_namespace: 0,
             deadlines: BTreeSet::new(),
+            cached: BTreeSet::new(),
+            cached_bytes: 0,
             objects: 0,
             objects_max: shape.entry_count(),
             recalls: Arc::new(Recalls::new(shape.entry_count())),
@@ -244,11 +262,91 @@ impl Catalog {
         self.namespaces.get(&namespace)?.names.first_key_value().map(|(name, _)| Arc::clone(name))
     }
 
-    /// Declares what holds for a namespace.
-    pub(crate) fn declare(&mut self, id: NamespaceId, is_cache: bool, ttl: Option<Ttl>) {
-        if let Some(state) = self.namespaces.get_mut(&id) {
-            (state.is_cache, state.ttl) = (is_cache, ttl);
+    /// Declares what holds for a namespace. If it returns true, the names that it has are to be
+    /// [queued](Self::queue_after).
+    pub(crate) fn declare(&mut self, id: NamespaceId, is_cache: bool, ttl: Option<Ttl>) -> bool {
+        let Some(state) = self.namespaces.get_mut(&id) else { return false };
+        let was_cache = std::mem::replace(&mut state.is_cache, is_cache);
+        state.ttl = ttl;
+        match (was_cache, is_cache) {
+            (false, true) => self.cached_bytes += state.bytes,
+            (true, false) => self.cached_bytes -= state.bytes,
+            _ => {}
         }
+        !was_cache && is_cache
+    }
+
+    /// Queues the name of a cache namespace that is first after `after`, and returns it.
+    pub(crate) fn queue_after(&mut self, id: NamespaceId, after: Option<&str>) -> Option<Arc<str>> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = &self.namespaces.get(&id)?.names;
+        let (name, &number) = names.range::<str, _>((start, Bound::Unbounded)).next()?;
+        let name = Arc::clone(name);
+        self.queue(number);
+        Some(name)
+    }
+
+    /// Puts a binding into the queue of cached ones, unless it is there.
+    fn queue(&mut self, number: u32) {
+        let used_ns = self.last_use(number);
+        let Some(record) = self.records.get_mut(slot(number)).and_then(Option::as_mut) else { return };
+        if record.queued_ns.is_none() {
+            record.queued_ns = Some(used_ns);
+            self.cached.insert(Cached { used_ns, number });
+        }
+    }
+
+    /// When a binding was last recalled or learned, as far as is known.
+    fn last_use(&self, number: u32) -> u64 {
+        let created_ns = self.writer.read(self.index.words(), number).map_or(0, |entry| entry.created_ns);
+        self.recalls.last(number).map_or(created_ns, |recalled_ns| recalled_ns.max(created_ns))
+    }
+
+    /// What comes behind `at` in the queue of cached bindings: nothing that is known to have been used later than what is
+    /// behind it.
+    pub(crate) fn next_cached(&mut self, at: Cached) -> Option<Cached> {
+        loop {
+            let cached = *self.cached.range((Bound::Excluded(at), Bound::Unbounded)).next()?;
+            let Cached { used_ns, number } = cached;
+            let last_ns = self.last_use(number);
+            let is_cached = self.record(number).is_some_and(|it| self.namespaces[&it.namespace].is_cache);
+            if is_cached && last_ns <= used_ns {
+                return Some(cached);
+            }
+            self.cached.remove(&cached);
+            let record = self.records[slot(number)].as_mut().expect("only what is bound is queued");
+            record.queued_ns = is_cached.then_some(last_ns);
+            if is_cached {
+                self.cached.insert(Cached { used_ns: last_ns, number }); // its second chance
+            }
+        }
+    }
+
+    /// Offset of the object that a cached binding is bound to.
+    pub(crate) fn cached_object(&self, cached: Cached) -> Option<u64> {
+        Some(self.writer.read(self.index.words(), cached.number)?.offset)
+    }
+
+    /// Unbinds a cached binding, if it is still bound to the object at `offset`. Returns what it was called and bound to.
+    pub(crate) fn evict(&mut self, number: u32, offset: u64) -> Option<(String, Entry)> {
+        let record = self.record(number)?;
+        let (namespace, name) = (record.namespace, Arc::clone(&record.name));
+        let entry = self.writer.read(self.index.words(), number)?;
+        if entry.offset != offset || !self.namespaces[&namespace].is_cache {
+            return None;
+        }
+        let label = self.label(number).unwrap_or_default();
+        Some((label, self.unbind(namespace, &name)?))
+    }
+
+    /// At most so many bindings are cached.
+    pub(crate) fn cached_count_max(&self) -> u64 {
+        self.cached.len() as u64
+    }
+
+    /// Bytes of the objects in cache namespaces.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.cached_bytes
     }
 
     /// What `name` is bound to at `now_ns`: the entry's number, its record and its entry.
@@ -298,9 +396,13 @@ impl Catalog {
             header: new.header,
         };
         let id = NameId::new(&state.namespace, name);
-        state.bytes += new.len_bytes;
+        let replaced_bytes = known.as_ref().map_or(0, |(_, before)| before.len_bytes);
+        state.bytes = state.bytes + new.len_bytes - replaced_bytes;
+        let is_cache = state.is_cache;
+        if is_cache {
+            self.cached_bytes = self.cached_bytes + new.len_bytes - replaced_bytes;
+        }
         if let Some((number, before)) = known {
-            state.bytes -= before.len_bytes;
             self.writer.replace(self.index.words(), &id, number, &entry);
             self.recalls.set_sliding(number, ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
             self.deadlines.remove(&(before.expires_ns, number));
@@ -318,6 +420,9 @@ impl Catalog {
             new.description.into_iter().for_each(|text| record.description = text.into());
             new.metadata.into_iter().for_each(|text| record.metadata = text.into());
             self.text_bytes = self.text_bytes - before_bytes + record.text_bytes();
+            if is_cache {
+                self.queue(number);
+            }
             return BoundTo { number, replaced: Some(before.offset) };
         }
         let number = self.writer.insert(self.index.words(), &id, &entry).expect("room was counted before");
@@ -331,6 +436,7 @@ impl Catalog {
             description: new.description.unwrap_or_default().into(),
             metadata: new.metadata.unwrap_or_default().into(),
             ttl,
+            queued_ns: None,
         };
         self.recalls.set_sliding(number, record.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
         self.deadlines.extend(expires_ns.map(|at| (at, number)));
@@ -340,6 +446,9 @@ impl Catalog {
         }
         self.records[slot(number)] = Some(record);
         self.objects += 1;
+        if is_cache {
+            self.queue(number);
+        }
         BoundTo { number, replaced: None }
     }
 
@@ -349,9 +458,13 @@ impl Catalog {
         let state = self.namespaces.get_mut(&namespace).expect("it was found there");
         state.names.remove(name);
         state.bytes -= entry.len_bytes;
+        self.cached_bytes -= if state.is_cache { entry.len_bytes } else { 0 };
         self.writer.remove(self.index.words(), &NameId::new(&state.namespace, name));
         let record = self.records[slot(number)].take();
-        self.text_bytes -= record.map_or(0, |record| record.text_bytes());
+        if let Some(record) = record {
+            self.text_bytes -= record.text_bytes();
+            record.queued_ns.map(|used_ns| self.cached.remove(&Cached { used_ns, number }));
+        }
         self.recalls.unbind(number, self.rounds);
         self.recalls.set_sliding(number, false);
         self.deadlines.remove(&(entry.expires_ns, number));

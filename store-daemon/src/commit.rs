@@ -8,11 +8,12 @@
 //! from memory that only the daemon has. That costs less than to keep a million decoded changes, and to free them.
 
 use crate::{
-    allocator::Extent,
+    allocator::{Extent, GRANULE_BYTES, Room},
     budget::Held,
     catalog::{Catalog, NamespaceId, NewBinding},
     connection::ConnectionId,
     copy::Run,
+    server::Tried,
     session::SessionId,
     slice::Slice,
     space::{LeaseId, Object, ObjectName, PieceError, Space},
@@ -140,8 +141,8 @@ pub(crate) struct CommitJob {
     pub(crate) end_leases: Vec<u64>,
     /// Its body stood in a lease.
     pub(crate) is_long: bool,
-    /// Everything reclaimable has been reclaimed for it.
-    pub(crate) scanned: bool,
+    /// What was done to make room for the payload that finds none.
+    pub(crate) tried: Tried,
     body: Bytes,
     conditions: Option<Entries<Condition>>,
     changes: Option<Entries<Change>>,
@@ -154,6 +155,12 @@ pub(crate) struct CommitJob {
     at: usize,
     /// Bytes of payloads that came in the message.
     inline_bytes: u64,
+    /// Bytes of extents that those need which have none.
+    unplaced_bytes: u64,
+    /// Entries of the index that it did not find.
+    missing_entries: u64,
+    /// How far the names of a namespace are queued that becomes a cache.
+    queued: Option<Arc<str>>,
     /// Whether a change unbinds names.
     unbinds: bool,
     /// Steps of the arena that must be populated before the objects in them are written.
@@ -205,7 +212,7 @@ impl CommitJob {
             writer,
             end_leases: Vec::new(),
             is_long: false,
-            scanned: false,
+            tried: Tried::default(),
             body,
             conditions: None,
             changes: None,
@@ -214,6 +221,9 @@ impl CommitJob {
             extents: Vec::new(),
             at: 0,
             inline_bytes: 0,
+            unplaced_bytes: 0,
+            missing_entries: 0,
+            queued: None,
             unbinds: false,
             missing: BTreeSet::new(),
             runs: Vec::new(),
@@ -231,6 +241,26 @@ impl CommitJob {
     /// Bytes of the payloads that came in the message.
     pub(crate) fn inline_bytes(&self) -> u64 {
         self.inline_bytes
+    }
+
+    /// The room that it did not find.
+    pub(crate) fn wanted_room(&self) -> Room {
+        let len_bytes = match &self.held_back {
+            Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
+                bytes.len() as u64
+            }
+            _ => 0,
+        };
+        Room { len_bytes, in_pages: false, total_bytes: self.unplaced_bytes }
+    }
+
+    /// Gives up its turn because it did not find so many entries in the index: it is checked anew when its turn comes again.
+    pub(crate) fn give_up_turn(&mut self) -> u64 {
+        debug_assert!(self.version == 0, "a commit that is visible in part keeps its turn");
+        self.checks = Checks::default();
+        self.moment_ns = 0;
+        self.enter(Stage::CheckConditions);
+        std::mem::take(&mut self.missing_entries)
     }
 
     /// What must be copied into the arena from where the client wrote it, once it has its room.
@@ -319,6 +349,7 @@ impl CommitJob {
         match changes.next.read()? {
             Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
                 self.inline_bytes += bytes.len() as u64;
+                self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);
             }
             Some(
                 Change::Bind { .. } | Change::RegisterNamespace { .. } | Change::DeclareNamespace { .. },
@@ -352,6 +383,8 @@ impl CommitJob {
                     self.held_back = Some(change);
                     return Ok(Some(Prepared::NoRoom));
                 };
+                self.unplaced_bytes -= extent.len_bytes;
+                self.tried = Tried::default();
                 let missing = bench.space.populated.missing(extent);
                 if missing.is_empty()
                     && let Err(failure) = write(bench.arena, extent, bytes)
@@ -420,7 +453,7 @@ impl CommitJob {
                 true => {}
                 false => self.enter(Stage::Bind),
             },
-            Stage::Bind => match self.next_change() {
+            Stage::Bind => match self.held_back.take().or_else(|| self.next_change()) {
                 Some(change) => {
                     self.bind(bench, change);
                     fault_point(FaultPoint::CommitHalfVisible);
@@ -474,6 +507,7 @@ impl CommitJob {
         let checks = &mut self.checks;
         let room = bench.catalog.room() + checks.unbound_names + checks.emptied_names;
         if checks.new_names > room {
+            self.missing_entries = checks.new_names - room;
             let (used, limit) = bench.catalog.objects();
             return Err(Failure::IndexFull { requested: checks.new_names, used, limit });
         }
@@ -538,7 +572,12 @@ impl CommitJob {
             }
             Change::DeclareNamespace { namespace, is_cache, ttl } => {
                 let id = bench.catalog.register(&namespace).expect("its prefix was checked");
-                bench.catalog.declare(id, is_cache, ttl);
+                if self.queued.is_some() || bench.catalog.declare(id, is_cache, ttl.clone()) {
+                    self.queued = bench.catalog.queue_after(id, self.queued.as_deref());
+                    if self.queued.is_some() {
+                        self.held_back = Some(Change::DeclareNamespace { namespace, is_cache, ttl }); // name by name
+                    }
+                }
                 return;
             }
             _ => return,

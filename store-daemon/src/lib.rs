@@ -29,6 +29,7 @@ mod catalog;
 mod commit;
 mod connection;
 mod copy;
+mod evict;
 mod memory;
 mod options;
 mod populate;

@@ -68,7 +68,7 @@ pub(crate) struct ScanDone {
     pub(crate) unpinned: Vec<u64>,
     /// The candidates that are pinned; with [`Report::Everything`] every offset that is, also such as a hostile
     /// client made up.
-    pub(crate) pinned: HashMap<u64, Holders>,
+    pub(crate) pinned: Arc<HashMap<u64, Holders>>,
     /// Pins of each session.
     pub(crate) pins: Vec<(SessionId, u64)>,
     /// What the job asked for.
@@ -113,7 +113,7 @@ pub(crate) fn scan(job: ScanJob) -> ScanDone {
     found.retain(|_, holders| !holders.is_empty());
     let usage = job.usage.then(memory::own_usage);
     fault_point(FaultPoint::Scanned);
-    ScanDone { unpinned, pinned: found, pins, report: job.report, usage }
+    ScanDone { unpinned, pinned: Arc::new(found), pins, report: job.report, usage }
 }
 
 #[cfg(test)]
@@ -145,12 +145,12 @@ mod tests {
         };
         let done = scan(job(vec![64, 128], Report::Candidates, 10));
         assert_eq!(done.unpinned, [128]);
-        assert_eq!(done.pinned, HashMap::from([(64, vec![(SessionId(1), 1), (SessionId(2), 2)])]));
+        assert_eq!(*done.pinned, HashMap::from([(64, vec![(SessionId(1), 1), (SessionId(2), 2)])]));
         assert_eq!(done.pins, [(SessionId(1), 2), (SessionId(2), 2)]);
         let all = scan(job(vec![], Report::Everything, 10));
         assert_eq!((&all.pinned[&0], all.pinned.len()), (&vec![(SessionId(1), 1)], 2));
         // What a hostile client makes up is bounded, and hides no candidate.
         let bounded = scan(job(vec![64], Report::Everything, 0));
-        assert_eq!(bounded.pinned.into_keys().collect::<Vec<_>>(), [64]);
+        assert_eq!(bounded.pinned.keys().collect::<Vec<_>>(), [&64]);
     }
 }

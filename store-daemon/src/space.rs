@@ -1,7 +1,7 @@
 //! Who has which part of the arena: objects, leases, limbo, and what is free.
 
 use crate::{
-    allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES},
+    allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES, Room},
     catalog::Catalog,
     copy::Run,
     populate::Populated,
@@ -266,6 +266,29 @@ impl Space {
     /// The object at `offset`.
     pub(crate) fn object(&self, offset: u64) -> Option<&Object> {
         self.objects.get(&offset)
+    }
+
+    /// The extent of the object at `offset`, and whether it lies in a lease: then it goes back to that when it is freed.
+    pub(crate) fn extent_of(&self, offset: u64) -> Option<(Extent, bool)> {
+        let extent = self.objects.get(&offset)?.extent;
+        let leased =
+            self.leases_by_offset.range(..=offset).next_back().and_then(|(_, id)| self.leases.get(id));
+        Some((extent, leased.is_some_and(|lease| lease.extent.end() > offset)))
+    }
+
+    /// What is free right before and right behind an object's extent.
+    pub(crate) fn free_beside(&self, extent: Extent) -> impl Iterator<Item = Extent> {
+        self.allocator.free_beside(extent)
+    }
+
+    /// Where in `run`, if all of it were free, there would be `room`.
+    pub(crate) fn place_in(&self, run: Extent, room: Room) -> Option<Extent> {
+        self.allocator.place_in(run, room)
+    }
+
+    /// Bytes that are free now.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.allocator.free_bytes()
     }
 
     /// Number of objects, with a name or without.

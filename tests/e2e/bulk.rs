@@ -8,7 +8,7 @@ use plasmon_protocol::{
     limits::COMMIT_BYTES_MAX,
     message::{
         Bind, Change, Commit, Committed, EndLease, Failure, Find, Granted, LongCommit, Payload, ReadStats,
-        Reserve,
+        Reserve, Ttl,
     },
     name::{Name, Namespace},
     object::{Header, Kind},
@@ -18,6 +18,7 @@ use plasmon_tests::{
     daemon::Daemon,
     raw::{Raw, RawSession},
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn namespace() -> Namespace {
     Namespace::new("bulk-names").expect("a valid namespace")
@@ -64,14 +65,24 @@ fn write(session: &RawSession, at: &Granted, bytes: &[u8]) {
 
 /// A commit of `count` names, written into leases that end with it.
 fn written(session: &mut RawSession, count: u32) -> LongCommit {
+    written_with(session, count, None)
+}
+
+fn written_with(session: &mut RawSession, count: u32, ttl: Option<Ttl>) -> LongCommit {
     let objects = reserve(session, u64::from(count) * 64);
-    let place = reserve(session, u64::from(count) * 128);
+    let place = reserve(session, u64::from(count) * 144);
     let payload = |number: u32| Payload::Leased {
         lease: objects.lease,
         offset: objects.offset + u64::from(number) * 64,
         len_bytes: 64,
     };
-    let body = body(count, |number| bind(number, payload(number)), &[objects.lease, place.lease]);
+    let lives = |mut change| {
+        if let Change::Bind { bind } = &mut change {
+            bind.ttl.clone_from(&ttl);
+        }
+        change
+    };
+    let body = body(count, |number| lives(bind(number, payload(number))), &[objects.lease, place.lease]);
     write(session, &place, &body);
     LongCommit { lease: place.lease, offset: place.offset, len_bytes: body.len() as u64 }
 }
@@ -116,6 +127,37 @@ fn a_million_names_come_and_go_while_others_are_served() {
     assert_eq!((removed.unbound, removed.unbound_bytes), (NAMES.into(), u64::from(NAMES) * 64));
     assert!(served > 100, "{served} round trips while a million names were unbound");
     assert_eq!(used_bytes(&mut other), 0);
+}
+
+/// Invariant 9. A million bindings expire at one moment. To count the names that are left takes until all of them are
+/// unbound; meanwhile others are served, and see none of them.
+#[test]
+fn a_million_names_expire_at_once_while_others_are_served() {
+    const NAMES: u32 = 1_000_000;
+    let daemon = Daemon::start_with(STORE, &["--size", "256MiB", "--max-objects", "1000010"]);
+    let mut writer = RawSession::begin(daemon.socket());
+    let mut other = RawSession::begin(daemon.socket());
+    let commit = written_with(&mut writer, NAMES, Some(Ttl { ttl_ns: 1_000_000_000, is_sliding: false }));
+    writer.requests.be_patient();
+    writer.requests.call(&commit).expect("all of it is bound");
+    while is_bound(&mut other, 0) {}
+    let is_done = AtomicBool::new(false);
+    let mut served = 0;
+    let stats = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let stats = writer.requests.call(&ReadStats {});
+            is_done.store(true, Ordering::Relaxed);
+            stats
+        });
+        while !is_done.load(Ordering::Relaxed) {
+            assert!(!is_bound(&mut other, NAMES - 1));
+            served += 1;
+        }
+        asking.join().expect("it was answered")
+    });
+    let stats = stats.expect("the store answers");
+    assert_eq!((stats.expired, stats.objects, stats.used_bytes), (NAMES.into(), 0, 0));
+    assert!(served > 100, "{served} round trips while a million names were unbound");
 }
 
 /// What comes later sees what came before it, however long that takes.
@@ -182,11 +224,11 @@ fn bodies_that_lie_harm_nobody() {
 
     // That it changes while it is looked at, or its lease ends: it is what it was when it was copied.
     let writer = session.fds[3].try_clone().expect("a descriptor");
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let at = i64::try_from(offset).expect("an offset");
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 let _ = pwrite(&writer, &vec![0xff; good.len()], at);
                 let _ = pwrite(&writer, &good, at);
             }
@@ -198,7 +240,7 @@ fn bodies_that_lie_harm_nobody() {
                 "{answer:?}"
             );
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
     });
     write(&session, &place, &good);
     session.requests.send(1, &long(len_bytes));

@@ -3,6 +3,7 @@
 mod bulk;
 mod cli;
 mod conformance;
+mod eviction;
 mod expiry;
 mod faults;
 mod fork;

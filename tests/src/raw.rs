@@ -72,6 +72,14 @@ impl Raw {
         self.receive()
     }
 
+    /// Waits five minutes for answers, for what takes long on a busy machine, instead of 30 seconds.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn be_patient(&self) {
+        self.stream.set_read_timeout(Some(Duration::from_secs(300))).expect("a timeout can be set");
+    }
+
     /// Sends a request and waits for its answer.
     ///
     /// # Panics

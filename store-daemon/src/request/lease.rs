@@ -1,8 +1,10 @@
 //! Leases: whole pages of free arena for a client to write into, itself or by way of a region of its own.
 
 use crate::{
+    allocator::Room,
     commit::ReplyTo,
-    server::{AfterScan, Parked, Server},
+    evict::Shortage,
+    server::{AfterScan, Parked, Server, Tried},
     session::SessionId,
     space::LeaseId,
 };
@@ -14,16 +16,14 @@ use plasmon_shm::{Error, FaultPoint, Region, Seals, fault_point};
 use std::sync::Arc;
 
 impl Server {
-    pub(crate) fn reserve(&mut self, reply_to: ReplyTo, session: SessionId, reserve: Reserve, scanned: bool) {
+    pub(crate) fn reserve(&mut self, reply_to: ReplyTo, session: SessionId, reserve: Reserve, tried: Tried) {
         match self.lease(session, reserve.len_bytes) {
             Ok(Some(lease)) => self.grant_lease(reply_to, session, lease, None),
-            Ok(None) if !scanned && self.scan_may_help() => {
-                let request = AnyRequest::Reserve(reserve);
-                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request, as_of_ns: None }));
-            }
             Ok(None) => {
-                let failure = self.store_full(reserve.len_bytes, false);
-                self.fail(reply_to, failure);
+                let len_bytes = reserve.len_bytes;
+                let request = AnyRequest::Reserve(reserve);
+                let parked = Parked { reply_to, session, request, as_of_ns: None, tried };
+                self.make_room(pages(len_bytes), AfterScan::Request(parked));
             }
             Err(failure) => self.fail(reply_to, failure),
         }
@@ -34,7 +34,7 @@ impl Server {
         reply_to: ReplyTo,
         session: SessionId,
         extend: ExtendLease,
-        scanned: bool,
+        tried: Tried,
     ) {
         let ExtendLease { lease, len_bytes } = extend;
         let Some(before) = self.space.lease_of(session, LeaseId(lease)).map(|found| found.extent.len_bytes)
@@ -47,13 +47,10 @@ impl Server {
         }
         match self.lease(session, len_bytes) {
             Ok(Some(other)) => self.grant_lease(reply_to, session, other, None),
-            Ok(None) if !scanned && self.scan_may_help() => {
-                let request = AnyRequest::ExtendLease(extend);
-                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request, as_of_ns: None }));
-            }
             Ok(None) => {
-                let failure = self.store_full(len_bytes, false);
-                self.fail(reply_to, failure);
+                let request = AnyRequest::ExtendLease(extend);
+                let parked = Parked { reply_to, session, request, as_of_ns: None, tried };
+                self.make_room(pages(len_bytes), AfterScan::Request(parked));
             }
             Err(failure) => self.fail(reply_to, failure),
         }
@@ -112,6 +109,10 @@ impl Server {
             }
         }
     }
+}
+
+fn pages(len_bytes: u64) -> Shortage {
+    Shortage::Room(Room { len_bytes, in_pages: true, total_bytes: len_bytes })
 }
 
 fn unknown(lease: u64) -> Failure {

@@ -6,13 +6,13 @@ mod listing;
 mod lookup;
 mod operator;
 
-use crate::server::{AfterScan, Parked, Server};
+use crate::server::{AfterScan, Parked, Server, Tried};
 use plasmon_protocol::message::{AnyRequest, Failure, Holder, NoRoom};
 
 impl Server {
-    /// Handles a request of a session. `scanned` says that it was parked for a scan, which is done.
-    pub(crate) fn on_request(&mut self, parked: Parked, scanned: bool) {
-        let Parked { reply_to, session, request, mut as_of_ns } = parked;
+    /// Handles a request of a session.
+    pub(crate) fn on_request(&mut self, parked: Parked) {
+        let Parked { reply_to, session, request, mut as_of_ns, tried } = parked;
         if !self.connections.contains_key(&reply_to.connection) {
             return self.give_back(reply_to.held); // it has closed while the request was parked
         }
@@ -25,8 +25,8 @@ impl Server {
         tracing::trace!(session = session.0, request = request.name(), "request");
         match request {
             AnyRequest::LongCommit(long) => self.begin_long_commit(reply_to, session, &long),
-            AnyRequest::Reserve(reserve) => self.reserve(reply_to, session, reserve, scanned),
-            AnyRequest::ExtendLease(extend) => self.extend_lease(reply_to, session, extend, scanned),
+            AnyRequest::Reserve(reserve) => self.reserve(reply_to, session, reserve, tried),
+            AnyRequest::ExtendLease(extend) => self.extend_lease(reply_to, session, extend, tried),
             AnyRequest::EndLease(end) => self.end_lease(reply_to, session, &end),
             AnyRequest::AddRegion(_) => self.add_region(reply_to, session),
             AnyRequest::Find(find) => self.find(reply_to, session, &find),
@@ -37,16 +37,23 @@ impl Server {
             }
             AnyRequest::Kick(kick) => self.kick(reply_to, session, &kick),
             request if self.must_wait(&request, &mut as_of_ns) => {
-                self.defer(Parked { reply_to, session, request, as_of_ns });
+                self.defer(Parked { reply_to, session, request, as_of_ns, tried });
             }
             AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
             AnyRequest::Describe(describe) => self.describe(reply_to, &describe),
-            AnyRequest::ReadStats(_) if scanned => self.stats(reply_to),
-            AnyRequest::ListPins(list) if scanned => self.list_pins(reply_to, &list),
+            AnyRequest::ReadStats(_) if tried == Tried::Scan => self.stats(reply_to),
+            AnyRequest::ListPins(list) if tried == Tried::Scan => self.list_pins(reply_to, &list),
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {
-                self.park_for_scan(AfterScan::Request(Parked { reply_to, session, request, as_of_ns }));
+                let tried = Tried::Scan;
+                self.park_for_scan(AfterScan::Request(Parked {
+                    reply_to,
+                    session,
+                    request,
+                    as_of_ns,
+                    tried,
+                }));
             }
             AnyRequest::Hello(_) => {
                 let reason = "Hello is the first message on a connection, and only that".to_owned();
@@ -79,7 +86,7 @@ impl Server {
                 free_bytes: figures.free,
                 largest_free_bytes: figures.largest_free,
                 limbo_bytes: figures.limbo,
-                cached_bytes: 0,
+                cached_bytes: self.catalog.cached_bytes(),
                 populated_bytes: short_of_memory.then_some(figures.populated),
                 holders,
             },

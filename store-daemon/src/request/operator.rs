@@ -47,7 +47,7 @@ impl Server {
             requests: self.counters.requests,
             refused: self.counters.refused,
             expired: self.counters.expired,
-            cached_bytes: 0,
+            cached_bytes: self.catalog.cached_bytes(),
             evicted: self.counters.evicted,
             evicted_bytes: self.counters.evicted_bytes,
             uptime_s: self.started.elapsed().as_secs(),
@@ -63,7 +63,7 @@ impl Server {
     /// Who holds what, right after a scan.
     pub(crate) fn list_pins(&mut self, reply_to: ReplyTo, list: &ListPins) {
         let mut held: Vec<(SessionId, u64, u32)> = Vec::new();
-        for (&offset, holders) in &self.scans.done.pinned {
+        for (&offset, holders) in self.scans.done.pinned.iter() {
             if self.space.object(offset).is_some() {
                 held.extend(holders.iter().map(|&(session, pins)| (session, offset, pins)));
             }

@@ -1,10 +1,11 @@
 //! Commits on their way, and the requests that wait for a name.
 
-use super::{AfterScan, Grant, Parked, Server, Waiter};
+use super::{AfterScan, Grant, Parked, Server, Tried, Waiter};
 use crate::allocator::Extent;
 use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
 use crate::copy::{Copied, CopyJob, Run};
+use crate::evict::Shortage;
 use crate::session::SessionId;
 use crate::slice::Slice;
 use crate::space::LeaseId;
@@ -176,13 +177,9 @@ impl Server {
                     commits.queue.push_back(job);
                 }
                 Prepared::Placed { missing } => self.when_populated(Grant::Commit(job), missing),
-                Prepared::NoRoom if !job.scanned && self.scan_may_help() => {
-                    job.scanned = true;
-                    self.park_for_scan(AfterScan::Commit(job));
-                }
                 Prepared::NoRoom => {
-                    let failure = self.store_full(job.inline_bytes(), false);
-                    self.abandon_commit(job, failure);
+                    let shortage = Shortage::Room(job.wanted_room());
+                    self.make_room(shortage, AfterScan::Commit(job));
                 }
                 // With the figures of now, when its own room is free again.
                 Prepared::Failed(Failure::StoreFull { room }) => {
@@ -226,6 +223,10 @@ impl Server {
             let (mut bench, commits) = self.workbench();
             match job.work(&mut bench, &mut slice) {
                 Worked::More => return commits.queue.push_front(job),
+                Worked::Failed(Failure::IndexFull { .. }) => {
+                    let shortage = Shortage::Entries(job.give_up_turn());
+                    self.make_room(shortage, AfterScan::Commit(job));
+                }
                 Worked::Failed(failure) => self.abandon_commit(job, failure),
                 Worked::Done => {
                     fault_point(FaultPoint::CommitVisible);
@@ -238,8 +239,8 @@ impl Server {
                     self.finish_commit(job, Ok(()));
                 }
             }
-            // What has expired has waited long enough: it comes before the next commit.
-            if !slice.spend() || std::mem::take(&mut self.expiry_is_behind) {
+            // What has expired, or is to give way, has waited long enough: it comes before the next commit.
+            if !slice.spend() || std::mem::take(&mut self.unbinding_is_behind) {
                 return;
             }
         }
@@ -261,14 +262,13 @@ impl Server {
             Grant::Commit(job) => job.reply_to,
         });
         let commits = self.commits.drain();
-        let parked =
-            self.scans.current.drain(..).chain(self.scans.next.drain(..)).map(|parked| match parked {
-                AfterScan::Request(parked) => parked.reply_to,
-                AfterScan::Commit(job) => job.reply_to,
-            });
+        let parked = self.scans.current.drain(..).chain(self.scans.next.drain(..));
+        let parked = parked.map(|parked| parked.reply_to());
+        let short = self.after_expiry.drain(..).map(|(_, short)| short.who.reply_to());
+        let short = short.chain(self.evictions.drain(..).map(|eviction| eviction.reply_to()));
         let deferred = self.deferred.drain(..).map(|parked| parked.reply_to);
         let waiting = self.waits.drain().flat_map(|(_, waiters)| waiters).map(|waiter| waiter.reply_to);
-        let all = granted.chain(commits).chain(parked).chain(deferred).chain(waiting);
+        let all = granted.chain(commits).chain(parked).chain(short).chain(deferred).chain(waiting);
         for reply_to in all.collect::<Vec<_>>() {
             self.fail(reply_to, Failure::ShuttingDown {});
         }
@@ -339,13 +339,13 @@ impl Server {
         let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
         let ready = self.deferred.extract_if(.., |parked| parked.as_of_ns.is_none_or(|as_of| as_of < first));
         for parked in ready.collect::<Vec<_>>() {
-            self.on_request(parked, false);
+            self.on_request(parked);
         }
     }
 
     /// Answers `parked` once it need not wait any more.
     pub(crate) fn defer(&mut self, parked: Parked) {
-        self.deferred.push(parked);
+        self.deferred.push(Parked { tried: Tried::Nothing, ..parked });
     }
 
     pub(crate) fn wait_for(

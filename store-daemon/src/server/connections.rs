@@ -1,6 +1,8 @@
 //! Accepting connections, taking frames from them, and sending replies.
 
-use super::{ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, listener_fd, tokens};
+use super::{
+    ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, Tried, listener_fd, tokens,
+};
 use crate::budget::{Held, decoded_bytes};
 use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
@@ -246,7 +248,8 @@ impl Server {
                 let bytes = decoded_bytes(&request);
                 self.held.add(Held { session, bytes });
                 reply_to.held.bytes += bytes;
-                self.on_request(Parked { reply_to, session, request, as_of_ns: None }, false);
+                let (as_of_ns, tried) = (None, Tried::Nothing);
+                self.on_request(Parked { reply_to, session, request, as_of_ns, tried });
             }
             Some(Err(error)) => {
                 self.counters.refused += 1;

@@ -26,6 +26,13 @@ impl Server {
         }
     }
 
+    /// Whether a commit is under way: what unbinds names besides waits for it, and the next one waits for that.
+    pub(super) fn waits_for_commit(&mut self) -> bool {
+        let waits = self.commits.is_under_way();
+        self.unbinding_is_behind |= waits;
+        waits
+    }
+
     /// Unbinds what has expired, for a slice, unless a commit is under way.
     pub(super) fn expire_bindings(&mut self) {
         let Some(first) = self.catalog.next_expiry() else { return };
@@ -33,8 +40,7 @@ impl Server {
         if first > now_ns {
             return;
         }
-        self.expiry_is_behind = self.commits.is_under_way();
-        if self.expiry_is_behind {
+        if self.waits_for_commit() {
             return;
         }
         let (mut slice, mut expired) = (Slice::begin(), 0);
@@ -47,5 +53,11 @@ impl Server {
         self.counters.expired += expired;
         tracing::debug!(expired, "bindings have expired");
         self.resume_deferred();
+        let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
+        for (_, short) in
+            self.after_expiry.extract_if(.., |(as_of_ns, _)| *as_of_ns < first).collect::<Vec<_>>()
+        {
+            self.make_room(short.shortage, *short.who);
+        }
     }
 }

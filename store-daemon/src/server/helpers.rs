@@ -220,8 +220,8 @@ impl Server {
         }
         for parked in answered {
             match parked {
-                AfterScan::Request(parked) => self.on_request(parked, true),
-                AfterScan::Commit(job) => self.resume_commit(job),
+                AfterScan::Evict(short) => self.begin_eviction(short),
+                who => self.resume(who),
             }
         }
     }
@@ -230,7 +230,7 @@ impl Server {
     fn note_holders(&mut self, done: &ScanDone) {
         let now = Instant::now();
         let before = std::mem::take(&mut self.scans.seen_since);
-        for (&offset, holders) in &done.pinned {
+        for (&offset, holders) in done.pinned.iter() {
             if self.space.object(offset).is_none() {
                 continue; // no object of ours: a client made it up
             }
@@ -244,7 +244,7 @@ impl Server {
     /// How many bytes each session holds of objects without a name.
     pub(crate) fn limbo_by_session(&self) -> BTreeMap<SessionId, u64> {
         let mut bytes = BTreeMap::new();
-        for (&offset, holders) in &self.scans.done.pinned {
+        for (&offset, holders) in self.scans.done.pinned.iter() {
             let Some(object) = self.space.object(offset).filter(|object| object.is_nameless()) else {
                 continue;
             };
@@ -261,7 +261,8 @@ fn report_for(parked: &AfterScan) -> Report {
     match parked {
         AfterScan::Request(Parked {
             request: AnyRequest::ReadStats(_) | AnyRequest::ListPins(_), ..
-        }) => Report::Everything,
+        })
+        | AfterScan::Evict(_) => Report::Everything,
         _ => Report::Candidates,
     }
 }

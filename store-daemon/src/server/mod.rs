@@ -5,11 +5,13 @@
 
 mod commits;
 mod connections;
+mod eviction;
 mod expiry;
 mod helpers;
 mod lifetimes;
 
 use commits::Commits;
+use eviction::Eviction;
 
 use crate::{
     budget::{Connections, HeldRequests, half_of},
@@ -17,6 +19,7 @@ use crate::{
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
     copy::{Copied, Copies, CopyJob},
+    evict::Shortage,
     memory::Usage,
     options::Options,
     populate::{Demands, Progress},
@@ -35,7 +38,7 @@ use nix::sys::{
 use plasmon_protocol::{id::NameId, message::AnyRequest};
 use plasmon_shm::{Kernel, Region, WordsMapping};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
@@ -122,15 +125,44 @@ pub(crate) struct Parked {
     /// Set for a request that counts or lists names: what had expired by then, by CLOCK_BOOTTIME, is unbound before it is
     /// answered.
     pub(crate) as_of_ns: Option<u64>,
+    pub(crate) tried: Tried,
+}
+
+/// What was done for something that finds no room, or that must know what is pinned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tried {
+    #[default]
+    Nothing,
+    /// A scan was made, and what it found unpinned is free.
+    Scan,
+    /// Cached bindings gave way so many times.
+    Evicting(u8),
 }
 
 /// What goes on when a scan is done.
 pub(crate) enum AfterScan {
     Request(Parked),
     Commit(Box<CommitJob>),
+    /// Cached bindings give way, now that it is known which are pinned.
+    Evict(Short),
+}
+
+/// What found no room.
+pub(crate) struct Short {
+    shortage: Shortage,
+    /// A request or a commit.
+    who: Box<AfterScan>,
 }
 
 impl AfterScan {
+    fn reply_to(&self) -> ReplyTo {
+        match self {
+            AfterScan::Request(parked) => parked.reply_to,
+            AfterScan::Commit(job) => job.reply_to,
+            AfterScan::Evict(short) => short.who.reply_to(),
+        }
+    }
+
     fn is_stats(&self) -> bool {
         matches!(self, AfterScan::Request(Parked { request: AnyRequest::ReadStats(_), .. }))
     }
@@ -268,10 +300,14 @@ pub(crate) struct Server {
     grants: HashMap<u64, Grant>,
     tickets: u64,
     commits: Commits,
-    /// What has expired waits for a long commit; the next one waits for it.
-    expiry_is_behind: bool,
+    /// What has expired, or is to give way, waits for a long commit; the next one waits for it.
+    unbinding_is_behind: bool,
     /// Entries that were recalled and live on, for their deadlines to be moved.
     slid: Vec<u32>,
+    /// What waits for room until all is unbound that had expired by then.
+    after_expiry: Vec<(u64, Short)>,
+    /// What waits for cached bindings to give way, one after the other.
+    evictions: VecDeque<Eviction>,
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
     broken: Vec<(ConnectionId, Broken)>,
@@ -389,8 +425,10 @@ impl Server {
             grants: HashMap::new(),
             tickets: 0,
             commits: Commits::default(),
-            expiry_is_behind: false,
+            unbinding_is_behind: false,
             slid: Vec::new(),
+            after_expiry: Vec::new(),
+            evictions: VecDeque::new(),
             deferred: Vec::new(),
             waits: HashMap::new(),
             broken: Vec::new(),
@@ -479,6 +517,7 @@ impl Server {
         self.free_backlog();
         self.slide_deadlines();
         self.expire_bindings();
+        self.evict();
         self.prepare_commits();
         self.work_off_commits();
         for region in self.space.let_go() {
@@ -520,7 +559,7 @@ impl Server {
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
         let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
-        let work = work || !self.slid.is_empty();
+        let work = work || !self.slid.is_empty() || !self.evictions.is_empty();
         let can_feed = self.gave_back && !self.starved.is_empty();
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
@@ -565,7 +604,7 @@ impl Server {
         let candidates = self.space.offsets();
         let (report, others_max) = (Report::Candidates, 0);
         let done = crate::reclaim::scan(ScanJob { candidates, sessions, report, others_max, usage: false });
-        for hole in self.space.all_but(done.pinned.into_keys()) {
+        for hole in self.space.all_but(done.pinned.keys().copied()) {
             if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
                 tracing::warn!(%error, "cannot give back the arena's memory; it goes with the last process that maps it");
                 break;

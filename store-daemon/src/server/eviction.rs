@@ -1,0 +1,162 @@
+//! Making room: first of what is free in all but name, then of cached bindings.
+
+use super::{AfterScan, Server, Short, Tried};
+use crate::{
+    commit::ReplyTo,
+    evict::{Choice, Chosen, Shortage},
+    slice::Slice,
+};
+use plasmon_protocol::message::Failure;
+use plasmon_shm::boottime_ns;
+use std::sync::Arc;
+
+/// How often cached bindings give way for one request, where others take the room that came of it.
+const EVICTIONS_MAX: u8 = 16;
+
+/// Cached bindings that are about to give way.
+pub(super) struct Eviction {
+    short: Short,
+    choice: Choice,
+    /// Those that were chosen and are bound still.
+    victims: Option<Vec<(u32, u64)>>,
+    evicted: u64,
+    evicted_bytes: u64,
+}
+
+impl Eviction {
+    pub(super) fn reply_to(&self) -> ReplyTo {
+        self.short.who.reply_to()
+    }
+}
+
+impl Server {
+    /// Something found too little: it goes on when there may be enough, and fails if there cannot be.
+    pub(crate) fn make_room(&mut self, shortage: Shortage, mut who: AfterScan) {
+        let tried = who.tried();
+        if tried == Tried::Nothing {
+            // Looked at again and again while there is more of it, for it is unbound slice by slice.
+            let now_ns = boottime_ns();
+            if self.catalog.next_expiry().is_some_and(|at| at <= now_ns) {
+                return self.after_expiry.push((now_ns, Short { shortage, who: Box::new(who) }));
+            }
+            // An entry of the index is free when its name is unbound.
+            if matches!(shortage, Shortage::Room(_)) && self.scan_may_help() {
+                who.set_tried(Tried::Scan);
+                return self.park_for_scan(who);
+            }
+        }
+        let may_be_enough = match shortage {
+            Shortage::Room(room) => {
+                let cached_bytes = self.catalog.cached_bytes();
+                cached_bytes > 0 && self.space.free_bytes() + cached_bytes >= room.total_bytes
+            }
+            Shortage::Entries(count) => self.catalog.cached_count_max() >= count,
+        };
+        if !may_be_enough || tried == Tried::Evicting(EVICTIONS_MAX) {
+            return self.fail_for(shortage, who);
+        }
+        // What was recalled until now counts: the same thread collects that, and then scans.
+        self.start_collecting();
+        self.park_for_scan(AfterScan::Evict(Short { shortage, who: Box::new(who) }));
+    }
+
+    /// It is known what is pinned.
+    pub(super) fn begin_eviction(&mut self, short: Short) {
+        let choice = Choice::new(short.shortage, Arc::clone(&self.scans.done.pinned));
+        let (victims, evicted, evicted_bytes) = (None, 0, 0);
+        self.evictions.push_back(Eviction { short, choice, victims, evicted, evicted_bytes });
+    }
+
+    /// Chooses what gives way, and unbinds it, for a slice, unless a commit is under way.
+    pub(super) fn evict(&mut self) {
+        if self.evictions.is_empty() || self.waits_for_commit() {
+            return;
+        }
+        let mut slice = Slice::begin();
+        while let Some(mut eviction) = self.evictions.pop_front() {
+            if !self.connections.contains_key(&eviction.reply_to().connection) {
+                self.resume(*eviction.short.who); // nobody needs the room any more
+                continue;
+            }
+            if eviction.victims.is_none() {
+                match eviction.choice.go_on(&mut self.catalog, &self.space, &mut slice) {
+                    Chosen::More => return self.evictions.push_front(eviction),
+                    Chosen::Nothing => {
+                        self.fail_for(eviction.short.shortage, *eviction.short.who);
+                        continue;
+                    }
+                    Chosen::These(victims) => eviction.victims = Some(victims),
+                }
+            }
+            while let Some((number, offset)) = eviction.victims.as_mut().and_then(Vec::pop) {
+                self.unbind_cached(&mut eviction, number, offset);
+                if !slice.spend() {
+                    return self.evictions.push_front(eviction);
+                }
+            }
+            self.end_eviction(eviction);
+        }
+    }
+
+    fn unbind_cached(&mut self, eviction: &mut Eviction, number: u32, offset: u64) {
+        if let Some((name, entry)) = self.catalog.evict(number, offset) {
+            self.space.retire(entry.offset, name);
+            eviction.evicted += 1;
+            eviction.evicted_bytes += entry.len_bytes;
+        }
+    }
+
+    fn end_eviction(&mut self, eviction: Eviction) {
+        let Eviction { short, evicted, evicted_bytes, .. } = eviction;
+        self.counters.evicted += evicted;
+        self.counters.evicted_bytes += evicted_bytes;
+        tracing::debug!(evicted, evicted_bytes, "cached bindings gave way");
+        let mut who = *short.who;
+        let times = if let Tried::Evicting(times) = who.tried() { times } else { 0 };
+        who.set_tried(Tried::Evicting(times + 1));
+        self.park_for_scan(who);
+    }
+
+    /// Goes on with what waited for room.
+    pub(super) fn resume(&mut self, who: AfterScan) {
+        match who {
+            AfterScan::Request(parked) => self.on_request(parked),
+            AfterScan::Commit(job) => self.resume_commit(job),
+            AfterScan::Evict(short) => self.begin_eviction(short),
+        }
+    }
+
+    fn fail_for(&mut self, shortage: Shortage, who: AfterScan) {
+        let failure = match (shortage, &who) {
+            (Shortage::Entries(count), _) => {
+                let (used, limit) = self.catalog.objects();
+                Failure::IndexFull { requested: count + limit - used, used, limit }
+            }
+            (Shortage::Room(_), AfterScan::Commit(job)) => self.store_full(job.inline_bytes(), false),
+            (Shortage::Room(room), _) => self.store_full(room.len_bytes, false),
+        };
+        match who {
+            AfterScan::Request(parked) => self.fail(parked.reply_to, failure),
+            AfterScan::Commit(job) => self.abandon_commit(job, failure),
+            AfterScan::Evict(short) => self.fail_for(shortage, *short.who),
+        }
+    }
+}
+
+impl AfterScan {
+    fn tried(&self) -> Tried {
+        match self {
+            AfterScan::Request(parked) => parked.tried,
+            AfterScan::Commit(job) => job.tried,
+            AfterScan::Evict(short) => short.who.tried(),
+        }
+    }
+
+    fn set_tried(&mut self, tried: Tried) {
+        match self {
+            AfterScan::Request(parked) => parked.tried = tried,
+            AfterScan::Commit(job) => job.tried = tried,
+            AfterScan::Evict(short) => short.who.set_tried(tried),
+        }
+    }
+}
