@@ -56,6 +56,20 @@ impl Object {
         Ok(Object { entry, file, trusted })
     }
 
+    /// For fuzz targets: an object as another user may have learned it, whatever its header says.
+    #[cfg(fuzzing)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_stranger(header: plasmon_protocol::object::Header, bytes: &[u8]) -> Object {
+        let len_bytes = bytes.len() as u64;
+        let entry =
+            Entry { version: 1, offset: 0, len_bytes, created_ns: 0, expires_ns: 0, writer_uid: 1, header };
+        let mut aligned = arrow_buffer::MutableBuffer::new(bytes.len()); // at a multiple of 64, as in the arena
+        aligned.extend_from_slice(bytes);
+        let file = (!header.flags.has(Flags::INLINE)).then(|| aligned.into());
+        Object { entry, file, trusted: false }
+    }
+
     /// Version of the binding that this object was recalled by.
     #[must_use]
     pub fn version(&self) -> u64 {
