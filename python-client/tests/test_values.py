@@ -50,6 +50,8 @@ def same(a: Any, b: Any) -> bool:
         return a.equals(b) and (a.schema == b.schema if isinstance(a, pl.DataFrame) else a.dtype == b.dtype)
     if isinstance(a, pa.Table | pa.RecordBatch):
         return a.equals(b, check_metadata=True)
+    if isinstance(a, pa.Tensor):
+        return a.equals(b) and (a.dim_names, a.strides) == (b.dim_names, b.strides)
     if isinstance(a, dict):
         return [*a] == [*b] and all(same(x, y) for x, y in zip([*a, *a.values()], [*b, *b.values()], strict=True))
     if isinstance(a, list | tuple):

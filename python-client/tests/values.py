@@ -273,6 +273,7 @@ CASES: list[Case] = [
     Case("Arrow", "Array: sliced", pa.array(range(100_000)).slice(7, 3), "table"),
     Case("Arrow", "ChunkedArray", pa.chunked_array([[1], [2, 3]]), "table"),
     Case("Arrow", "Scalar", pa.scalar(5, pa.int16()), "pickle"),
+    Case("Arrow", "Tensor", pa.Tensor.from_numpy(np.arange(6.0).reshape(2, 3).T, dim_names=["x", "y"]), "pickle"),
     Case("Arrow", "Schema, type", [pa.schema([("a", pa.int8())]), pa.decimal128(5, 2)], "pickle"),
     Case(
         "polars",

@@ -329,6 +329,8 @@ def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
     ours: dict[type, Callable[[Any], Any]] = {bytearray: _reduce_bytearray, memoryview: _reduce_memoryview}
     if ndarray := _loaded("numpy", "ndarray"):
         ours[ndarray] = _reduce_ndarray
+    if tensor := _loaded("pyarrow.lib", "Tensor"):
+        ours[tensor] = _reduce_tensor
     return ChainMap(ours, copyreg.dispatch_table)
 
 
@@ -362,6 +364,16 @@ def _reduce_ndarray(array: np.ndarray[Any, Any]) -> Any:
     if array.dtype.kind in "Mm" and array.nbytes >= OUT_OF_BAND_BYTES:
         return (_viewed, (array.view("i8"), array.dtype))
     return array.__reduce_ex__(5)
+
+
+def _reduce_tensor(tensor: pa.Tensor) -> tuple[Any, ...]:
+    return (_tensor, (tensor.to_numpy(), tensor.dim_names or None))
+
+
+def _tensor(array: np.ndarray[Any, Any], dim_names: list[str] | None) -> pa.Tensor:
+    import pyarrow as pa
+
+    return pa.Tensor.from_numpy(array, dim_names)
 
 
 def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
