@@ -784,8 +784,14 @@ mod tests {
         /// What takes room: a binding that has expired does until it is unbound.
         bound: BTreeMap<(Namespace, Name), Bound>,
         /// What there is, and what was declared for it.
-        namespaces: BTreeMap<Namespace, Option<Ttl>>,
+        namespaces: BTreeMap<Namespace, Declared>,
         now_ns: u64,
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Declared {
+        is_cache: bool,
+        ttl: Option<Ttl>,
     }
 
     #[derive(Clone, Debug, PartialEq)]
@@ -825,7 +831,7 @@ mod tests {
                 last_version: 0,
                 index: reader.map_words_read_only().expect("a mapping"),
                 bound: BTreeMap::new(),
-                namespaces: BTreeMap::from([(Namespace::default(), None)]),
+                namespaces: BTreeMap::from([(Namespace::default(), Declared::default())]),
                 now_ns: 1_000,
             }
         }
@@ -910,8 +916,7 @@ mod tests {
         fn expect(
             &self,
             commit: &Commit,
-        ) -> Option<(BTreeMap<(Namespace, Name), Bound>, BTreeMap<Namespace, Option<Ttl>>, Vec<u64>)>
-        {
+        ) -> Option<(BTreeMap<(Namespace, Name), Bound>, BTreeMap<Namespace, Declared>, Vec<u64>)> {
             for Condition { namespace, name, expect } in &commit.conditions {
                 let found = self.bound.get(&(namespace.clone(), name.clone()));
                 let found = found.filter(|bound| bound.lives(self.now_ns)).map(|bound| bound.version);
@@ -969,7 +974,7 @@ mod tests {
                     } => {
                         let key = (namespace.clone(), name.clone());
                         let declared = namespaces.entry(namespace.clone()).or_default();
-                        let ttl = ttl.as_ref().or(declared.as_ref());
+                        let ttl = ttl.as_ref().or(declared.ttl.as_ref());
                         let slack_ns = |ttl: &Ttl| if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
                         let expires_ns =
                             ttl.and_then(|ttl| (self.now_ns + slack_ns(ttl)).checked_add(ttl.ttl_ns));
@@ -986,8 +991,9 @@ mod tests {
                     Change::RegisterNamespace { namespace } => {
                         namespaces.entry(namespace.clone()).or_default();
                     }
-                    Change::DeclareNamespace { namespace, ttl, .. } => {
-                        namespaces.insert(namespace.clone(), ttl.clone());
+                    Change::DeclareNamespace { namespace, is_cache, ttl } => {
+                        let declared = Declared { is_cache: *is_cache, ttl: ttl.clone() };
+                        namespaces.insert(namespace.clone(), declared);
                     }
                     _ => {}
                 }
@@ -1025,7 +1031,25 @@ mod tests {
         }
 
         /// Index, catalog, space and arena say what the model says.
-        fn check(&self) {
+        fn check(&mut self) {
+            let is_cached =
+                |((namespace, _), _): &(&(Namespace, Name), &Bound)| self.namespaces[namespace].is_cache;
+            let cached: Vec<_> = self.bound.iter().filter(is_cached).collect();
+            let cached_bytes: usize = cached.iter().map(|(_, bound)| bound.bytes.len()).sum();
+            assert_eq!(self.catalog.cached_bytes(), cached_bytes as u64);
+            let mut expected: Vec<u64> = cached.iter().map(|(_, bound)| bound.version).collect();
+            let (mut at, mut queued) = (crate::catalog::Cached::default(), Vec::new());
+            while let Some(next) = self.catalog.next_cached(at) {
+                let offset = self.catalog.cached_object(next).expect("what is queued is bound");
+                queued.push(self.space.object(offset).expect("it has an object").version);
+                at = next;
+            }
+            // Nobody recalls anything here, so the order is that of learning.
+            let learned = queued.clone();
+            queued.sort_unstable();
+            assert_eq!(learned, queued, "the least recently used is first");
+            expected.sort_unstable();
+            assert_eq!(queued, expected);
             let used: u64 =
                 self.bound.values().map(|bound| bound.bytes.len().next_multiple_of(64) as u64).sum();
             assert_eq!(self.space.figures().used, used);

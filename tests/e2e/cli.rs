@@ -618,3 +618,44 @@ fn the_same_table_in_csv_parquet_and_ipc_is_the_same_object() -> TestResult {
     }
     Ok(())
 }
+
+#[test]
+fn names_that_expire_and_namespaces_that_are_caches_are_declared_and_shown() -> TestResult {
+    let bench = Bench::new();
+    let csv = bench.file("t.csv", "n\n1\n");
+    bench.ok(&["put", "lasting", &csv]);
+    bench.ok(&["put", "hourly", &csv, "--ttl", "1h"]);
+    bench.ok(&["put", "used", &csv, "--ttl", "90s", "--sliding"]);
+    let stat = bench.json(&["stat", "hourly"]);
+    assert_eq!((&stat["ttl_s"], &stat["sliding"]), (&json!(3_600.0), &json!(false)));
+    let left = stat["expires"].as_f64().unwrap_or(0.0) - stat["created"].as_f64().unwrap_or(0.0);
+    assert!((3_500.0..3_700.0).contains(&left), "{stat}");
+    let stat = bench.json(&["stat", "lasting"]);
+    assert_eq!((&stat["ttl_s"], &stat["expires"]), (&json!(null), &json!(null)));
+    assert!(bench.ok(&["stat", "used"]).contains("(time to live 90 s, begun anew by every recall)"));
+    let text = bench.ok(&["ls"]);
+    assert!(text.contains("EXPIRES") && text.contains("in 59 min") && text.contains("never"), "{text}");
+
+    bench.ok(&["declare", "results", "--cache", "--ttl", "1.5h", "--sliding"]);
+    let info = bench.json(&["namespaces"])[1].clone();
+    assert_eq!(
+        info,
+        json!({"namespace": "results", "names": 0, "bytes": 0, "cache": true, "ttl_s": 5_400.0, "sliding": true})
+    );
+    assert!(bench.ok(&["namespaces"]).contains("yes    90 min, sliding"), "{}", bench.ok(&["namespaces"]));
+    bench.ok(&["put", "r", &csv, "--namespace", "results"]);
+    assert_eq!(bench.json(&["stat", "r", "--namespace", "results"])["ttl_s"], 5_400.0);
+    assert!(bench.json(&["stats"])["cached_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+    let declared = bench.json(&["declare", "results"]);
+    assert_eq!(declared, json!({"namespace": "results", "cache": false, "ttl_s": null, "sliding": false}));
+    assert_eq!(bench.json(&["stats"])["cached_bytes"], 0);
+    for arguments in [
+        ["put", "x", &csv, "--ttl", "0"],
+        ["put", "x", &csv, "--ttl", "soon"],
+        ["put", "x", &csv, "--ttl", "-1s"],
+    ] {
+        bench.fails(2, &arguments, &["10m"]);
+    }
+    bench.fails(2, &["put", "x", &csv, "--sliding"], &["--ttl"]);
+    Ok(())
+}
