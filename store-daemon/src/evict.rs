@@ -30,6 +30,9 @@ pub(crate) enum Shortage {
     Entries(u64),
 }
 
+/// A binding that is to give way: its index entry, and the offset of its object.
+pub(crate) type Victim = (u32, u64);
+
 /// A choice on its way.
 #[derive(Debug)]
 pub(crate) struct Choice {
@@ -50,8 +53,8 @@ pub(crate) struct Choice {
 pub(crate) enum Chosen {
     /// There is more to do.
     More,
-    /// Without these there is room: their index entries, and the offsets of their objects.
-    These(Vec<(u32, u64)>),
+    /// Without these there is room.
+    These(Vec<Victim>),
     /// There would not be enough room without all of them.
     Nothing,
 }
@@ -109,7 +112,7 @@ impl Choice {
         Chosen::More
     }
 
-    fn those_in(&self, place: Extent, room: Room) -> Vec<(u32, u64)> {
+    fn those_in(&self, place: Extent, room: Room) -> Vec<Victim> {
         // What is to be placed in more than one piece needs all of them.
         let in_pieces = room.total_bytes > room.len_bytes.next_multiple_of(GRANULE_BYTES);
         let is_needed =

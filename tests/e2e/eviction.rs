@@ -170,3 +170,76 @@ fn a_cache_of_as_many_names_as_there_can_be_takes_more() -> TestResult {
     assert_eq!((cache.len()?, cache.stats()?.evicted), (NAMES - 10, evicted));
     Ok(())
 }
+
+/// Invariants 2 and 6, under load: every learn finds room, what is held stays whole and bound, and all of it comes back.
+#[test]
+fn many_writers_share_a_full_cache() -> TestResult {
+    const ROUNDS: usize = 400;
+    let daemon = Daemon::start_with(STORE, &["--size", "32MiB", "--max-objects", "100000"]);
+    let cache = cache(&daemon)?;
+    let plain = cache.in_namespace("default")?;
+    plain.learn("kept", &vec![1_u8; MIB])?;
+    for number in 0..8 {
+        cache.learn(&format!("held {number}"), &vec![7_u8; 100_000])?;
+    }
+    let held: Vec<Blob> =
+        (0..8).map(|number| cache.recall(&format!("held {number}"))).collect::<Result<_, _>>()?;
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            // A session of its own would be another process; the store does not care.
+            let cache = cache.clone();
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let len = [300, 5_000, 70_000, 400_000, 2 * MIB][(round * 7 + thread) % 5];
+                    let name = format!("{thread} {round}");
+                    cache
+                        .learn(&name, &vec![u8::try_from(round % 251).expect("it is small"); len])
+                        .expect("there is room");
+                    if let Ok(value) = cache.recall::<Blob>(&name) {
+                        assert!(
+                            value.len() == len && value.iter().all(|&byte| usize::from(byte) == round % 251)
+                        );
+                    }
+                }
+            });
+        }
+    });
+    assert!(cache.stats()?.evicted > 100);
+    for (number, value) in held.iter().enumerate() {
+        assert!(cache.exists(&format!("held {number}"))?);
+        assert!(value.iter().all(|&byte| byte == 7));
+    }
+    assert_eq!(plain.recall::<Blob>("kept")?.len(), MIB);
+    drop(held);
+    cache.clear()?;
+    plain.clear()?;
+    eventually("all of it is free", || cache.stats().expect("the store answers").used_bytes == 0);
+    Ok(())
+}
+
+/// Invariant 9. To choose among a hundred thousand takes many slices, and others are served meanwhile; one who waits for
+/// room gets it once everything that was there before gives way, and not if that is not enough.
+#[test]
+fn a_hundred_thousand_cached_names_give_way_for_one() -> TestResult {
+    const NAMES: usize = 100_000;
+    let daemon = Daemon::start_with(STORE, &["--size", "128MiB", "--max-objects", "200000"]);
+    let cache = cache(&daemon)?;
+    let mut batch = cache.batch()?;
+    for number in 0..NAMES {
+        batch = batch.learn(&number.to_string(), "as long as it takes to stand in the arena")?;
+    }
+    batch.commit()?;
+    let kept: Blob = {
+        cache.learn("kept", &vec![1_u8; 8 * MIB])?;
+        cache.recall("kept")?
+    };
+    let full = cache.learn("too large", &vec![7_u8; 121 * MIB]);
+    assert!(matches!(full, Err(Error::StoreFull(_))), "{full:?}");
+    assert_eq!((cache.stats()?.evicted, cache.len()?), (0, NAMES as u64 + 1), "none goes in vain");
+    let before = cache.stats()?.free_bytes;
+    cache.learn("large", &vec![7_u8; usize::try_from(before)? + 10 * MIB])?;
+    let evicted = cache.stats()?.evicted;
+    assert!(evicted > 5_000 && evicted < NAMES as u64, "{evicted}");
+    assert!(cache.exists("kept")? && kept.len() == 8 * MIB);
+    Ok(())
+}

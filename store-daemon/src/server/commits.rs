@@ -265,7 +265,8 @@ impl Server {
         let parked = self.scans.current.drain(..).chain(self.scans.next.drain(..));
         let parked = parked.map(|parked| parked.reply_to());
         let short = self.after_expiry.drain(..).map(|(_, short)| short.who.reply_to());
-        let short = short.chain(self.evictions.drain(..).map(|eviction| eviction.reply_to()));
+        let short = short.chain(self.eviction.take().map(|eviction| eviction.reply_to()));
+        let short = short.chain(self.evictions.drain(..).map(|short| short.who.reply_to()));
         let deferred = self.deferred.drain(..).map(|parked| parked.reply_to);
         let waiting = self.waits.drain().flat_map(|(_, waiters)| waiters).map(|waiter| waiter.reply_to);
         let all = granted.chain(commits).chain(parked).chain(short).chain(deferred).chain(waiting);

@@ -3,7 +3,7 @@
 use super::{AfterScan, Server, Short, Tried};
 use crate::{
     commit::ReplyTo,
-    evict::{Choice, Chosen, Shortage},
+    evict::{Choice, Chosen, Shortage, Victim},
     slice::Slice,
 };
 use plasmon_protocol::message::Failure;
@@ -17,8 +17,10 @@ const EVICTIONS_MAX: u8 = 16;
 pub(super) struct Eviction {
     short: Short,
     choice: Choice,
+    /// Whether choosing took so long that the pins are looked at again.
+    is_stale: bool,
     /// Those that were chosen and are bound still.
-    victims: Option<Vec<(u32, u64)>>,
+    victims: Option<Vec<Victim>>,
     evicted: u64,
     evicted_bytes: u64,
 }
@@ -55,47 +57,73 @@ impl Server {
         if !may_be_enough || tried == Tried::Evicting(EVICTIONS_MAX) {
             return self.fail_for(shortage, who);
         }
-        // What was recalled until now counts: the same thread collects that, and then scans.
-        self.start_collecting();
-        self.park_for_scan(AfterScan::Evict(Short { shortage, who: Box::new(who) }));
+        self.evictions.push_back(Short { shortage, who: Box::new(who) });
+        self.next_eviction();
     }
 
-    /// It is known what is pinned.
-    pub(super) fn begin_eviction(&mut self, short: Short) {
-        let choice = Choice::new(short.shortage, Arc::clone(&self.scans.done.pinned));
-        let (victims, evicted, evicted_bytes) = (None, 0, 0);
-        self.evictions.push_back(Eviction { short, choice, victims, evicted, evicted_bytes });
+    /// One at a time, so that what is known of pins is not old when it counts.
+    fn next_eviction(&mut self) {
+        if self.evicting {
+            return;
+        }
+        let Some(short) = self.evictions.pop_front() else { return };
+        self.evicting = true;
+        // What was recalled until now counts: the same thread collects that, and then scans.
+        self.start_collecting();
+        self.park_for_scan(AfterScan::Evict(short, Vec::new()));
+    }
+
+    /// It is known what is pinned. Victims that were chosen before go if none of them is; else it is chosen again.
+    pub(super) fn begin_eviction(&mut self, mut short: Short, victims: Vec<Victim>) {
+        let pinned = Arc::clone(&self.scans.done.pinned);
+        if victims.iter().any(|(_, offset)| pinned.contains_key(offset)) {
+            short.who.note_eviction();
+            self.evicting = false;
+            return self.make_room(short.shortage, *short.who);
+        }
+        let chosen = (!victims.is_empty()).then_some(victims);
+        let choice = Choice::new(short.shortage, pinned);
+        let eviction =
+            Eviction { short, choice, is_stale: false, victims: chosen, evicted: 0, evicted_bytes: 0 };
+        self.eviction = Some(Box::new(eviction));
     }
 
     /// Chooses what gives way, and unbinds it, for a slice, unless a commit is under way.
     pub(super) fn evict(&mut self) {
-        if self.evictions.is_empty() || self.waits_for_commit() {
+        if self.eviction.is_none() || self.waits_for_commit() {
             return;
         }
-        let mut slice = Slice::begin();
-        while let Some(mut eviction) = self.evictions.pop_front() {
-            if !self.connections.contains_key(&eviction.reply_to().connection) {
-                self.resume(*eviction.short.who); // nobody needs the room any more
-                continue;
-            }
-            if eviction.victims.is_none() {
-                match eviction.choice.go_on(&mut self.catalog, &self.space, &mut slice) {
-                    Chosen::More => return self.evictions.push_front(eviction),
-                    Chosen::Nothing => {
-                        self.fail_for(eviction.short.shortage, *eviction.short.who);
-                        continue;
-                    }
-                    Chosen::These(victims) => eviction.victims = Some(victims),
-                }
-            }
-            while let Some((number, offset)) = eviction.victims.as_mut().and_then(Vec::pop) {
-                self.unbind_cached(&mut eviction, number, offset);
-                if !slice.spend() {
-                    return self.evictions.push_front(eviction);
-                }
-            }
-            self.end_eviction(eviction);
+        let Some(mut eviction) = self.eviction.take() else { return };
+        if !self.connections.contains_key(&eviction.reply_to().connection) {
+            return self.end_eviction(*eviction); // nobody needs the room any more
         }
+        let mut slice = Slice::begin();
+        if eviction.victims.is_none() {
+            match eviction.choice.go_on(&mut self.catalog, &self.space, &mut slice) {
+                Chosen::More => {
+                    eviction.is_stale = true;
+                    self.eviction = Some(eviction);
+                    return;
+                }
+                Chosen::Nothing => {
+                    self.fail_for(eviction.short.shortage, *eviction.short.who);
+                    self.evicting = false;
+                    return self.next_eviction();
+                }
+                Chosen::These(victims) if eviction.is_stale => {
+                    return self.park_for_scan(AfterScan::Evict(eviction.short, victims));
+                }
+                Chosen::These(victims) => eviction.victims = Some(victims),
+            }
+        }
+        while let Some((number, offset)) = eviction.victims.as_mut().and_then(Vec::pop) {
+            self.unbind_cached(&mut eviction, number, offset);
+            if !slice.spend() {
+                self.eviction = Some(eviction);
+                return;
+            }
+        }
+        self.end_eviction(*eviction);
     }
 
     fn unbind_cached(&mut self, eviction: &mut Eviction, number: u32, offset: u64) {
@@ -112,9 +140,10 @@ impl Server {
         self.counters.evicted_bytes += evicted_bytes;
         tracing::debug!(evicted, evicted_bytes, "cached bindings gave way");
         let mut who = *short.who;
-        let times = if let Tried::Evicting(times) = who.tried() { times } else { 0 };
-        who.set_tried(Tried::Evicting(times + 1));
+        who.note_eviction();
         self.park_for_scan(who);
+        self.evicting = false;
+        self.next_eviction();
     }
 
     /// Goes on with what waited for room.
@@ -122,7 +151,7 @@ impl Server {
         match who {
             AfterScan::Request(parked) => self.on_request(parked),
             AfterScan::Commit(job) => self.resume_commit(job),
-            AfterScan::Evict(short) => self.begin_eviction(short),
+            AfterScan::Evict(short, victims) => self.begin_eviction(short, victims),
         }
     }
 
@@ -138,7 +167,7 @@ impl Server {
         match who {
             AfterScan::Request(parked) => self.fail(parked.reply_to, failure),
             AfterScan::Commit(job) => self.abandon_commit(job, failure),
-            AfterScan::Evict(short) => self.fail_for(shortage, *short.who),
+            AfterScan::Evict(short, _) => self.fail_for(shortage, *short.who),
         }
     }
 }
@@ -148,15 +177,20 @@ impl AfterScan {
         match self {
             AfterScan::Request(parked) => parked.tried,
             AfterScan::Commit(job) => job.tried,
-            AfterScan::Evict(short) => short.who.tried(),
+            AfterScan::Evict(short, _) => short.who.tried(),
         }
+    }
+
+    fn note_eviction(&mut self) {
+        let times = if let Tried::Evicting(times) = self.tried() { times } else { 0 };
+        self.set_tried(Tried::Evicting((times + 1).min(EVICTIONS_MAX)));
     }
 
     fn set_tried(&mut self, tried: Tried) {
         match self {
             AfterScan::Request(parked) => parked.tried = tried,
             AfterScan::Commit(job) => job.tried = tried,
-            AfterScan::Evict(short) => short.who.set_tried(tried),
+            AfterScan::Evict(short, _) => short.who.set_tried(tried),
         }
     }
 }

@@ -220,7 +220,7 @@ impl Server {
         }
         for parked in answered {
             match parked {
-                AfterScan::Evict(short) => self.begin_eviction(short),
+                AfterScan::Evict(short, victims) => self.begin_eviction(short, victims),
                 who => self.resume(who),
             }
         }
@@ -262,7 +262,7 @@ fn report_for(parked: &AfterScan) -> Report {
         AfterScan::Request(Parked {
             request: AnyRequest::ReadStats(_) | AnyRequest::ListPins(_), ..
         })
-        | AfterScan::Evict(_) => Report::Everything,
+        | AfterScan::Evict(..) => Report::Everything,
         _ => Report::Candidates,
     }
 }

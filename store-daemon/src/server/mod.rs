@@ -19,7 +19,7 @@ use crate::{
     commit::{CommitJob, ReplyTo},
     connection::{Broken, Connection, ConnectionId},
     copy::{Copied, Copies, CopyJob},
-    evict::Shortage,
+    evict::{Shortage, Victim},
     memory::Usage,
     options::Options,
     populate::{Demands, Progress},
@@ -143,8 +143,8 @@ pub(crate) enum Tried {
 pub(crate) enum AfterScan {
     Request(Parked),
     Commit(Box<CommitJob>),
-    /// Cached bindings give way, now that it is known which are pinned.
-    Evict(Short),
+    /// Cached bindings give way, now that it is known which are pinned; these, if they were chosen already.
+    Evict(Short, Vec<Victim>),
 }
 
 /// What found no room.
@@ -159,7 +159,7 @@ impl AfterScan {
         match self {
             AfterScan::Request(parked) => parked.reply_to,
             AfterScan::Commit(job) => job.reply_to,
-            AfterScan::Evict(short) => short.who.reply_to(),
+            AfterScan::Evict(short, _) => short.who.reply_to(),
         }
     }
 
@@ -307,7 +307,10 @@ pub(crate) struct Server {
     /// What waits for room until all is unbound that had expired by then.
     after_expiry: Vec<(u64, Short)>,
     /// What waits for cached bindings to give way, one after the other.
-    evictions: VecDeque<Eviction>,
+    evictions: VecDeque<Short>,
+    /// Whether one of them is at work: it waits for a scan, or here.
+    evicting: bool,
+    eviction: Option<Box<Eviction>>,
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
     broken: Vec<(ConnectionId, Broken)>,
@@ -429,6 +432,8 @@ impl Server {
             slid: Vec::new(),
             after_expiry: Vec::new(),
             evictions: VecDeque::new(),
+            evicting: false,
+            eviction: None,
             deferred: Vec::new(),
             waits: HashMap::new(),
             broken: Vec::new(),
@@ -559,7 +564,7 @@ impl Server {
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
         let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
-        let work = work || !self.slid.is_empty() || !self.evictions.is_empty();
+        let work = work || !self.slid.is_empty() || self.eviction.is_some();
         let can_feed = self.gave_back && !self.starved.is_empty();
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
