@@ -123,6 +123,7 @@ impl Server {
             AfterScan::Request(parked) => self.on_request(parked),
             AfterScan::Commit(job) => self.resume_commit(job),
             AfterScan::Evict(short) => self.begin_eviction(short),
+            AfterScan::Hello(reply_to, hello) => self.on_hello(reply_to, &hello, true),
         }
     }
 
@@ -139,6 +140,7 @@ impl Server {
             AfterScan::Request(parked) => self.fail(parked.reply_to, failure),
             AfterScan::Commit(job) => self.abandon_commit(job, failure),
             AfterScan::Evict(short) => self.fail_for(shortage, *short.who),
+            AfterScan::Hello(reply_to, _) => self.fail(reply_to, failure),
         }
     }
 }
@@ -149,6 +151,7 @@ impl AfterScan {
             AfterScan::Request(parked) => parked.tried,
             AfterScan::Commit(job) => job.tried,
             AfterScan::Evict(short) => short.who.tried(),
+            AfterScan::Hello(..) => Tried::Scan, // it wants no room
         }
     }
 
@@ -157,6 +160,7 @@ impl AfterScan {
             AfterScan::Request(parked) => parked.tried = tried,
             AfterScan::Commit(job) => job.tried = tried,
             AfterScan::Evict(short) => short.who.set_tried(tried),
+            AfterScan::Hello(..) => {}
         }
     }
 }
