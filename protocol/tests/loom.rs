@@ -19,11 +19,13 @@
 //!   expired, and one that has is not found.
 //! * `one_commit` and `two_commits`: a snapshot is true at one moment, in one bucket and in two.
 //! * Leases: `claim_against_take`. Slots that the daemon pins in: `claim_against_withdraw`. Forks: `hand_over` and
-//!   `hand_over_by_a_dead_parent`.
+//!   `hand_over_by_a_dead_parent`. The death of a process between any two steps of a recall or a lease, heard from the
+//!   kernel at any instant: `death_of_a_reader`, `death_of_a_writer`.
 //!
 //! Four steps can be left out through `Steps`, and the models named `without_…` demand that loom then finds the
-//! violation: the reader's fence, the daemon's fence, the second look after a miss, and that the clock is read before it. Two more demand it where a
-//! parent does not wait for its child, and where the child is scanned before its parent.
+//! violation: the reader's fence, the daemon's fence, the second look after a miss, and that the clock is read before
+//! it. Two more demand it where a parent does not wait for its child, and where the child is scanned before its parent;
+//! and two where the end of a process is heard without what it did before.
 //!
 //! # How far
 //!
@@ -40,7 +42,7 @@
 //!   It orders two SeqCst fences as if the earlier released to the later, which is more than the language says; the
 //!   argument in `pins` uses only what it says.
 //! * Real hardware, which is for stress tests in real processes, and death in the middle of a step, which is for the
-//!   tests of faults. Hostile words are in `tests/properties.rs`.
+//!   campaign of faults (`scripts/faults`). Hostile words are in `tests/properties.rs`.
 #![cfg(loom)]
 
 use loom::{cell::Cell, model::Builder, thread};
@@ -706,6 +708,125 @@ fn hand_over_by_a_dead_parent(seen: &Seen) {
 fn an_extent_is_not_reused_under_the_child_of_a_dead_parent() {
     let outcomes = &["rests on its own pin", "rests on its parent's pin", "reused"];
     explore(None, outcomes, hand_over_by_a_dead_parent);
+}
+
+// ---------------------------------------------------------------- Death
+
+/// Whether a client's process has ended, as the daemon hears it from the kernel: by the pidfd, or the end of the
+/// lifeline. Whatever the process did comes before what whoever hears of its end does; `HEARD` says how it is heard.
+struct Death(AtomicU64);
+
+impl Death {
+    fn die(&self) {
+        self.0.store(1, Ordering::Release);
+    }
+
+    fn is_heard(&self, heard: Ordering) -> bool {
+        self.0.load(heard) == 1
+    }
+}
+
+/// Invariant 5. A client dies `AT` some step: while it holds a pin, when it has read, when it has withdrawn it. The
+/// daemon reuses the extent when it finds no pin, or hears that whoever held it has ended.
+fn death_of_a_reader<const AT: u32, const ORDERED: bool>(seen: &Seen) {
+    let session = session_region();
+    let extent = Arc::new(Extent::holding(1));
+    let death = Arc::new(Death(AtomicU64::new(0)));
+    SessionRegion::assume_checked(&session).publish(0, pin_for(0));
+    let reader = {
+        let (session, extent, death) = (session.clone(), extent.clone(), death.clone());
+        thread::spawn(move || {
+            if AT > 0 {
+                assert_eq!(extent.read(), 1, "an extent was reused under its reader");
+            }
+            if AT > 1 {
+                SessionRegion::assume_checked(&session).withdraw(0);
+            }
+            death.die();
+        })
+    };
+
+    reclaim_fence_with::<All>();
+    if !is_pinned(&session, 0) {
+        extent.write(2);
+        seen.note("reused when it was withdrawn");
+    } else if death.is_heard(if ORDERED { Ordering::Acquire } else { Ordering::Relaxed }) {
+        extent.write(2);
+        seen.note("reused when its reader had died");
+    } else {
+        seen.note("left in limbo");
+    }
+    reader.join().unwrap();
+}
+
+#[test]
+fn what_a_dead_process_held_is_reused_and_nothing_of_a_living_one() {
+    let holds = &["left in limbo", "reused when its reader had died"];
+    explore(None, holds, death_of_a_reader::<0, true>);
+    explore(None, holds, death_of_a_reader::<1, true>);
+    let all = &["left in limbo", "reused when it was withdrawn", "reused when its reader had died"];
+    explore(None, all, death_of_a_reader::<2, true>);
+}
+
+#[test]
+fn without_the_order_of_a_death_an_extent_is_reused_under_its_reader() {
+    assert_eq!(violation_in(death_of_a_reader::<1, false>), Violation::Race);
+}
+
+/// Invariant 5. A client dies `AT` some step of its lease: before it writes, when it has written, when it has laid the
+/// lease down, when it has claimed it again and written. The daemon takes the lease if it is idle, and ends it if it
+/// hears of the death, whatever its state says.
+fn death_of_a_writer<const AT: u32, const ORDERED: bool>(seen: &Seen) {
+    let session = session_region();
+    let bytes = Arc::new(Extent::holding(0));
+    let death = Arc::new(Death(AtomicU64::new(0)));
+    SessionRegion::assume_checked(&session).lease(0, 7).unwrap().grant();
+    let writer = {
+        let (session, bytes, death) = (session.clone(), bytes.clone(), death.clone());
+        thread::spawn(move || {
+            let lease = SessionRegion::assume_checked(&session).lease(0, 7).unwrap();
+            if AT > 0 {
+                bytes.write(1);
+            }
+            if AT > 1 {
+                lease.lay_down();
+            }
+            if AT > 2 && lease.claim() == Moved::Yes {
+                assert_eq!(bytes.read(), 1, "the daemon wrote into a lease that it has not taken");
+                bytes.write(2);
+            }
+            death.die();
+        })
+    };
+
+    let lease = SessionRegion::assume_checked(&session).lease(0, 7).unwrap();
+    if lease.take() == Moved::Yes {
+        bytes.write(3);
+        seen.note("taken");
+    } else if death.is_heard(if ORDERED { Ordering::Acquire } else { Ordering::Relaxed }) {
+        lease.revoke();
+        bytes.write(3);
+        seen.note("ended with its writer");
+    } else {
+        seen.note("still the writer's");
+    }
+    writer.join().unwrap();
+    assert!(!lease.is_idle() || AT > 1, "a lease is idle that nobody has laid down");
+}
+
+#[test]
+fn a_lease_of_a_dead_process_ends_whatever_its_state_says() {
+    let ends = &["ended with its writer", "still the writer's"];
+    explore(None, ends, death_of_a_writer::<0, true>);
+    explore(None, ends, death_of_a_writer::<1, true>);
+    let all = &["ended with its writer", "still the writer's", "taken"];
+    explore(None, all, death_of_a_writer::<2, true>);
+    explore(None, all, death_of_a_writer::<3, true>);
+}
+
+#[test]
+fn without_the_order_of_a_death_a_lease_is_written_by_two() {
+    assert_eq!(violation_in(death_of_a_writer::<1, false>), Violation::Race);
 }
 
 // ---------------------------------------------------------------- What the models are made of

@@ -52,7 +52,7 @@ pub use socket::SocketError;
 pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
 
 use clap::Parser;
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 /// What `plasmon-store` does: reads its command line, serves until stopped, and says in its exit code how it went.
 #[must_use]
@@ -76,6 +76,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         .with_target(false)
         .with_ansi(false)
         .with_writer(std::io::stderr)
+        // What cannot be logged, because the disk is full or nobody reads, is no reason to end.
+        .log_internal_errors(false)
         .init();
     let (arena, reserve) = (options.arena, options.reserve);
     let capacity_bytes = options.size.map_or(0, |size| size.to_bytes(memory::total_bytes()));
@@ -115,5 +117,5 @@ fn print_out(text: &str) {
 }
 
 fn print_error(line: &str) {
-    eprintln!("{line}");
+    let _ = writeln!(std::io::stderr(), "{line}"); // nobody may listen
 }

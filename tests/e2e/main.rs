@@ -14,6 +14,7 @@ mod other_users;
 mod sharing;
 mod startup;
 mod stress;
+mod survival;
 
 /// The daemon.
 const STORE: &str = env!("CARGO_BIN_EXE_store-under-test");

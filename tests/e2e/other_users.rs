@@ -3,7 +3,7 @@
 
 use crate::{CLIENT, PLASMON, STORE};
 use nix::sys::uio::pread;
-use plasmon::{Blob, Brain, Object, Table};
+use plasmon::{Blob, Brain, Error, Object, Table};
 use plasmon_protocol::{
     message::Find,
     name::{Name, Namespace},
@@ -196,6 +196,39 @@ fn what_another_user_wrote_cannot_be_changed_by_it_any_more() -> TestResult {
 }
 
 /// Room for it is taken as for everything, and a full store says so.
+/// Invariant 7, for readers: what another user wrote is an error at worst, whatever its header vouches for.
+#[test]
+fn malformed_objects_of_another_user_are_errors_for_those_who_recall_them() -> TestResult {
+    let Some(programs) = Programs::copy() else { return Ok(()) };
+    let (mut daemon, brain) = store("16MiB");
+    let mut stranger = programs.connected(UID, &daemon);
+    let count = stranger.ask_for_number("learn-garbage bad");
+    let mut refused = 0;
+    for number in 0..count {
+        let object: Object = brain.recall(&format!("bad{number}"))?;
+        let table = object.table();
+        let typed = match object.kind() {
+            plasmon::Kind::TABLE => object.to::<Table>().map(drop),
+            plasmon::Kind::BYTES => object.to::<Blob>().map(drop),
+            plasmon::Kind::TEXT => object.to::<String>().map(drop),
+            plasmon::Kind::JSON => object.to::<serde_json::Value>().map(drop),
+            plasmon::Kind::TENSOR => object.to::<plasmon::TensorView>().map(drop),
+            _ => object.to::<plasmon::Pickle>().map(drop),
+        };
+        for result in [table.map(drop), typed] {
+            match result {
+                Ok(()) => {}
+                Err(Error::Codec(_)) => refused += 1,
+                Err(error) => return Err(format!("bad{number}: {error:?}").into()),
+            }
+        }
+    }
+    // Some bytes of the damaged files are not looked at, or mean something else that is valid.
+    assert!(refused > count, "{refused} of {}", 2 * count);
+    assert!(daemon.is_alive());
+    Ok(())
+}
+
 #[test]
 fn a_full_store_refuses_another_user_as_anybody() -> TestResult {
     let Some(programs) = Programs::copy() else { return Ok(()) };

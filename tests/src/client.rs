@@ -47,6 +47,15 @@ impl Client {
         Client::spawn(command, socket)
     }
 
+    /// Starts a client by `command`, which runs it in some other way. It is not connected.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_by(command: Command, socket: &Path) -> Client {
+        Client::spawn(command, socket)
+    }
+
     fn spawn(mut command: Command, socket: &Path) -> Client {
         command.arg("serve").arg(socket).env_remove("PLASMON_SOCKET");
         let mut child =
@@ -120,6 +129,21 @@ impl Client {
         answer.strip_prefix("error ").unwrap_or_else(|| panic!("the client answered: {answer}")).to_owned()
     }
 
+    /// Waits for its next answer, whichever it is: what it came to, or the variant's name and its message.
+    ///
+    /// # Errors
+    /// If it failed.
+    ///
+    /// # Panics
+    /// If it did not answer.
+    pub fn outcome(&mut self) -> Result<String, String> {
+        let answer = self.next_line();
+        match answer.strip_prefix("ok ") {
+            Some(answer) => Ok(answer.to_owned()),
+            None => Err(answer),
+        }
+    }
+
     /// Its next answer, if it has one by now.
     ///
     /// # Panics
@@ -140,6 +164,15 @@ impl Client {
     pub fn waits_in(&self, call: i64) -> bool {
         let now = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid())).unwrap_or_default();
         now.split(' ').next() == Some(call.to_string().as_str())
+    }
+
+    /// Sends it a signal, and waits for nothing.
+    ///
+    /// # Panics
+    /// If it was gone before.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).expect("pids fit");
+        kill(Pid::from_raw(pid), signal).expect("the client is there");
     }
 
     /// Kills it with SIGKILL, and waits until it is gone.

@@ -29,6 +29,8 @@
 //! | `watch-namespace NAMESPACE NAME ...` | first an empty answer, then the looks it took until none was bound |
 //! | `learn-samples` | |
 //! | `check-samples` | |
+//! | `attach TIMES` | descriptors, mappings and resident bytes after connecting, recalling `a` and leaving so often |
+//! | `learn-garbage NAME` | how many malformed objects of every kind it bound to `NAME0`, `NAME1`, … |
 //! | `rights` | of each descriptor of a session of its own, whether it may be written through |
 //! | `write-after-commit NAME` | for a user who may not write the arena: see `write_after_commit` |
 
@@ -42,7 +44,7 @@ use plasmon::{Blob, Brain, Error, LearnOptions, Object, TableWriter, Writable};
 use plasmon_protocol::{
     message::{Bind, Change, Commit, Failure, Granted, Payload, Reserve},
     name::{Name, NameError, Namespace},
-    object::{Header, Kind},
+    object::{Flags, Header, Kind},
 };
 use std::{
     fs::OpenOptions,
@@ -187,6 +189,13 @@ impl Client {
         }
         if let ["write-after-commit", name] = arguments[..] {
             return write_after_commit(&self.socket, name);
+        }
+        if let ["attach", times] = arguments[..] {
+            self.brain = None;
+            return attach(&self.socket, times.parse()?);
+        }
+        if let ["learn-garbage", name] = arguments[..] {
+            return learn_garbage(&self.socket, name);
         }
         let brain = self.brain.as_ref().ok_or("the first command is connect")?;
         match arguments[..] {
@@ -446,6 +455,66 @@ fn rights(socket: &Path) -> String {
     };
     let session = RawSession::begin(socket);
     format!("{:?}", session.fds.iter().map(may_write).collect::<Vec<bool>>())
+}
+
+/// Connects, recalls and leaves, so often.
+fn attach(socket: &Path, times: u64) -> Answer {
+    for _ in 0..times {
+        let brain = Brain::builder().path(socket).connect()?;
+        let held: Blob = brain.recall("a")?;
+        drop(brain);
+        fill_of(&held).ok_or("what it recalled is not whole")?;
+    }
+    let descriptors = std::fs::read_dir("/proc/self/fd")?.count();
+    let mappings = std::fs::read_to_string("/proc/self/maps")?.lines().count();
+    let pages = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = pages.split(' ').nth(1).ok_or("resident pages")?.parse()?;
+    text(format!("{descriptors} {mappings} {}", pages * 4_096))
+}
+
+/// Binds what no encoder would write, under headers that vouch for it. Inline values, whose bytes are never looked at,
+/// are left out.
+fn learn_garbage(socket: &Path, name: &str) -> Answer {
+    let mut session = RawSession::begin(socket);
+    let (kinds, mut number) =
+        ([Kind::TABLE, Kind::BYTES, Kind::TEXT, Kind::JSON, Kind::TENSOR, Kind::PICKLE], 0);
+    let value: Vec<u8> = arrow_file();
+    let mut files = vec![vec![0xff; 1_000], b"ARROW1\0\0".repeat(50), value[..value.len() - 9].to_vec()];
+    for at in [8, value.len() / 2, value.len() - 20] {
+        let mut damaged = value.clone();
+        damaged[at..at + 8].fill(0xfe);
+        files.push(damaged);
+    }
+    for kind in kinds {
+        for file in &files {
+            let mut header = Header::new(kind);
+            header.flags = Flags::OUR_ENCODER.with(Flags::BUFFER);
+            header.buffer_offset = 64;
+            header.dims = [u64::MAX / 2, 3, 1 << 40, 7];
+            header.ndim = 3;
+            let payload = Payload::Inline { bytes: file.clone().into() };
+            let (namespace, name) = (Namespace::default(), Name::new(&format!("{name}{number}"))?);
+            let bind =
+                Bind { namespace, name, description: None, metadata: None, header, ttl: None, payload };
+            let commit =
+                Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] };
+            session.requests.call(&commit).map_err(|failure| format!("{failure:?}"))?;
+            number += 1;
+        }
+    }
+    text(number)
+}
+
+/// A table as a file, of which every byte is where an encoder would put it.
+fn arrow_file() -> Vec<u8> {
+    let numbers = arrow_array::Int64Array::from_iter_values(0..100);
+    let texts = arrow_array::StringArray::from_iter_values((0..100).map(|n| n.to_string()));
+    let columns = [("n", Arc::new(numbers) as _), ("t", Arc::new(texts) as _)];
+    let batch = arrow_array::RecordBatch::try_from_iter(columns).expect("two columns");
+    let mut writer =
+        arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).expect("a writer to memory");
+    writer.write(&batch).expect("a write to memory");
+    writer.into_inner().expect("a write to memory")
 }
 
 /// Learns an object of bytes 0x11 as one who may not write the arena, and tries everything to change it later. Returns

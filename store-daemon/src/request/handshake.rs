@@ -3,7 +3,7 @@
 use crate::{
     commit::ReplyTo,
     connection::{ConnectionId, Peer, Role},
-    server::Server,
+    server::{AfterScan, Server},
     session::{PinRegion, Session, SessionId},
 };
 use plasmon_protocol::{
@@ -20,9 +20,14 @@ use std::{
 };
 
 impl Server {
-    pub(crate) fn on_hello(&mut self, reply_to: ReplyTo, hello: &Hello) {
+    /// `scanned` says whether it has waited for a scan already.
+    pub(crate) fn on_hello(&mut self, reply_to: ReplyTo, hello: &Hello, scanned: bool) {
         let id = reply_to.connection;
-        let refusal = if hello.magic != message::MAGIC {
+        let has_said = self.connections.get(&id).is_some_and(|connection| connection.role != Role::New);
+        let refusal = if has_said {
+            // Another one, while the first one waited.
+            Some(Failure::Malformed { reason: "a connection says Hello once".to_owned() })
+        } else if hello.magic != message::MAGIC {
             Some(Failure::Malformed { reason: "the first message does not begin with PLASMON".to_owned() })
         } else if hello.version != message::VERSION {
             Some(Failure::VersionMismatch { client: hello.version, store: message::VERSION })
@@ -33,6 +38,10 @@ impl Server {
                 message::Role::Child { token, regions } => self.begin_child(reply_to, &token, regions).err(),
             }
         };
+        if matches!(refusal, Some(Failure::TooMany { .. })) && !scanned && self.sessions.any_leaving() {
+            // Whoever attaches and detaches at once would meet the limit by sessions that nobody has any more.
+            return self.park_for_scan(AfterScan::Hello(reply_to, hello.clone()));
+        }
         if let Some(failure) = refusal {
             tracing::debug!(?failure, "handshake refused");
             if let Some(connection) = self.connections.get_mut(&id) {

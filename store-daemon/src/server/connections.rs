@@ -233,7 +233,7 @@ impl Server {
         }
         match AnyRequest::parse(header.kind, body) {
             Some(Ok(AnyRequest::Hello(_))) if self.closing => self.fail(reply_to, Failure::ShuttingDown {}),
-            Some(Ok(AnyRequest::Hello(hello))) => self.on_hello(reply_to, &hello),
+            Some(Ok(AnyRequest::Hello(hello))) => self.on_hello(reply_to, &hello, false),
             Some(Err(error)) => self.refuse(id, &error.to_string()),
             _ => self.refuse(id, "the first message on a connection must be Hello"),
         }

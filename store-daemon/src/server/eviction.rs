@@ -152,6 +152,7 @@ impl Server {
             AfterScan::Request(parked) => self.on_request(parked),
             AfterScan::Commit(job) => self.resume_commit(job),
             AfterScan::Evict(short, victims) => self.begin_eviction(short, victims),
+            AfterScan::Hello(reply_to, hello) => self.on_hello(reply_to, &hello, true),
         }
     }
 
@@ -168,6 +169,7 @@ impl Server {
             AfterScan::Request(parked) => self.fail(parked.reply_to, failure),
             AfterScan::Commit(job) => self.abandon_commit(job, failure),
             AfterScan::Evict(short, _) => self.fail_for(shortage, *short.who),
+            AfterScan::Hello(reply_to, _) => self.fail(reply_to, failure),
         }
     }
 }
@@ -178,6 +180,7 @@ impl AfterScan {
             AfterScan::Request(parked) => parked.tried,
             AfterScan::Commit(job) => job.tried,
             AfterScan::Evict(short, _) => short.who.tried(),
+            AfterScan::Hello(..) => Tried::Scan, // it wants no room
         }
     }
 
@@ -191,6 +194,7 @@ impl AfterScan {
             AfterScan::Request(parked) => parked.tried = tried,
             AfterScan::Commit(job) => job.tried = tried,
             AfterScan::Evict(short, _) => short.who.set_tried(tried),
+            AfterScan::Hello(..) => {}
         }
     }
 }

@@ -35,7 +35,10 @@ use nix::sys::{
     resource::{Resource, getrlimit},
     signalfd::SignalFd,
 };
-use plasmon_protocol::{id::NameId, message::AnyRequest};
+use plasmon_protocol::{
+    id::NameId,
+    message::{AnyRequest, Hello},
+};
 use plasmon_shm::{Kernel, Region, WordsMapping};
 use std::{
     collections::{HashMap, VecDeque},
@@ -145,6 +148,8 @@ pub(crate) enum AfterScan {
     Commit(Box<CommitJob>),
     /// Cached bindings give way, now that it is known which are pinned; these, if they were chosen already.
     Evict(Short, Vec<Victim>),
+    /// Who begins a session, and may when sessions that have said goodbye have ended.
+    Hello(ReplyTo, Hello),
 }
 
 /// What found no room.
@@ -160,6 +165,7 @@ impl AfterScan {
             AfterScan::Request(parked) => parked.reply_to,
             AfterScan::Commit(job) => job.reply_to,
             AfterScan::Evict(short, _) => short.who.reply_to(),
+            AfterScan::Hello(reply_to, _) => *reply_to,
         }
     }
 
