@@ -78,7 +78,10 @@ def create_app(sessions: Any, flights: Any) -> Dash:
     @app.server.post("/end")
     def end() -> tuple[str, int]:
         """A page has been left: assets/session.js says so."""
-        sessions.end(flask.request.get_data(as_text=True))
+        try:
+            sessions.end(flask.request.get_data(as_text=True))
+        except ValueError:
+            return "that is no session", 400
         return "", 204
 
     @app.server.after_request

@@ -71,6 +71,19 @@ def test_frames_are_shared_or_copied(store: plasmon.Store, cache: PlasmonCache) 
     assert cache.get("array")[0] == 0
 
 
+def test_a_cache_makes_room_for_what_is_new_and_drops_nothing_else() -> None:
+    with plasmon.Store(size="16MB") as store:
+        brain, cache = store.connect(), PlasmonCache(store.path)
+        brain["mine"] = np.full(500_000, 7)
+        for number in range(50):
+            assert cache.set(f"{number}", np.full(250_000, number))  # 2 MB each
+            assert cache.get(f"{number}")[0] == number
+        assert not cache.has("0") and brain["mine"].sum() == 3_500_000
+        assert not cache.set("too large", np.zeros(3_000_000)) and cache.get("too large") is None
+        with pytest.raises(plasmon.StoreFull):
+            PlasmonBackend(store.path).set("too large", np.zeros(3_000_000))
+
+
 # ---- Flask-Caching
 
 
