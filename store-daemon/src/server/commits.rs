@@ -300,6 +300,7 @@ impl Server {
             space: &mut self.space,
             arena: &self.arena,
             last_version: &mut self.last_version,
+            uuid_seed: self.store_uuid,
         };
         (bench, &mut self.commits)
     }
