@@ -13,8 +13,9 @@ use plasmon_protocol::{
     index_of,
     limits::{RECALL_NAMES_MAX, SNAPSHOT_TRIES_MAX},
     message::{
-        Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListNames, ListNamespaces,
-        ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
+        BareNamesPage, Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListBareNames,
+        ListNames, ListNamespaces, ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
+        bare_names,
     },
     name::{NAME_BYTES_MAX, Name, Namespace},
     object::{Flags, Kind},
@@ -195,6 +196,29 @@ pub struct Metadata {
     pub description: String,
     /// The user's own metadata, a JSON object, or null. Null in listings.
     pub metadata: serde_json::Value,
+}
+
+/// Some names, in order: one page of [`Brain::name_pages`].
+#[derive(Clone, Debug)]
+pub struct NamePage {
+    /// Checked.
+    names: bytes::Bytes,
+    more: bool,
+}
+
+impl NamePage {
+    fn new(page: BareNamesPage) -> Result<NamePage> {
+        let BareNamesPage { names, more } = page;
+        if bare_names(&names).any(|name| name.is_none()) {
+            return Err(Error::internal("a page of names from the store cannot be read"));
+        }
+        Ok(NamePage { names, more })
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        bare_names(&self.names).flatten()
+    }
 }
 
 impl Brain {
@@ -529,7 +553,43 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        Ok(self.list(prefix)?.into_iter().map(|binding| binding.name).collect())
+        let mut names = Vec::new();
+        for page in self.name_pages(prefix) {
+            names.extend(page?.iter().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// As [`names`](Self::names), a page of thousands at a time, which is one round trip each.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.batch()?.learn("b", &1)?.learn("a", &2)?.commit()?;
+    /// for page in brain.name_pages("") {
+    ///     assert_eq!(page?.iter().collect::<Vec<_>>(), ["a", "b"]);
+    /// }
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn name_pages(&self, prefix: &str) -> impl Iterator<Item = Result<NamePage>> {
+        let mut next = (prefix.len() <= NAME_BYTES_MAX).then(|| ListBareNames {
+            namespace: self.namespace.clone(),
+            prefix: prefix.to_owned(),
+            after: None,
+        });
+        std::iter::from_fn(move || {
+            let list = next.take()?;
+            let page = self.store.ask(&self.trust, &list).and_then(NamePage::new);
+            next = match &page {
+                Ok(page) if page.more => {
+                    let after = page.iter().last().and_then(|name| Name::new(name).ok());
+                    after.map(|after| ListBareNames { after: Some(after), ..list })
+                }
+                _ => None,
+            };
+            Some(page)
+        })
     }
 
     /// As [`names`](Self::names), with what the store knows about each.

@@ -360,17 +360,25 @@ impl Catalog {
         after: Option<&str>,
         limit: usize,
     ) -> Vec<u32> {
-        let Some(state) = self.namespaces.get(&namespace) else { return Vec::new() };
+        self.names_from(namespace, prefix, after).take(limit).map(|(_, number)| number).collect()
+    }
+
+    /// The names of `namespace` that begin with `prefix`, in order, after `after`; and their entries' numbers.
+    pub(crate) fn names_from<'a>(
+        &'a self,
+        namespace: NamespaceId,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a str, u32)> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let names = state.names.range::<str, _>((start, Bound::Unbounded));
-        names
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .take(limit)
-            .map(|(_, &number)| number)
-            .collect()
+        let state = self.namespaces.get(&namespace).into_iter();
+        state
+            .flat_map(move |state| state.names.range::<str, _>((start, Bound::Unbounded)))
+            .take_while(move |(name, _)| name.starts_with(prefix))
+            .map(|(name, &number)| (&**name, number))
     }
 
     /// The namespaces after `after`, in order.
