@@ -1,8 +1,9 @@
 //! From Python values to what is learned.
 
-use crate::{errors::OrRaise, json, memory};
+use crate::{errors::OrRaise, json, memory, numpy};
 use plasmon::{Dtype, Json, Learn, Pickle, Table, Tensor};
 use pyo3::{
+    buffer::PyUntypedBuffer,
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
@@ -14,7 +15,8 @@ use pyo3::{
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Payload(Form);
 
-enum Form {
+/// The form of a value.
+pub(crate) enum Form {
     Null,
     Bool(bool),
     Int(i64),
@@ -30,7 +32,7 @@ enum Form {
 #[pymethods]
 impl Payload {
     /// A plain value: an exact `None`, `bool`, `int` of 64 bits, `float`, `str` without surrogates, `bytes`, and `dict`
-    /// and `list` as far as JSON says them exactly. `None` for all others.
+    /// and `list` as far as JSON says them exactly, C-contiguous ndarrays of the dtypes of tensors. `None` for all others.
     #[staticmethod]
     fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Payload>> {
         Ok(plain(value)?.map(Payload))
@@ -65,9 +67,16 @@ impl Payload {
 }
 
 impl Payload {
+    /// Its form.
+    pub(crate) fn form(&self) -> &Form {
+        &self.0
+    }
+}
+
+impl Form {
     /// The value, for the Rust client.
     pub(crate) fn with_learn<R>(&self, give: impl FnOnce(&dyn Learn) -> R) -> Result<R, plasmon::CodecError> {
-        Ok(match &self.0 {
+        Ok(match self {
             Form::Null => give(&()),
             Form::Bool(value) => give(value),
             Form::Int(value) => give(value),
@@ -85,7 +94,7 @@ impl Payload {
 }
 
 /// The form of exact instances of the plain types; `None` for all others.
-fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
+pub(crate) fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         // Surrogates have no UTF-8: a pickle has them.
         return Ok(PyBackedStr::try_from(text.clone()).ok().map(Form::Text));
@@ -108,5 +117,18 @@ fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
         return Ok(json::from_python(value)?.map(Form::Json));
     }
-    Ok(None)
+    tensor(value)
+}
+
+/// The form of an exact, C-contiguous ndarray of a dtype that tensors have; `None` for all others.
+fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
+    let Some(ndarray) = numpy::ndarray_of(value)? else { return Ok(None) };
+    // NumPy has one object for each of these dtypes, unless it carries metadata or is of another byte order.
+    let Some(dtype) = numpy::dtype_of(&ndarray)? else { return Ok(None) };
+    let exported = PyUntypedBuffer::get(&ndarray)?;
+    if exported.dimensions() == 0 || !exported.is_c_contiguous() {
+        return Ok(None);
+    }
+    let shape = exported.shape().to_vec();
+    Ok(Some(Form::Tensor { dtype, shape, column_major: false, data: memory::borrow_exported(exported) }))
 }

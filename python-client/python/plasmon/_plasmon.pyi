@@ -1,7 +1,7 @@
 """The Rust half of the package. Its interface may change; `plasmon.Brain` is the one to use."""
 
 from os import PathLike
-from typing import Any, final
+from typing import Any, final, overload
 
 from typing_extensions import Buffer as _HasBuffer
 
@@ -26,16 +26,30 @@ class Client:
     def objects(self, names: list[str]) -> list[Object | None]: ...
     def wait(self, name: str, after_version: int, timeout: float) -> int: ...
     def exists(self, name: str) -> bool: ...
+    @overload
     def learn(
         self,
         name: str,
-        payload: Payload,
+        thing: Payload,
         description: str | None = None,
         metadata: str | None = None,
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> int: ...
-    def learn_many(self, payloads: list[tuple[str, Payload]]) -> int: ...
+    @overload
+    def learn(
+        self,
+        name: str,
+        thing: Any,
+        description: str | None = None,
+        metadata: str | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> int | None: ...
+    @overload
+    def learn_many(self, things: list[tuple[str, Payload]]) -> int: ...
+    @overload
+    def learn_many(self, things: list[tuple[str, Any]]) -> int | None: ...
     def forget(self, name: str, if_version: int | None = None) -> bool: ...
     def forget_many(self, names: list[str]) -> None: ...
     def count(self) -> int: ...
