@@ -124,9 +124,10 @@ pub(crate) fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
 fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     let Some(ndarray) = numpy::ndarray_of(value)? else { return Ok(None) };
     // NumPy has one object for each of these dtypes, unless it carries metadata or is of another byte order.
-    let Some(dtype) = numpy::dtype_of(&ndarray)? else { return Ok(None) };
-    let exported = PyUntypedBuffer::get(&ndarray)?;
-    if exported.dimensions() == 0 || !exported.is_c_contiguous() {
+    let Some(dtype) = numpy::dtype_of(ndarray)? else { return Ok(None) };
+    // An array without dimensions cannot be exported this way.
+    let Ok(exported) = PyUntypedBuffer::get(ndarray) else { return Ok(None) };
+    if !exported.is_c_contiguous() {
         return Ok(None);
     }
     let shape = exported.shape().to_vec();
