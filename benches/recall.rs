@@ -5,46 +5,19 @@
 //! trip. Figures of a run are in the closing notes of the change that touched them, not here.
 
 use divan::{Bencher, counter::ItemsCount};
-use plasmon::{Blob, Brain, Object};
+use plasmon::{Blob, Object};
+use plasmon_benches::{RawSession, read_frame, store_of};
 use plasmon_protocol::{
-    frame::{FrameHeader, HEADER_BYTES},
     id::NameId,
     index::{Entry, IndexReader, Lookup},
-    message::{Describe, Hello, MAGIC, Message, Role, VERSION, Welcome},
+    message::{Describe, Message},
     name::{Name, Namespace},
     pins::{SessionRegion, pin_for},
 };
-use plasmon_shm::{ClientRegion, ReadOnlyWords, WordsMapping};
-use plasmon_store::{Reserve, testing::Running};
-use std::{
-    convert::Infallible,
-    hint::black_box,
-    io::{Read, Write},
-    os::unix::net::UnixStream,
-};
+use std::{convert::Infallible, hint::black_box, io::Write};
 
 fn main() {
     divan::main();
-}
-
-/// A store with `names` small objects, and a brain on it.
-fn store_of(names: u32) -> (Running, Brain) {
-    let store = Running::start_with(8 << 30, |options| {
-        options.reserve = Reserve::Lazy;
-        options.max_objects = Some(names + 1_000);
-    })
-    .expect("the store starts");
-    let brain = Brain::builder().path(store.socket()).connect().expect("the store answers");
-    let mut number = 0;
-    while number < names {
-        let mut batch = brain.batch().expect("the store answers");
-        for _ in 0..5_000.min(names - number) {
-            batch = batch.learn(&format!("name {number}"), &[7_u8; 100]).expect("there is room");
-            number += 1;
-        }
-        batch.commit().expect("there is room");
-    }
-    (store, brain)
 }
 
 /// Lookup, pin and unpin alone: what zero round trips cost. The name is hashed already, no handle is made.
@@ -147,43 +120,28 @@ fn round_trip(bencher: Bencher) {
     });
 }
 
-/// A session without the client library.
-struct RawSession {
-    _lifeline: UnixStream,
-    requests: UnixStream,
-    index: ReadOnlyWords,
-    region: WordsMapping,
+/// A hit while this process holds many other objects.
+#[divan::bench(args = [0, 1_000, 60_000])]
+fn hit_by_pins_held(bencher: Bencher, pins: usize) {
+    let (_store, brain) = store_of(1_000);
+    let held: Vec<Object> =
+        (0..pins).map(|_| brain.recall("name 7").expect("there are pins enough")).collect();
+    bencher.counter(ItemsCount::new(1_000_u32)).bench_local(|| {
+        for _ in 0..1_000 {
+            black_box(brain.recall::<Object>(black_box("name 8")).expect("it is bound"));
+        }
+    });
+    drop(held);
 }
 
-impl RawSession {
-    fn begin(socket: &std::path::Path) -> RawSession {
-        let mut lifeline = UnixStream::connect(socket).expect("the store listens");
-        let mut buffer = vec![0; 4 << 10];
-        say_hello(&mut lifeline, Role::Lifeline {});
-        let (len, fds) = plasmon_shm::receive(&lifeline, &mut buffer).expect("the store answers");
-        let welcome = Welcome::parse(buffer[HEADER_BYTES..len].to_vec().into()).expect("a welcome");
-        let mut fds = fds.into_iter();
-        let mut open = |len_bytes| ClientRegion::from_fd(fds.next().expect("a descriptor"), len_bytes);
-        let index = open(welcome.index_bytes).expect("the index");
-        let _arena = open(welcome.arena_bytes).expect("the arena");
-        let region = open(welcome.session_bytes).expect("the session region");
-        let mut requests = UnixStream::connect(socket).expect("the store listens");
-        say_hello(&mut requests, Role::Requests { token: welcome.token });
-        read_frame(&mut requests, &mut buffer);
-        let index = index.map_words_read_only().expect("a mapping");
-        RawSession { _lifeline: lifeline, requests, index, region: region.map_words().expect("a mapping") }
-    }
-}
-
-fn say_hello(stream: &mut UnixStream, role: Role) {
-    let mut frame = Vec::new();
-    Hello { magic: MAGIC, version: VERSION, role }.frame(1, &mut frame).expect("it fits");
-    stream.write_all(&frame).expect("the store listens");
-}
-
-fn read_frame(stream: &mut UnixStream, buffer: &mut [u8]) {
-    stream.read_exact(&mut buffer[..HEADER_BYTES]).expect("the store answers");
-    let header = FrameHeader::parse(buffer.first_chunk().expect("a header")).expect("a header");
-    let len = usize::try_from(header.len_bytes).expect("64 bits");
-    stream.read_exact(&mut buffer[..len]).expect("the store answers");
+/// A hit while other sessions are there.
+#[divan::bench(args = [1, 16, 64])]
+fn hit_by_sessions(bencher: Bencher, sessions: usize) {
+    let (store, brain) = store_of(1_000);
+    let _others: Vec<RawSession> = (1..sessions).map(|_| RawSession::begin(store.socket())).collect();
+    bencher.counter(ItemsCount::new(1_000_u32)).bench_local(|| {
+        for _ in 0..1_000 {
+            black_box(brain.recall::<Object>(black_box("name 8")).expect("it is bound"));
+        }
+    });
 }

@@ -13,8 +13,9 @@ use plasmon_protocol::{
     index_of,
     limits::{RECALL_NAMES_MAX, SNAPSHOT_TRIES_MAX},
     message::{
-        Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListNames, ListNamespaces,
-        ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
+        BareNamesPage, Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick, ListBareNames,
+        ListNames, ListNamespaces, ListPins, ListedName, Location, NameSlot, PinInfo, ReadStats, Wait,
+        bare_names,
     },
     name::{NAME_BYTES_MAX, Name, Namespace},
     object::{Flags, Kind},
@@ -203,6 +204,29 @@ pub struct Metadata {
     pub description: String,
     /// The user's own metadata, a JSON object, or null. Null in listings.
     pub metadata: serde_json::Value,
+}
+
+/// Some names, in order: one page of [`Brain::name_pages`].
+#[derive(Clone, Debug)]
+pub struct NamePage {
+    /// Checked.
+    names: bytes::Bytes,
+    more: bool,
+}
+
+impl NamePage {
+    fn new(page: BareNamesPage) -> Result<NamePage> {
+        let BareNamesPage { names, more } = page;
+        if bare_names(&names).any(|name| name.is_none()) {
+            return Err(Error::internal("a page of names from the store cannot be read"));
+        }
+        Ok(NamePage { names, more })
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        bare_names(&self.names).flatten()
+    }
 }
 
 impl Brain {
@@ -555,7 +579,43 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        Ok(self.list(prefix)?.into_iter().map(|binding| binding.name).collect())
+        let mut names = Vec::new();
+        for page in self.name_pages(prefix) {
+            names.extend(page?.iter().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// As [`names`](Self::names), a page of thousands at a time, which is one round trip each.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.batch()?.learn("b", &1)?.learn("a", &2)?.commit()?;
+    /// for page in brain.name_pages("") {
+    ///     assert_eq!(page?.iter().collect::<Vec<_>>(), ["a", "b"]);
+    /// }
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn name_pages(&self, prefix: &str) -> impl Iterator<Item = Result<NamePage>> {
+        let mut next = (prefix.len() <= NAME_BYTES_MAX).then(|| ListBareNames {
+            namespace: self.namespace.clone(),
+            prefix: prefix.to_owned(),
+            after: None,
+        });
+        std::iter::from_fn(move || {
+            let list = next.take()?;
+            let page = self.store.ask(&self.trust, &list).and_then(NamePage::new);
+            next = match &page {
+                Ok(page) if page.more => {
+                    let after = page.iter().last().and_then(|name| Name::new(name).ok());
+                    after.map(|after| ListBareNames { after: Some(after), ..list })
+                }
+                _ => None,
+            };
+            Some(page)
+        })
     }
 
     /// As [`names`](Self::names), with what the store knows about each.
@@ -572,26 +632,7 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn list(&self, prefix: &str) -> Result<Vec<Metadata>> {
-        gather(self.pages(prefix))
-    }
-
-    /// As [`list`](Self::list), a page of at most 4,096 names at a time, each fetched when it is asked for: for more
-    /// names than a program wants to hold.
-    ///
-    /// # Examples
-    /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
-    /// brain.learn("a", "five!")?;
-    /// for page in brain.pages("") {
-    ///     for binding in page? {
-    ///         println!("{}: {} bytes", binding.name, binding.len_bytes);
-    ///     }
-    /// }
-    /// # Ok::<(), plasmon::Error>(())
-    /// ```
-    pub fn pages(&self, prefix: &str) -> Pages<'_> {
-        self.pages_of(Some(&self.namespace), prefix)
+        self.list_pages(Some(&self.namespace), prefix)
     }
 
     /// As [`list`](Self::list), over all namespaces.
@@ -610,7 +651,7 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn list_all(&self, prefix: &str) -> Result<Vec<Metadata>> {
-        gather(self.pages_of(None, prefix))
+        self.list_pages(None, prefix)
     }
 
     /// The namespaces, in order, and what each holds.
@@ -938,16 +979,25 @@ impl Brain {
         unreachable!("the last try returns")
     }
 
-    fn pages_of(&self, namespace: Option<&Namespace>, prefix: &str) -> Pages<'_> {
-        let (namespace, prefix) = (namespace.cloned(), prefix.to_owned());
-        // No name is longer.
-        let next = (prefix.len() <= NAME_BYTES_MAX).then_some(ListNames {
-            namespace,
-            prefix,
-            after: None,
-            limit: 0,
-        });
-        Pages { brain: self, next }
+    fn list_pages(&self, namespace: Option<&Namespace>, prefix: &str) -> Result<Vec<Metadata>> {
+        let mut bindings: Vec<Metadata> = Vec::new();
+        if prefix.len() > NAME_BYTES_MAX {
+            return Ok(bindings); // no name is that long
+        }
+        let mut after: Option<ListedName> = None;
+        loop {
+            let list =
+                ListNames { namespace: namespace.cloned(), prefix: prefix.to_owned(), after, limit: 0 };
+            let page = self.store.ask(&self.trust, &list)?;
+            after = page
+                .names
+                .last()
+                .map(|last| ListedName { namespace: last.namespace.clone(), name: last.name.clone() });
+            bindings.extend(page.names.into_iter().map(Metadata::from));
+            if !page.more || after.is_none() {
+                return Ok(bindings);
+            }
+        }
     }
 
     #[inline]
@@ -967,43 +1017,6 @@ impl Brain {
     fn wait_timeout(&self, name: &str, waited: Duration) -> Error {
         Error::WaitTimeout { namespace: self.namespace.to_string(), name: name.to_owned(), waited }
     }
-}
-
-/// The names of a namespace, a page at a time. Made by [`Brain::pages`].
-///
-/// An item is an error as [`Brain::names`] has it, and the last item then.
-#[derive(Debug)]
-pub struct Pages<'a> {
-    brain: &'a Brain,
-    /// The request for the next page, until there is none.
-    next: Option<ListNames>,
-}
-
-impl Iterator for Pages<'_> {
-    type Item = Result<Vec<Metadata>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let request = self.next.take()?;
-        let page = match self.brain.store.ask(&self.brain.trust, &request) {
-            Ok(page) => page,
-            Err(error) => return Some(Err(error)),
-        };
-        if page.more {
-            self.next = page.names.last().map(|last| {
-                let after = ListedName { namespace: last.namespace.clone(), name: last.name.clone() };
-                ListNames { after: Some(after), ..request }
-            });
-        }
-        Some(Ok(page.names.into_iter().map(Metadata::from).collect()))
-    }
-}
-
-fn gather(pages: Pages<'_>) -> Result<Vec<Metadata>> {
-    let mut all = Vec::new();
-    for page in pages {
-        all.extend(page?);
-    }
-    Ok(all)
 }
 
 /// Takes a slot and publishes a pin for `entry` in it.

@@ -40,6 +40,10 @@ pub(crate) enum CallError {
 pub(crate) struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
+    /// What was read beyond the last answer: the store's last word may follow one at once.
+    surplus: Vec<u8>,
+    /// How long the socket waits for something to read, if it was told.
+    patience: Option<Option<Duration>>,
     next_request: u64,
     /// It is asked to join a session, and the store's answer is still to be heard.
     joining: bool,
@@ -74,8 +78,15 @@ impl Connection {
         };
         stream.inner().set_write_timeout(Some(patience.max(SHORTEST)))?;
         let store_uid = getsockopt(&stream, PeerCredentials)?.uid();
-        let connection =
-            Connection { stream, buffer: Vec::new(), next_request: 1, joining: false, over: false };
+        let connection = Connection {
+            stream,
+            buffer: Vec::new(),
+            surplus: Vec::new(),
+            patience: None,
+            next_request: 1,
+            joining: false,
+            over: false,
+        };
         Ok(Reached { connection, store_uid })
     }
 
@@ -149,6 +160,9 @@ impl Connection {
         &mut self,
         patience: Option<Duration>,
     ) -> Result<(M, Vec<OwnedFd>), CallError> {
+        if !self.surplus.is_empty() {
+            return Ok((self.receive(patience)?, Vec::new())); // a last word: no descriptors come with it
+        }
         self.set_patience(patience)?;
         let mut buffer = vec![0; 64 << 10];
         // Descriptors come with the first byte of their message, so one call gets them; the rest may come later.
@@ -198,12 +212,21 @@ impl Connection {
 
     fn receive<M: Message>(&mut self, patience: Option<Duration>) -> Result<M, CallError> {
         self.set_patience(patience)?;
-        let mut header = [0; HEADER_BYTES];
-        self.read_exact(&mut header)?;
-        let header = self.check_header(&header)?;
+        let mut first = [0; FIRST_READ_BYTES];
+        let mut len = self.surplus.len(); // what one such read left over
+        first[..len].copy_from_slice(&self.surplus);
+        self.surplus.clear();
+        while len < HEADER_BYTES {
+            len += self.read_some(&mut first[len..])?;
+        }
+        let header = self.check_header(&first)?;
+        let read = &first[HEADER_BYTES..len];
         fault_point(FaultPoint::ReplyHalfRead);
         let mut body = vec![0; index_of(header.len_bytes.into())];
-        self.read_exact(&mut body)?;
+        let (mine, surplus) = read.split_at(read.len().min(body.len()));
+        body[..mine.len()].copy_from_slice(mine);
+        self.surplus.extend_from_slice(surplus);
+        self.read_exact(&mut body[mine.len()..])?;
         parse(header, body)
     }
 
@@ -240,9 +263,13 @@ impl Connection {
         }
     }
 
-    fn set_patience(&self, patience: Option<Duration>) -> Result<(), CallError> {
+    fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), CallError> {
         let patience = patience.map(|patience| patience.max(SHORTEST));
-        self.stream.inner().set_read_timeout(patience).map_err(lost)
+        if self.patience != Some(patience) {
+            self.stream.inner().set_read_timeout(patience).map_err(lost)?;
+            self.patience = Some(patience);
+        }
+        Ok(())
     }
 }
 
@@ -251,6 +278,9 @@ impl AsFd for Connection {
         self.stream.as_fd()
     }
 }
+
+/// How much is asked for when an answer is awaited: most of them are shorter, and are had by one system call.
+const FIRST_READ_BYTES: usize = 512;
 
 /// Between two attempts to connect while too many others wait for it.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(5);

@@ -30,6 +30,9 @@ pub const RECALL_NAMES_MAX: u32 = 65_536;
 /// Names in one page of a listing.
 pub const PAGE_NAMES_MAX: u32 = 4_096;
 
+/// Most names in a page of bare names.
+pub const PAGE_BARE_NAMES_MAX: u32 = 16_384;
+
 /// Pins in one [`PinsPage`](crate::message::PinsPage).
 pub const PAGE_PINS_MAX: u32 = 4_096;
 

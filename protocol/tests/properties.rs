@@ -30,7 +30,8 @@ macro_rules! for_every_message {
         for_every_message!(@ $call($($argument),*)
             Failed Hello Welcome Attached Goodbye Commit LongCommit Committed Reserve Granted ExtendLease EndLease LeaseEnded
             AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
-            NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked)
+            NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked
+            ListBareNames BareNamesPage)
     };
     (@ $call:ident $arguments:tt $($message:ident)*) => {
         $( for_every_message!(% $call $message $arguments); )*
@@ -238,6 +239,8 @@ make_structs! {
     Bound { version }
     ListNames { namespace prefix after limit }
     NamesPage { names more }
+    ListBareNames { namespace prefix after }
+    BareNamesPage { names more }
     ListNamespaces { after }
     NamespacesListed { namespaces more }
     Describe { namespace name }

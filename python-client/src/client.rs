@@ -4,11 +4,11 @@ use crate::{
     errors::{OrRaise, raise},
     exit::detached,
     memory,
-    payload::Payload,
+    payload::{self, Form, Payload},
     recalled::{self, Object, Unpickling},
     writing::{TableWriter, Writable},
 };
-use plasmon::{Brain, Dtype, Error, LearnOptions, Metadata, NamespaceOptions};
+use plasmon::{Brain, Dtype, Error, LearnOptions, Metadata, NamePage, NamespaceOptions};
 use plasmon_protocol::{id::NameId, name::Namespace};
 use pyo3::{
     exceptions::PyValueError,
@@ -30,6 +30,29 @@ pub(crate) struct Client {
     brain: Brain,
     unpickling: Arc<Unpickling>,
     asleep: Arc<AtomicBool>,
+}
+
+/// A value to be learned.
+enum Given<'a> {
+    Payload(&'a Payload),
+    Plain(Form),
+}
+
+impl<'a> Given<'a> {
+    /// `None` if it takes Python to find its form, or to say why it has none.
+    fn of(thing: &'a Bound<'_, PyAny>) -> Option<Given<'a>> {
+        match thing.cast::<Payload>() {
+            Ok(payload) => Some(Given::Payload(payload.get())),
+            Err(_) => payload::plain(thing).ok()?.map(Given::Plain),
+        }
+    }
+
+    fn get(&self) -> &Form {
+        match self {
+            Given::Payload(payload) => payload.form(),
+            Given::Plain(form) => form,
+        }
+    }
 }
 
 /// How long a wait goes on before the interpreter may handle a signal.
@@ -165,55 +188,58 @@ impl Client {
         detached(py, || self.brain.exists(name)).or_raise(py)
     }
 
-    /// Binds a name to a value, and returns the binding's version.
+    /// Binds a name to a payload or a plain value (`Payload.plain`), and returns the binding's version. `None`, and
+    /// nothing is done, if it is neither.
     #[pyo3(signature = (
-        name, payload, description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
+        name, thing, description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
     fn learn(
         &self,
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
-        payload: &Bound<'_, Payload>,
+        thing: &Bound<'_, PyAny>,
         description: Option<&str>,
         metadata: Option<&str>,
         if_absent: bool,
         if_version: Option<u64>,
         ttl: Option<f64>,
         sliding: bool,
-    ) -> PyResult<u64> {
+    ) -> PyResult<Option<u64>> {
+        let Some(form) = Given::of(thing) else { return Ok(None) };
         let name = name_of(name)?;
         self.check_awake(py)?;
         let options = options(description, metadata, if_absent, if_version, ttl, sliding)?;
-        let payload = payload.get();
-        detached(py, || payload.with_learn(|value| self.brain.learn_with(name, value, &options)))
-            .or_raise_learning(py)?
-            .or_raise_learning(py)
+        let form = form.get();
+        let learned = detached(py, || form.with_learn(|value| self.brain.learn_with(name, value, &options)));
+        learned.or_raise_learning(py)?.or_raise_learning(py).map(Some)
     }
 
-    /// Binds all names at one moment, and returns their version.
-    #[pyo3(signature = (payloads, ttl=None, sliding=false))]
+    /// Binds all names at one moment, to payloads and plain values, and returns their version. `None`, and nothing is
+    /// done, if a value is neither.
     fn learn_many<'py>(
         &self,
         py: Python<'py>,
-        payloads: Vec<(Bound<'py, PyAny>, Bound<'py, Payload>)>,
+        things: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
         ttl: Option<f64>,
         sliding: bool,
-    ) -> PyResult<u64> {
+    ) -> PyResult<Option<u64>> {
         self.check_awake(py)?;
         let options = options(None, None, false, None, ttl, sliding)?;
-        let mut pairs = Vec::with_capacity(payloads.len());
-        for (name, payload) in &payloads {
-            pairs.push((name_of(name)?, payload.get()));
+        let mut given = Vec::with_capacity(things.len());
+        for (name, thing) in &things {
+            let Some(form) = Given::of(thing) else { return Ok(None) };
+            given.push((name_of(name)?, form));
         }
-        detached(py, || {
+        let pairs: Vec<(&str, &Form)> = given.iter().map(|(name, form)| (*name, form.get())).collect();
+        let version = detached(py, || {
             let mut batch = self.brain.batch()?;
-            for (name, payload) in pairs {
-                batch = payload.with_learn(|value| batch.learn_with(name, value, &options))??;
+            for (name, form) in pairs {
+                batch = form.with_learn(|value| batch.learn_with(name, value, &options))??;
             }
             batch.commit()
-        })
-        .or_raise_learning(py)
+        });
+        version.or_raise_learning(py).map(Some)
     }
 
     /// Unbinds a name, and returns whether it was bound.
@@ -265,9 +291,13 @@ impl Client {
         listed.or_raise(py)?.iter().map(|metadata| metadata_dict(py, metadata)).collect()
     }
 
-    fn names(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
+    fn names<'py>(&self, py: Python<'py>, prefix: &str) -> PyResult<Bound<'py, PyList>> {
         self.check_awake(py)?;
-        detached(py, || self.brain.names(prefix)).or_raise(py)
+        let pages =
+            detached(py, || self.brain.name_pages(prefix).collect::<Result<Vec<_>, _>>()).or_raise(py)?;
+        let names: Vec<_> =
+            pages.iter().flat_map(NamePage::iter).map(|name| PyString::new(py, name)).collect();
+        PyList::new(py, names)
     }
 
     fn describe<'py>(

@@ -2,6 +2,7 @@
 //!
 //! * `client`: the class that `plasmon.Brain` stands on, one call for each of its methods.
 //! * `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
+//! * `numpy`: what is needed of NumPy, looked up once.
 //! * `json`: JSON-like Python values as JSON text, and back. `memory`: the buffer protocol and Arrow's C interface.
 //! * `exit`: the end of the interpreter. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
 //!
@@ -14,6 +15,7 @@ mod exit;
 mod json;
 #[expect(unsafe_code, reason = "buffers of other owners: each place has its proof")]
 mod memory;
+mod numpy;
 mod payload;
 mod programs;
 mod recalled;

@@ -1,6 +1,7 @@
-//! The buffer protocol, both ways, and Arrow's C interface, both ways: the only unsafe code of the package.
+//! The buffer protocol, both ways, Arrow's C interface, both ways, and ndarrays over recalled bytes: the only unsafe code
+//! of the package.
 
-use crate::exit::detached;
+use crate::{exit::detached, numpy};
 use arrow_array::{
     RecordBatchReader,
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
@@ -12,6 +13,7 @@ use pyo3::{
     exceptions::{PyBufferError, PyValueError},
     ffi,
     prelude::*,
+    sync::PyOnceLock,
     types::PyCapsule,
 };
 use std::{ffi::CStr, sync::Arc};
@@ -68,6 +70,100 @@ impl Buffer {
     }
 }
 
+/// An ndarray over all of `buffer`, read-only: `dtype`'s elements in C order, or in column-major order.
+///
+/// By NumPy's C interface, which takes half the time of calling its class.
+///
+/// # Errors
+/// What NumPy raises.
+pub(crate) fn ndarray_over<'py>(
+    buffer: Bound<'py, Buffer>,
+    dtype: Bound<'py, PyAny>,
+    shape: &[usize],
+    column_major: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = buffer.py();
+    let functions = numpy_functions(py)?;
+    let mut dims = [0; DIMENSIONS_MAX];
+    let Some(dims) = dims.get_mut(..shape.len()) else {
+        return Err(PyValueError::new_err(format!("an ndarray has at most {DIMENSIONS_MAX} dimensions")));
+    };
+    for (dim, len) in dims.iter_mut().zip(shape) {
+        *dim = isize::try_from(*len)?;
+    }
+    let class = numpy::ndarray(py)?.as_type_ptr();
+    let order = if column_major { ARRAY_F_CONTIGUOUS } else { ARRAY_C_CONTIGUOUS };
+    let data = buffer.get().0.as_ptr().cast_mut().cast();
+    let (ndim, strides, like) =
+        (std::ffi::c_int::try_from(shape.len())?, std::ptr::null(), std::ptr::null_mut());
+    let flags = order | ARRAY_ALIGNED; // not writeable
+    // SAFETY: `PyArray_NewFromDescr` asks for a subtype of ndarray, for a dtype, whose reference it takes over, for
+    // `ndim` lengths, and for data that holds that many elements, aligned, for as long as the array lives: the tensor
+    // that the buffer comes from was checked to have them (`TensorView`), and the array holds the buffer from the next
+    // call on. Without the flag that says so, NumPy writes nothing through the pointer.
+    let array = unsafe {
+        (functions.new_from_descr)(class, dtype.into_ptr(), ndim, dims.as_ptr(), strides, data, flags, like)
+    };
+    // SAFETY: it returned a reference that is ours, or null with an exception set.
+    let array = unsafe { Bound::from_owned_ptr_or_err(py, array) }?;
+    // SAFETY: `PyArray_SetBaseObject` asks for an ndarray that has no base, and takes over the reference to the base.
+    let based = unsafe { (functions.set_base_object)(array.as_ptr(), buffer.into_ptr()) };
+    if based == 0 { Ok(array) } else { Err(PyErr::fetch(py)) }
+}
+
+/// As NumPy 2 has it; NumPy 1 has fewer, and says so itself.
+const DIMENSIONS_MAX: usize = 64;
+
+const ARRAY_C_CONTIGUOUS: std::ffi::c_int = 0x1;
+const ARRAY_F_CONTIGUOUS: std::ffi::c_int = 0x2;
+const ARRAY_ALIGNED: std::ffi::c_int = 0x100;
+
+/// What of NumPy's C interface is used.
+struct NumpyFunctions {
+    new_from_descr: NewFromDescr,
+    set_base_object: SetBaseObject,
+}
+
+type NewFromDescr = unsafe extern "C" fn(
+    class: *mut ffi::PyTypeObject,
+    dtype: *mut ffi::PyObject,
+    ndim: std::ffi::c_int,
+    dims: *const isize,
+    strides: *const isize,
+    data: *mut std::ffi::c_void,
+    flags: std::ffi::c_int,
+    like: *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+type SetBaseObject =
+    unsafe extern "C" fn(array: *mut ffi::PyObject, base: *mut ffi::PyObject) -> std::ffi::c_int;
+
+/// Where `PyArray_NewFromDescr` and `PyArray_SetBaseObject` stand in NumPy's table, in every version since 1.7.
+const NEW_FROM_DESCR: usize = 94;
+const SET_BASE_OBJECT: usize = 282;
+
+fn numpy_functions(py: Python<'_>) -> PyResult<&NumpyFunctions> {
+    static FUNCTIONS: PyOnceLock<NumpyFunctions> = PyOnceLock::new();
+    FUNCTIONS.get_or_try_init(py, || {
+        let capsule = numpy::c_interface(py)?;
+        let table = capsule.pointer_checked(None)?.cast::<*const std::ffi::c_void>();
+        // SAFETY: NumPy promises of `_ARRAY_API` that it points to a table, which lives as long as the process, of more
+        // entries than these, each of which stays what it is.
+        let new_from_descr = unsafe { table.add(NEW_FROM_DESCR).read() };
+        // SAFETY: as above.
+        let set_base_object = unsafe { table.add(SET_BASE_OBJECT).read() };
+        Ok(NumpyFunctions {
+            // SAFETY: this entry is a pointer to a function of this type, as NumPy documents it.
+            new_from_descr: unsafe {
+                std::mem::transmute::<*const std::ffi::c_void, NewFromDescr>(new_from_descr)
+            },
+            // SAFETY: this entry is a pointer to a function of this type, as NumPy documents it.
+            set_base_object: unsafe {
+                std::mem::transmute::<*const std::ffi::c_void, SetBaseObject>(set_base_object)
+            },
+        })
+    })
+}
+
 /// The bytes of a Python object as an Arrow buffer, which keeps the object's buffer exported for as long as it lives.
 /// Copies nothing.
 ///
@@ -78,9 +174,15 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<arrow_buffer::Buffer
     if !exported.is_c_contiguous() && !exported.is_fortran_contiguous() {
         return Err(PyBufferError::new_err("the buffer is not contiguous"));
     }
+    Ok(borrow_exported(exported))
+}
+
+/// As [`borrow`], of a contiguous buffer that is exported already.
+pub(crate) fn borrow_exported(exported: PyUntypedBuffer) -> arrow_buffer::Buffer {
+    debug_assert!(exported.is_c_contiguous() || exported.is_fortran_contiguous());
     let len = exported.len_bytes();
     let Some(start) = std::ptr::NonNull::new(exported.buf_ptr().cast::<u8>()).filter(|_| len > 0) else {
-        return Ok(arrow_buffer::Buffer::default());
+        return arrow_buffer::Buffer::default();
     };
     let owner = Arc::new(Exported(exported));
     // SAFETY: `Buffer::from_custom_allocation` asks that `start` be valid for reads of `len` bytes until `owner` is
@@ -88,7 +190,7 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<arrow_buffer::Buffer
     // when it is dropped. Trusted, not proven: that nobody writes to the bytes meanwhile. Another Python thread can, as
     // it can under any C function that reads a buffer without the interpreter lock; what is then stored is some mixture
     // of old and new bytes of the caller's own value.
-    Ok(unsafe { arrow_buffer::Buffer::from_custom_allocation(start, len, owner) })
+    unsafe { arrow_buffer::Buffer::from_custom_allocation(start, len, owner) }
 }
 
 /// An export that lasts until it is dropped, from whichever thread: its own drop attaches to the interpreter.

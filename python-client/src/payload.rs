@@ -1,8 +1,9 @@
 //! From Python values to what is learned.
 
-use crate::{errors::OrRaise, exit::detached, json, memory};
+use crate::{errors::OrRaise, exit::detached, json, memory, numpy};
 use plasmon::{Dtype, Json, Learn, Pickle, Table, Tensor};
 use pyo3::{
+    buffer::PyUntypedBuffer,
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
@@ -15,7 +16,8 @@ use std::io;
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Payload(Form);
 
-enum Form {
+/// The form of a value.
+pub(crate) enum Form {
     Null,
     Bool(bool),
     Int(i64),
@@ -31,7 +33,7 @@ enum Form {
 #[pymethods]
 impl Payload {
     /// A plain value: an exact `None`, `bool`, `int` of 64 bits, `float`, `str` without surrogates, `bytes`, and `dict`
-    /// and `list` as far as JSON says them exactly. `None` for all others.
+    /// and `list` as far as JSON says them exactly, C-contiguous ndarrays of the dtypes of tensors. `None` for all others.
     #[staticmethod]
     fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Payload>> {
         Ok(plain(value)?.map(Payload))
@@ -68,7 +70,7 @@ impl Payload {
     fn digest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let digest = detached(py, || {
             let mut digest = Digest(blake3::Hasher::new());
-            self.with_learn(|value| value.prepare()?.write_to(&mut digest))??;
+            self.0.with_learn(|value| value.prepare()?.write_to(&mut digest))??;
             Ok::<_, plasmon::CodecError>(digest.0.finalize())
         });
         Ok(PyBytes::new(py, digest.or_raise_learning(py)?.as_bytes()))
@@ -90,9 +92,16 @@ impl io::Write for Digest {
 }
 
 impl Payload {
+    /// Its form.
+    pub(crate) fn form(&self) -> &Form {
+        &self.0
+    }
+}
+
+impl Form {
     /// The value, for the Rust client.
     pub(crate) fn with_learn<R>(&self, give: impl FnOnce(&dyn Learn) -> R) -> Result<R, plasmon::CodecError> {
-        Ok(match &self.0 {
+        Ok(match self {
             Form::Null => give(&()),
             Form::Bool(value) => give(value),
             Form::Int(value) => give(value),
@@ -110,7 +119,7 @@ impl Payload {
 }
 
 /// The form of exact instances of the plain types; `None` for all others.
-fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
+pub(crate) fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         // Surrogates have no UTF-8: a pickle has them.
         return Ok(PyBackedStr::try_from(text.clone()).ok().map(Form::Text));
@@ -133,5 +142,19 @@ fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     if value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>() {
         return Ok(json::from_python(value)?.map(Form::Json));
     }
-    Ok(None)
+    tensor(value)
+}
+
+/// The form of an exact, C-contiguous ndarray of a dtype that tensors have; `None` for all others.
+fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
+    let Some(ndarray) = numpy::ndarray_of(value)? else { return Ok(None) };
+    // NumPy has one object for each of these dtypes, unless it carries metadata or is of another byte order.
+    let Some(dtype) = numpy::dtype_of(ndarray)? else { return Ok(None) };
+    // An array without dimensions cannot be exported this way.
+    let Ok(exported) = PyUntypedBuffer::get(ndarray) else { return Ok(None) };
+    if !exported.is_c_contiguous() {
+        return Ok(None);
+    }
+    let shape = exported.shape().to_vec();
+    Ok(Some(Form::Tensor { dtype, shape, column_major: false, data: memory::borrow_exported(exported) }))
 }

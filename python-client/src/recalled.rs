@@ -4,14 +4,14 @@ use crate::{
     errors::{OrRaise, raise},
     exit::detached,
     json,
-    memory::{Buffer, TableStream},
+    memory::{self, Buffer, TableStream},
+    numpy,
 };
-use plasmon::{Blob, Dtype, Json, Kind, Pickle, TensorView, Text};
+use plasmon::{Blob, Json, Kind, Pickle, TensorView, Text};
 use pyo3::{
-    IntoPyObjectExt, intern,
+    IntoPyObjectExt,
     prelude::*,
-    sync::PyOnceLock,
-    types::{PyBytes, PyMemoryView, PyString, PyTuple},
+    types::{PyBytes, PyMemoryView, PyString},
 };
 use std::sync::{
     Arc,
@@ -172,7 +172,7 @@ pub(crate) fn to_python<'py>(
                 Ok(copied(py, &bytes)?.into_any())
             }
         }
-        Kind::TENSOR => to_ndarray(py, object.to::<TensorView>().or_raise(py)?),
+        Kind::TENSOR => to_ndarray(py, &object.to::<TensorView>().or_raise(py)?),
         _ => return Ok(None),
     };
     value.map(Some)
@@ -190,28 +190,8 @@ fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
 }
 
 /// An ndarray over the tensor, in place and read-only.
-fn to_ndarray<'py>(py: Python<'py>, tensor: TensorView) -> PyResult<Bound<'py, PyAny>> {
-    static NDARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let ndarray = NDARRAY.import(py, "numpy", "ndarray")?;
-    let dtype = numpy_dtype(py, tensor.dtype())?;
-    let shape = PyTuple::new(py, tensor.shape())?;
-    let order = if tensor.is_column_major() { intern!(py, "F") } else { intern!(py, "C") };
-    let buffer = Bound::new(py, Buffer::new(tensor.into_buffer()))?;
-    ndarray.call1((shape, dtype, buffer, 0, py.None(), order))
-}
-
-/// NumPy's dtype for `dtype`, made once.
-fn numpy_dtype<'py>(py: Python<'py>, dtype: Dtype) -> PyResult<Bound<'py, PyAny>> {
-    static DTYPES: PyOnceLock<Vec<Py<PyAny>>> = PyOnceLock::new();
-    let dtypes = DTYPES.get_or_try_init(py, || {
-        let make = py.import("numpy")?.getattr("dtype")?;
-        // In the order of their numbers, from 1 on.
-        let codes = ["?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8"];
-        codes.iter().map(|code| Ok(make.call1((code,))?.unbind())).collect::<PyResult<_>>()
-    })?;
-    let index = usize::from(dtype.number()).checked_sub(1);
-    match index.and_then(|index| dtypes.get(index)) {
-        Some(found) => Ok(found.bind(py).clone()),
-        None => Err(raise(py, "WrongKind", &format!("elements of type {dtype} need a newer version"), None)),
-    }
+fn to_ndarray<'py>(py: Python<'py>, tensor: &TensorView) -> PyResult<Bound<'py, PyAny>> {
+    let dtype = numpy::dtype(py, tensor.dtype())?;
+    let buffer = Bound::new(py, Buffer::new(tensor.clone().into_buffer()))?; // the clone is of a pointer
+    memory::ndarray_over(buffer, dtype, tensor.shape(), tensor.is_column_major())
 }

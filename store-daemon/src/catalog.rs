@@ -564,23 +564,32 @@ impl Catalog {
         limit: usize,
         now_ns: u64,
     ) -> Vec<u32> {
-        let Some(state) = self.namespaces.get(&namespace) else { return Vec::new() };
+        self.names_from(namespace, prefix, after, now_ns).take(limit).map(|(_, number)| number).collect()
+    }
+
+    /// The names of `namespace` that are bound at `now_ns` and begin with `prefix`, in order, after `after`; and their entries' numbers.
+    pub(crate) fn names_from<'a>(
+        &'a self,
+        namespace: NamespaceId,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        now_ns: u64,
+    ) -> impl Iterator<Item = (&'a str, u32)> {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let names = state.names.range::<str, _>((start, Bound::Unbounded));
-        let has_expired = |number| {
+        let state = self.namespaces.get(&namespace).into_iter();
+        let some_have_expired = self.next_expiry().is_some_and(|at| at <= now_ns);
+        let has_expired = move |number| {
             let entry = self.writer.read(self.index.words(), number);
             entry.is_some_and(|entry| entry.has_expired(now_ns))
         };
-        let some_have_expired = self.next_expiry().is_some_and(|at| at <= now_ns);
-        names
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .map(|(_, &number)| number)
-            .filter(|&number| !some_have_expired || !has_expired(number))
-            .take(limit)
-            .collect()
+        state
+            .flat_map(move |state| state.names.range::<str, _>((start, Bound::Unbounded)))
+            .take_while(move |(name, _)| name.starts_with(prefix))
+            .map(|(name, &number)| (&**name, number))
+            .filter(move |&(_, number)| !some_have_expired || !has_expired(number))
     }
 
     /// The namespaces after `after`, in order.

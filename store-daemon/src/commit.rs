@@ -58,6 +58,8 @@ pub(crate) struct Workbench<'a> {
     pub(crate) last_version: &'a mut u64,
     /// CLOCK_BOOTTIME now, in nanoseconds.
     pub(crate) now_ns: u64,
+    /// Random, and other in every store.
+    pub(crate) uuid_seed: [u8; 16],
 }
 
 /// How far a commit is.
@@ -593,7 +595,7 @@ impl CommitJob {
             offset: extent.offset,
             len_bytes,
             created_ns: self.created_ns,
-            object_uuid: uuid::Uuid::now_v7().into_bytes(),
+            object_uuid: self.object_uuid(bench.uuid_seed),
             writer_pid: self.writer.pid,
             writer_uid: self.writer.uid,
             header: bind.header,
@@ -612,6 +614,21 @@ impl CommitJob {
         }
     }
 }
+
+impl CommitJob {
+    /// A UUIDv7 for the object of the change that is being made: the version and the change's place in the commit make
+    /// it unique in this store, the seed among all. (Asking the kernel for random bytes would take longer than binding.)
+    fn object_uuid(&self, seed: [u8; 16]) -> [u8; 16] {
+        let number = (self.version << COMMIT_ENTRIES_BITS) | self.at as u64;
+        let tail = u128::from_le_bytes(seed).wrapping_add(number.into()).to_be_bytes();
+        let tail = tail.last_chunk().expect("16 bytes end with 10");
+        let created_ms = self.created_ns / 1_000_000;
+        uuid::Builder::from_unix_timestamp_millis(created_ms, tail).into_uuid().into_bytes()
+    }
+}
+
+/// Changes of a commit are counted with this many bits.
+const COMMIT_ENTRIES_BITS: u32 = limits::COMMIT_ENTRIES_MAX.ilog2() + 1;
 
 fn write(arena: &Region, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
     let written = arena.write_at(extent.offset, bytes);
@@ -887,6 +904,7 @@ mod tests {
                     arena: &self.arena,
                     last_version: &mut self.last_version,
                     now_ns: self.now_ns,
+                    uuid_seed: [7; 16],
                 };
                 match job.prepare(&mut bench, &mut Slice::shortest()) {
                     Prepared::More => slices.preparing += 1,

@@ -96,6 +96,7 @@ pub(crate) struct Space {
     objects: BTreeMap<u64, Object>,
     /// Objects without a name that no scan has looked at yet.
     retired: Vec<u64>,
+    retired_bytes: u64,
     /// Objects without a name that the last scan found pinned.
     limbo: BTreeSet<u64>,
     limbo_bytes: u64,
@@ -111,6 +112,11 @@ pub(crate) struct Space {
     next_lease: u64,
 }
 
+/// Retired objects that are looked at by the end of the turn: less wait for others, at most 100 ms. A scan wakes another
+/// thread, which costs more than a small learn has to.
+const SCAN_AT_ONCE_BYTES: u64 = 256 << 10;
+const SCAN_AT_ONCE_OBJECTS: usize = 1_024;
+
 impl Space {
     pub(crate) fn new(capacity_bytes: u64, populated: Populated) -> Self {
         Space {
@@ -119,6 +125,7 @@ impl Space {
             populated,
             objects: BTreeMap::new(),
             retired: Vec::new(),
+            retired_bytes: 0,
             limbo: BTreeSet::new(),
             limbo_bytes: 0,
             unpinned: Vec::new(),
@@ -260,6 +267,7 @@ impl Space {
         if let Some(object) = self.objects.get_mut(&offset) {
             object.name = ObjectName::Lost(name.into());
             self.retired.push(offset);
+            self.retired_bytes += object.len_bytes;
         }
     }
 
@@ -303,6 +311,7 @@ impl Space {
 
     /// Everything without a name, for the next scan.
     pub(crate) fn candidates(&mut self) -> Vec<u64> {
+        self.retired_bytes = 0;
         self.retired.drain(..).chain(self.limbo.iter().copied()).collect()
     }
 
@@ -311,14 +320,9 @@ impl Space {
         !self.retired.is_empty() || !self.limbo.is_empty()
     }
 
-    /// Whether objects were retired that no scan has looked at.
-    pub(crate) fn has_retired(&self) -> bool {
-        !self.retired.is_empty()
-    }
-
-    /// Whether pins hold objects without a name.
-    pub(crate) fn has_limbo(&self) -> bool {
-        !self.limbo.is_empty()
+    /// Whether so much was retired since the last scan that the next one is worth its while at once.
+    pub(crate) fn has_much_retired(&self) -> bool {
+        self.retired_bytes >= SCAN_AT_ONCE_BYTES || self.retired.len() >= SCAN_AT_ONCE_OBJECTS
     }
 
     /// A scan found these objects unpinned: [`free_backlog`](Self::free_backlog) frees them.

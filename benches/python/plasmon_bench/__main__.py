@@ -12,7 +12,7 @@ from pathlib import Path
 from plasmon_bench import machine, report, workloads
 from plasmon_bench.peers import PEERS
 from plasmon_bench.results import Results
-from plasmon_bench.session import Failed, Process
+from plasmon_bench.session import Failed, Session
 
 #: The virtual environment of each peer, if not the one of Plasmon.
 ENVIRONMENTS = {"plasma": "plasma", "brain-plasma": "plasma", "vineyard": "vineyard", "ray": "ray"}
@@ -73,9 +73,8 @@ def _measure(word: str, options: argparse.Namespace, results: Results) -> None:
         results.absent[word] = absent.read_text().strip()
         return
     try:
-        teller = Process(python, word, options.environments, log)
-        results.about[word] = teller.call("about")
-        teller.end()
+        with Session(word, python, log) as session:
+            results.about[word] = session.worker().call("about")
     except Failed as why:
         results.absent[word] = f"cannot be used ({why}): {_last_line(log)}"
         return

@@ -74,7 +74,9 @@ def check(kind: str, value: Any) -> None:
 
         same = np.array_equal(value, expected) if word == "array" else value == expected
     elif word == "table":
-        same = value.num_rows == ROWS and value.column("s1")[ROWS - 1] == expected.column("s1")[ROWS - 1]
+        same = (
+            value.num_rows == ROWS and value.column("s1")[ROWS - 1].as_py() == expected.column("s1")[ROWS - 1].as_py()
+        )
     elif word == "pandas":
         same = len(value) == ROWS and value["s1"].iat[-1] == expected["s1"].iat[-1]
     else:

@@ -211,7 +211,7 @@ def main() -> None:
         except Unsupported as why:
             answer = {"unsupported": str(why)}
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+            answer = {"error": f"{type(error).__name__}: {error}".partition("\n")[0][:200]}
         gc.collect()
         print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # some peers wait for others when they end

@@ -60,7 +60,7 @@ def _one_at_a_time(clients: Clients, kind: str, times: int) -> Samples:
         learned = clients.writer.call("put", kind=kind, first=turn, count=1)
         if turn > 0:
             yield f"learn.{kind}", learned  # the first is on new memory: `first` has those
-        yield f"recall.{kind}", clients.reader.call("get", kind=kind, first=turn, count=1, passes=2)
+        yield f"recall.{kind}", clients.reader.call("get", kind=kind, first=turn, count=1, passes=4)
         clients.writer.call("delete", kind=kind, first=turn, count=1)
 
 
@@ -106,6 +106,9 @@ def rates(clients: Clients) -> Samples:
                 yield f"rate.{'recall' if what == 'get' else 'learn'}.{count}", [sum(total)]
 
 
+#: How long a store is left alone after its start, in seconds, so that what it does in the background is done.
+SETTLE_SECONDS = 3
+
 #: By their names on the command line. Each begins with a new store.
 WORKLOADS: dict[str, Callable[[Clients], Samples]] = {
     "small": small,
@@ -121,6 +124,8 @@ def on_clients(word: str, python: Path, log: Path, workload: Callable[[Clients],
     """Run a workload on a new store."""
     with Session(word, python, log) as session:
         session.begin()
+        if session.pids:
+            time.sleep(SETTLE_SECONDS)
         yield from workload(Clients(session, session.client(), session.client(), quick))
         yield from _beginnings(session)
 

@@ -22,6 +22,7 @@ use arrow_ipc::{
 use arrow_schema::Schema;
 use flatbuffers::FlatBufferBuilder;
 use plasmon_protocol::object::{Dtype, Header, Kind};
+use std::{borrow::Cow, cell::RefCell, collections::VecDeque, sync::Arc};
 
 /// Every message, body and buffer of a file starts at a multiple of this.
 pub(crate) const ALIGNMENT_BYTES: u64 = 64;
@@ -41,6 +42,53 @@ pub(crate) struct Frame {
     prefix: Vec<u8>,
     data_len: u64,
     suffix: Vec<u8>,
+}
+
+/// What a frame depends on.
+#[derive(Debug, PartialEq)]
+pub(super) enum Key<'a> {
+    /// One value of this many bytes.
+    Value {
+        kind: Kind,
+        len_bytes: u64,
+    },
+    Tensor {
+        dtype: Dtype,
+        shape: Cow<'a, [usize]>,
+        column_major: bool,
+    },
+}
+
+impl Key<'_> {
+    fn into_owned(self) -> Key<'static> {
+        match self {
+            Key::Value { kind, len_bytes } => Key::Value { kind, len_bytes },
+            Key::Tensor { dtype, shape, column_major } => {
+                Key::Tensor { dtype, shape: Cow::Owned(shape.into_owned()), column_major }
+            }
+        }
+    }
+}
+
+/// The frame that `key` stands for, made if it is not among the last few of this thread: whoever learns values of one
+/// form again and again has their schema encoded once.
+pub(super) fn recent(
+    key: Key<'_>,
+    make: impl FnOnce() -> Result<Frame, CodecError>,
+) -> Result<Arc<Frame>, CodecError> {
+    const KEPT: usize = 16;
+    thread_local! {
+        static RECENT: RefCell<VecDeque<(Key<'static>, Arc<Frame>)>> = const { RefCell::new(VecDeque::new()) };
+    }
+    RECENT.with_borrow_mut(|recent| {
+        if let Some((_, frame)) = recent.iter().find(|(known, _)| *known == key) {
+            return Ok(Arc::clone(frame));
+        }
+        let frame = Arc::new(make()?);
+        recent.truncate(KEPT - 1);
+        recent.push_front((key.into_owned(), Arc::clone(&frame)));
+        Ok(frame)
+    })
 }
 
 impl Frame {

@@ -2,7 +2,7 @@
 
 use super::{
     error::CodecError,
-    frame::Frame,
+    frame::{self, Frame, Key},
     json::Json,
     layout,
     pickle::Pickle,
@@ -15,7 +15,7 @@ use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use plasmon_protocol::object::{Flags, Header, Kind};
 use plasmon_shm::{FaultPoint, fault_point};
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, io, sync::Arc};
 
 /// A value that can be learned.
 ///
@@ -60,7 +60,7 @@ pub struct Prepared<'a> {
 #[derive(Clone, Debug)]
 enum Content<'a> {
     /// One buffer of values, and the file around it.
-    Framed(Frame, Cow<'a, [u8]>),
+    Framed(Arc<Frame>, Cow<'a, [u8]>),
     /// Columns, which arrow-ipc writes.
     Batches(SchemaRef, Cow<'a, [RecordBatch]>),
 }
@@ -93,7 +93,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Prepares one buffer of values with shortcuts that lead to it; `dims` are those of [`Header`].
-    pub(super) fn framed(mut header: Header, frame: Frame, data: Cow<'a, [u8]>) -> Self {
+    pub(super) fn framed(mut header: Header, frame: Arc<Frame>, data: Cow<'a, [u8]>) -> Self {
         debug_assert_eq!(frame.data_len(), data.len() as u64);
         header = by_our_encoder(header);
         Prepared { header, len_bytes: frame.len_bytes(), content: Content::Framed(frame, data) }
@@ -101,17 +101,20 @@ impl<'a> Prepared<'a> {
 
     /// Prepares a single value of a kind whose Arrow type has offsets: inline if it is short, else by its buffer.
     pub(super) fn value(kind: Kind, data: Cow<'a, [u8]>) -> Result<Self, CodecError> {
-        let frame = Frame::of_value(schema::of(kind), data.len() as u64)?;
+        let len_bytes = data.len() as u64;
+        let frame =
+            frame::recent(Key::Value { kind, len_bytes }, || Frame::of_value(schema::of(kind), len_bytes))?;
         let header = value_header(kind, &frame, Some(&data));
         Ok(Self::framed(header, frame, data))
     }
 
     /// Prepares a single value of fixed width, which `inline` also has in memory order.
     fn scalar(kind: Kind, inline: &[u8]) -> Result<Self, CodecError> {
-        let frame = match kind {
-            Kind::NULL => Frame::of_null(schema::of(kind))?,
-            _ => Frame::of_column(schema::of(kind), 1, inline.len() as u64)?,
-        };
+        let len_bytes = inline.len() as u64;
+        let frame = frame::recent(Key::Value { kind, len_bytes }, || match kind {
+            Kind::NULL => Frame::of_null(schema::of(kind)),
+            _ => Frame::of_column(schema::of(kind), 1, len_bytes),
+        })?;
         let header = value_header(kind, &frame, Some(inline));
         Ok(Self::framed(header, frame, Cow::Owned(inline.to_vec())))
     }

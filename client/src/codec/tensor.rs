@@ -3,7 +3,7 @@
 use super::{
     decode,
     error::CodecError,
-    frame::Frame,
+    frame::{self, Frame, Key},
     learn::Prepared,
     schema,
     value::{expect_kind, only_column, slice_of},
@@ -113,7 +113,9 @@ impl<'a> Tensor<'a> {
     }
 
     pub(super) fn prepare_tensor(&self) -> Result<Prepared<'a>, CodecError> {
-        let frame = self.frame()?;
+        let Tensor { dtype, shape, column_major, .. } = self;
+        let key = Key::Tensor { dtype: *dtype, shape: Cow::Borrowed(shape), column_major: *column_major };
+        let frame = frame::recent(key, || self.frame())?;
         let header = header(&frame, self.dtype, &self.shape, self.column_major);
         Ok(Prepared::framed(header, frame, Cow::Borrowed(self.data)))
     }

@@ -6,6 +6,7 @@ use crate::{
     object::Kind,
 };
 use alloc::{string::String, vec::Vec};
+use bytes::Bytes;
 
 message! {
     /// Lists names in order, a page at a time.
@@ -128,6 +129,55 @@ message! {
         /// Its user metadata, the text of a JSON object, or empty.
         metadata: String,
     }
+}
+
+message! {
+    /// Lists names in order, a page at a time, and nothing else of them. Request 40, since protocol 1. Answered by
+    /// [`BareNamesPage`], or by failure `UnknownNamespace`.
+    ListBareNames = 40 answered by BareNamesPage {
+        /// The namespace.
+        namespace: Namespace,
+        /// Only names that begin with this text.
+        prefix: String,
+        /// Go on after this name, the last of the page before.
+        after: Option<Name>,
+    }
+}
+
+message! {
+    /// One page of bare names. Reply 41, since protocol 1.
+    BareNamesPage = 41 {
+        /// The names in order, each behind its length in bytes (u16, little-endian): see [`bare_names`].
+        names: Bytes,
+        /// Whether more follow.
+        more: bool,
+    }
+}
+
+/// Adds a name to those of a page.
+pub fn push_bare_name(name: &str, names: &mut Vec<u8>) {
+    let len_bytes = u16::try_from(name.len()).expect("a name has at most 1,024 bytes");
+    names.extend_from_slice(&len_bytes.to_le_bytes());
+    names.extend_from_slice(name.as_bytes());
+}
+
+/// The names of a page. What is not the length of a name, or no UTF-8, ends them with `None`.
+pub fn bare_names(names: &[u8]) -> impl Iterator<Item = Option<&str>> {
+    let mut rest = names;
+    core::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let name = rest.split_first_chunk().and_then(|(len, text)| {
+            let (name, left) = text.split_at_checked(u16::from_le_bytes(*len).into())?;
+            rest = left;
+            core::str::from_utf8(name).ok()
+        });
+        if name.is_none() {
+            rest = &[];
+        }
+        Some(name)
+    })
 }
 
 impl BoundedList for BindingInfo {

@@ -67,6 +67,8 @@ const NUMBERS: &[(u16, &str, Way)] = &[
     (34, "Kick", Request(&[35])),
     (35, "Kicked", Reply),
     (36, "LongCommit", Request(&[9])),
+    (40, "ListBareNames", Request(&[41])),
+    (41, "BareNamesPage", Reply),
 ];
 
 #[test]
@@ -83,12 +85,12 @@ fn every_message_has_its_number_and_its_direction() {
     let mut in_code = in_code! {
         requests {
             Hello Commit LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
-            Describe ReadStats ListPins Kick
+            Describe ReadStats ListPins Kick ListBareNames
         }
         requests without a reply { Goodbye }
         replies {
             Failed Welcome Attached ChildAdded Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
-            NamespacesListed Described Stats PinsPage Kicked
+            NamespacesListed Described Stats PinsPage Kicked BareNamesPage
         }
     };
     // The one request that three replies answer: its type names the first.
@@ -454,6 +456,15 @@ fn samples() -> Vec<Sample> {
             ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 },
         ),
         Sample::of("NamesPage", NamesPage { names: vec![binding_info()], more: true }),
+        Sample::of(
+            "ListBareNames",
+            ListBareNames { namespace: namespace(), prefix: "pri".into(), after: Some(name("prices")) },
+        ),
+        Sample::of("BareNamesPage", {
+            let mut names = Vec::new();
+            ["prices", "prïces"].into_iter().for_each(|name| push_bare_name(name, &mut names));
+            BareNamesPage { names: names.into(), more: true }
+        }),
         Sample::of("ListNamespaces", ListNamespaces { after: Some(namespace()) }),
         Sample::of(
             "NamespacesListed",
@@ -706,4 +717,16 @@ fn namespace() -> Namespace {
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+#[test]
+fn bare_names_are_read_as_they_were_written_and_end_where_they_make_no_sense() {
+    let mut names = Vec::new();
+    push_bare_name("a", &mut names);
+    push_bare_name("ü\n", &mut names);
+    assert_eq!(bare_names(&names).collect::<Vec<_>>(), [Some("a"), Some("ü\n")]);
+    assert_eq!(bare_names(&[]).count(), 0);
+    for broken in [&names[..names.len() - 1], &[1], &[1, 0], &[1, 0, 0xff], &[0xff, 0xff, b'a']] {
+        assert_eq!(bare_names(broken).last(), Some(None), "{broken:?}");
+    }
 }

@@ -164,9 +164,13 @@ class Brain(MutableMapping[str, Any]):
             As `learn`.
 
         """
-        encoded = [(name, _forms.encode(thing)) for name, thing in things.items()]
-        gathered = [(name, made.payload() if isinstance(made, _forms.Strided) else made) for name, made in encoded]
-        return self._in(namespace).learn_many(gathered, ttl, sliding)
+        client = self._in(namespace)
+        version: int | None = client.learn_many(list(things.items()), ttl, sliding)
+        if version is None:
+            encoded = [(name, _forms.encode(thing)) for name, thing in things.items()]
+            gathered = [(name, made.payload() if isinstance(made, _forms.Strided) else made) for name, made in encoded]
+            version = client.learn_many(gathered, ttl, sliding)
+        return version
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""
@@ -1009,6 +1013,9 @@ def _learn(
     ttl: float | None = None,
     sliding: bool = False,
 ) -> int:
+    version: int | None = client.learn(name, thing, description, metadata, if_absent, if_version, ttl, sliding)
+    if version is not None:  # a plain value: in one call
+        return version
     made = _forms.encode(thing)
     if not isinstance(made, _forms.Strided):
         return client.learn(name, made, description, metadata, if_absent, if_version, ttl, sliding)

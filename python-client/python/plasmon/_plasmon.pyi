@@ -1,7 +1,7 @@
 """The Rust half of the package. Its interface may change; `plasmon.Brain` is the one to use."""
 
 from os import PathLike
-from typing import Any, final
+from typing import Any, final, overload
 
 from typing_extensions import Buffer as _HasBuffer
 
@@ -27,10 +27,11 @@ class Client:
     def objects(self, names: list[str]) -> list[Object | None]: ...
     def wait(self, name: str, after_version: int, timeout: float) -> int: ...
     def exists(self, name: str) -> bool: ...
+    @overload
     def learn(
         self,
         name: str,
-        payload: Payload,
+        thing: Payload,
         description: str | None = None,
         metadata: str | None = None,
         if_absent: bool = False,
@@ -38,9 +39,26 @@ class Client:
         ttl: float | None = None,
         sliding: bool = False,
     ) -> int: ...
+    @overload
+    def learn(
+        self,
+        name: str,
+        thing: Any,
+        description: str | None = None,
+        metadata: str | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+        ttl: float | None = None,
+        sliding: bool = False,
+    ) -> int | None: ...
+    @overload
     def learn_many(
-        self, payloads: list[tuple[str, Payload]], ttl: float | None = None, sliding: bool = False
+        self, things: list[tuple[str, Payload]], ttl: float | None = None, sliding: bool = False
     ) -> int: ...
+    @overload
+    def learn_many(
+        self, things: list[tuple[str, Any]], ttl: float | None = None, sliding: bool = False
+    ) -> int | None: ...
     def forget(self, name: str, if_version: int | None = None) -> bool: ...
     def forget_many(self, names: list[str]) -> None: ...
     def count(self) -> int: ...

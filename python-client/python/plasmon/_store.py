@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plasmon import _plasmon
 from plasmon._brain import Brain
 from plasmon.exceptions import StoreUnavailable
 
@@ -70,7 +71,7 @@ class Store:
             ready.bind(ready_path)
             own = ["--size", size, "--socket", self.path, "--owner", str(self._owner)]
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parent.parent), *own, *options],
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, _plasmon.__file__, *own, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -149,12 +150,15 @@ def _runtime_directory() -> str | None:
     return directory if directory and os.access(directory, os.W_OK) else None
 
 
-#: The daemon, of this very package, wherever it was imported from.
+#: The daemon, of this very package, wherever it was imported from. The extension module alone: all else would only take
+#: time and memory.
 _PROGRAM = """
 import sys
-sys.path.append(sys.argv.pop(1))
-from plasmon._programs import plasmon_store
-plasmon_store()
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+loader = ExtensionFileLoader("plasmon._plasmon", sys.argv.pop(1))
+module = loader.create_module(ModuleSpec(loader.name, loader, origin=loader.path))
+loader.exec_module(module)
+sys.exit(module.run_store(["plasmon-store", *sys.argv[1:]]))
 """
 
 

@@ -3,8 +3,11 @@
 use crate::{commit::ReplyTo, server::Server};
 use plasmon_protocol::{
     index_of,
-    limits::PAGE_NAMES_MAX,
-    message::{Describe, Described, Failure, ListNames, ListNamespaces, NamesPage, NamespacesListed},
+    limits::{PAGE_BARE_NAMES_MAX, PAGE_NAMES_MAX},
+    message::{
+        BareNamesPage, Describe, Described, Failure, ListBareNames, ListNames, ListNamespaces, NamesPage,
+        NamespacesListed, push_bare_name,
+    },
 };
 use plasmon_shm::boottime_ns;
 
@@ -37,6 +40,20 @@ impl Server {
         numbers.truncate(wanted - 1);
         let names = numbers.into_iter().filter_map(|number| self.catalog.info(number, now_ns)).collect();
         self.reply(reply_to, &NamesPage { names, more });
+    }
+
+    pub(crate) fn list_bare_names(&mut self, reply_to: ReplyTo, list: &ListBareNames) {
+        let Some(id) = self.catalog.namespace(&list.namespace) else {
+            return self.fail(reply_to, Failure::UnknownNamespace { namespace: list.namespace.clone() });
+        };
+        let mut names = Vec::new();
+        let mut found = self.catalog.names_from(id, &list.prefix, list.after.as_deref(), boottime_ns());
+        found.by_ref().take(index_of(PAGE_BARE_NAMES_MAX.into())).for_each(|(name, _)| {
+            push_bare_name(name, &mut names);
+        });
+        let more = found.next().is_some();
+        drop(found);
+        self.reply(reply_to, &BareNamesPage { names: names.into(), more });
     }
 
     pub(crate) fn list_namespaces(&mut self, reply_to: ReplyTo, list: &ListNamespaces) {

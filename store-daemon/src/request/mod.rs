@@ -41,6 +41,7 @@ impl Server {
             }
             AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
+            AnyRequest::ListBareNames(list) => self.list_bare_names(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
             AnyRequest::Describe(describe) => self.describe(reply_to, &describe),
             AnyRequest::ReadStats(_) if tried == Tried::Scan => self.stats(reply_to),

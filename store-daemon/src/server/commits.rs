@@ -312,6 +312,7 @@ impl Server {
             arena: &self.arena,
             last_version: &mut self.last_version,
             now_ns: boottime_ns(),
+            uuid_seed: self.store_uuid,
         };
         (bench, &mut self.commits)
     }
@@ -327,7 +328,10 @@ impl Server {
         if self.is_mid_commit() {
             return true;
         }
-        let (AnyRequest::ListNames(_) | AnyRequest::ListNamespaces(_) | AnyRequest::ReadStats(_)) = request
+        let (AnyRequest::ListNames(_)
+        | AnyRequest::ListBareNames(_)
+        | AnyRequest::ListNamespaces(_)
+        | AnyRequest::ReadStats(_)) = request
         else {
             return false;
         };

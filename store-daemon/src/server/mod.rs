@@ -51,7 +51,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often pins are scanned while limbo holds something.
+/// How often pins are scanned while limbo holds something, or little was retired.
 const LIMBO_EVERY: Duration = Duration::from_millis(100);
 
 /// How often all pins are looked at while there are sessions, so that `pins` can say since when they are held, and
@@ -560,9 +560,9 @@ impl Server {
         if self.looks.is_due && !self.looks.busy {
             self.start_look();
         }
-        let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
-        let limbo_is_due = waits_for_scan && now.duration_since(self.scans.last) >= LIMBO_EVERY;
-        if self.space.has_retired() || limbo_is_due {
+        let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
+        let scan_is_due = waits_for_scan && now.duration_since(self.scans.last) >= LIMBO_EVERY;
+        if self.space.has_much_retired() || scan_is_due {
             self.start_scan(Report::Candidates);
         }
     }
@@ -575,7 +575,7 @@ impl Server {
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
         }
-        let waits_for_scan = self.space.has_limbo() || self.sessions.any_leaving();
+        let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
         let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
         let keeps_house = self.sessions.len() > 0 || !self.scans.left_behind.is_empty();
         let housekeeping = keeps_house.then_some(self.next_housekeeping);

@@ -32,38 +32,31 @@ class ArrowFile(Peer):
 
     def put(self, name: str, value: Any) -> None:
         """Write a file and give it its name."""
-        kind, target = _kind(value), os.fspath(self.path / name)
+        target = f"{self.path}/{name}"
         beside = f"{target}~{os.getpid()}"
-        if kind == "pickle":
-            Path(beside).write_bytes(b"p" + pickle.dumps(value, 5))
-        else:
+        if type(value) is np.ndarray:
             with pa.OSFile(beside, "wb") as sink:
-                sink.write(kind[0].encode().ljust(64))
-                if kind == "array":
-                    pa.ipc.write_tensor(pa.Tensor.from_numpy(value), sink)
-                else:
-                    table = (
-                        value if kind == "table" else pa.table(value) if kind == "x" else pa.Table.from_pandas(value)
-                    )
-                    with pa.ipc.new_file(sink, table.schema) as writer:
-                        writer.write_table(table)
+                pa.ipc.write_tensor(pa.Tensor.from_numpy(value), sink)
+        elif isinstance(value, pa.Table | pd.DataFrame) or is_polars(value):
+            table = pa.Table.from_pandas(value) if type(value) is pd.DataFrame else pa.table(value)
+            with pa.OSFile(beside, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            Path(beside).write_bytes(pickle.dumps(value, 5))
         os.rename(beside, target)
 
     def get(self, name: str) -> Any:
-        """Map the file."""
-        path = os.fspath(self.path / name)
-        with open(path, "rb") as file:
-            head = file.read(1)
-            if head == b"p":
+        """Map the file, or read it; what it is stands in its name."""
+        path, word = f"{self.path}/{name}", name.partition("~")[0].partition(":")[0]
+        if word == "array":
+            return pa.ipc.read_tensor(pa.memory_map(path)).to_numpy()
+        if word not in ("table", "pandas", "polars"):
+            with open(path, "rb") as file:
                 return pickle.loads(file.read())
-        source = pa.memory_map(path)
-        if head == b"a":
-            source.seek(64)
-            return pa.ipc.read_tensor(source).to_numpy()
-        table = pa.ipc.open_file(source.read_buffer().slice(64)).read_all()
-        if head == b"d":
+        table = pa.ipc.open_file(pa.memory_map(path)).read_all()
+        if word == "pandas":
             return table.to_pandas()
-        if head == b"x":
+        if word == "polars":
             import polars as pl
 
             return pl.from_arrow(table)
@@ -80,13 +73,3 @@ class ArrowFile(Peer):
     def names(self) -> list[Any]:
         """List the directory."""
         return os.listdir(self.path)
-
-
-def _kind(value: Any) -> str:
-    if type(value) is np.ndarray:
-        return "array"
-    if type(value) is pa.Table:
-        return "table"
-    if type(value) is pd.DataFrame:
-        return "dataframe"
-    return "x" if is_polars(value) else "pickle"

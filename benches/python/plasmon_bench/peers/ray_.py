@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+import secrets
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasmon_bench.peers import CAPACITY_BYTES, Peer, Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Ray(Peer):
@@ -19,11 +23,19 @@ class Ray(Peer):
     distributions: ClassVar[tuple[str, ...]] = ("ray", "numpy", "pandas", "pyarrow")
     modules: ClassVar[tuple[str, ...]] = ("ray", "numpy")
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        # Read when Ray is imported. Its clusters ask for a token: this one has its own.
+        token = directory / "token"
+        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+
     def start(self) -> Store:
         """Start a local cluster and the actor."""
         import ray
 
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         made = ray.init(
             num_cpus=2,
             object_store_memory=CAPACITY_BYTES,
