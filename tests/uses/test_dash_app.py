@@ -74,14 +74,15 @@ def test_two_browsers_share_the_flights_and_not_what_they_pick(tmp_path: Path) -
             assert [brain.stat(name, namespace="memoized")["kind"] for name in brain.names("memoized")] == ["table"]
 
             # Callbacks ran in several processes, whichever was free.
-            workers = set()
-            for _ in range(4):
+            rounds = 0
+            workers: set[int] = set()
+            while len(workers) < 2:
+                assert (rounds := rounds + 1) <= 30, "one process does everything"
                 for origin in ("LaGuardia", "John F. Kennedy"):
                     mine.get_by_label(origin).click()
                     expect(mine.locator("#chart .gtitle")).to_have_text(f"Flights from {origin}")
                     expect(mine.locator("#summary")).to_contain_text(f"{LEFT[origin]:,} flights")
                     workers.add(summary(mine)[1])
-            assert len(workers) > 1
 
             # Who leaves takes the state along.
             mine.close()
