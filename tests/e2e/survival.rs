@@ -25,6 +25,7 @@ use std::{
     fs,
     process::{Command, Stdio},
     sync::atomic::Ordering,
+    time::{Duration, Instant},
 };
 
 fn connect(daemon: &Daemon) -> plasmon::Result<Brain> {
@@ -163,6 +164,47 @@ fn a_store_of_memfds_does_not_need_dev_shm() -> TestResult {
     brain.learn("large", &words(100_000_000, 3))?;
     assert_eq!(fill_of(&brain.recall::<Blob>("large")?), Some(3));
     assert!(daemon.is_alive());
+    Ok(())
+}
+
+/// Row 19: the death of the daemon is noticed at once. The fastest of some tries counts, for a machine may be busy.
+#[test]
+fn calls_in_flight_fail_within_100_ms_of_the_daemons_death() -> TestResult {
+    let mut daemon = Daemon::start(STORE, "16MiB");
+    let mut waiting = Client::start(CLIENT, daemon.socket());
+    let mut reading = Client::start(CLIENT, daemon.socket());
+    let mut fastest = [Duration::MAX; 2];
+    for _ in 0..10 {
+        let brain = connect(&daemon)?;
+        brain.learn("a", &words(1_000, 1))?;
+        reading.ask("hold a");
+        waiting.tell("wait never 600000");
+        eventually("it waits", || brain.stats().is_ok_and(|stats| stats.waits == 1));
+        daemon.kill();
+        let start = Instant::now();
+        assert!(waiting.failure().starts_with("StoreUnavailable "));
+        fastest[0] = fastest[0].min(start.elapsed());
+        // A recall asks nobody, and looks at its lifeline every 50 ms.
+        loop {
+            reading.tell("hold a");
+            match reading.outcome() {
+                Ok(_) => {}
+                Err(error) => break assert!(error.starts_with("error StoreUnavailable "), "{error}"),
+            }
+        }
+        fastest[1] = fastest[1].min(start.elapsed());
+        daemon.start_again(STORE, &["--size", "16MiB"]);
+        eventually("both are back", || {
+            waiting.tell("learn-int b 1");
+            reading.tell("learn-int b 1");
+            let both = [waiting.outcome(), reading.outcome()];
+            both.iter().all(Result::is_ok)
+        });
+    }
+    assert!(fastest.iter().all(|time| *time < Duration::from_millis(100)), "{fastest:?}");
+    let sums = reading.ask("checksums");
+    let first = sums.split(' ').next().unwrap_or_default();
+    assert!(sums.split(' ').all(|sum| sum == first), "what is held has changed: {sums}");
     Ok(())
 }
 
