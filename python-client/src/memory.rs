@@ -145,12 +145,11 @@ fn numpy_functions(py: Python<'_>) -> PyResult<&NumpyFunctions> {
     static FUNCTIONS: PyOnceLock<NumpyFunctions> = PyOnceLock::new();
     FUNCTIONS.get_or_try_init(py, || {
         let capsule = numpy::c_interface(py)?;
-        let table = capsule.pointer_checked(None)?.cast::<*const std::ffi::c_void>();
-        // SAFETY: NumPy promises of `_ARRAY_API` that it points to a table, which lives as long as the process, of more
-        // entries than these, each of which stays what it is.
-        let new_from_descr = unsafe { table.add(NEW_FROM_DESCR).read() };
-        // SAFETY: as above.
-        let set_base_object = unsafe { table.add(SET_BASE_OBJECT).read() };
+        let table = capsule.pointer_checked(None)?.cast::<[*const std::ffi::c_void; SET_BASE_OBJECT + 1]>();
+        // SAFETY: NumPy promises of `_ARRAY_API` that it points to a table, which lives as long as the process, of at
+        // least so many entries, each of which stays what it is.
+        let table = unsafe { table.as_ref() };
+        let (new_from_descr, set_base_object) = (table[NEW_FROM_DESCR], table[SET_BASE_OBJECT]);
         Ok(NumpyFunctions {
             // SAFETY: this entry is a pointer to a function of this type, as NumPy documents it.
             new_from_descr: unsafe {
