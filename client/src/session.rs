@@ -699,6 +699,15 @@ mod tests {
     }
 
     #[test]
+    fn the_same_clock_is_told_from_another_one() {
+        assert_eq!(clock_offset_ns(100, 100, 130), 0);
+        assert_eq!(clock_offset_ns(100, 130, 130), 0);
+        // What another one shows is taken as late as it can be: nothing is found after its deadline.
+        assert_eq!(clock_offset_ns(100, 5_000, 130), 4_900);
+        assert_eq!(5_000_u64.wrapping_add(clock_offset_ns(5_000, 100, 5_030)), 100);
+    }
+
+    #[test]
     fn as_many_objects_are_held_as_the_store_allows_and_dropping_one_makes_room() {
         for (pins_max, allowed) in [(100, 100), (65_546, 65_546)] {
             let store = Running::start_with(1 << 20, |options| options.max_pins = pins_max).unwrap();

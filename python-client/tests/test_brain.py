@@ -423,3 +423,20 @@ def test_a_namespace_declares_a_ttl(brain: plasmon.Brain) -> None:
     results.declare()
     results.learn("a", 1)
     assert results.stat("a")["ttl"] is None
+
+
+def test_a_cache_takes_more_than_it_holds_and_nothing_else_gives_way() -> None:
+    with plasmon.Store(size="16MB") as store:
+        cache, plain = store.connect("a-cache"), store.connect()
+        cache.declare(cache=True)
+        plain["kept"] = np.zeros(100_000)
+        held = cache.learn("held", np.ones(100_000)) and cache["held"]
+        for number in range(40):
+            cache[str(number)] = np.full(100_000, number)
+        stats = store.connect().stats()
+        assert stats["evicted"] > 20 and stats["evicted_bytes"] > stats["evicted"] * 800_000
+        assert "39" in cache and "0" not in cache and "held" in cache and "kept" in plain
+        assert held.sum() == 100_000 and (cache["39"] == 39).all()
+        with pytest.raises(plasmon.StoreFull) as caught:
+            plain["too large"] = np.zeros(2_000_000)
+        assert caught.value.cached_bytes > 8_000_000
