@@ -65,7 +65,7 @@ class Ray(Peer):
 
     def put(self, name: str, value: Any) -> None:
         """Put, and tell the actor."""
-        self.ray.get(self.actor.put.remote(name, [self.ray.put(value, _owner=self.actor)]))
+        self.ray.get(self.actor.put.remote(name, [self.ray.put(value)]))
 
     def get(self, name: str) -> Any:
         """Ask the actor, and get."""
