@@ -52,9 +52,7 @@ class Client:
         sliding: bool = False,
     ) -> int | None: ...
     @overload
-    def learn_many(
-        self, things: list[tuple[str, Payload]], ttl: float | None = None, sliding: bool = False
-    ) -> int: ...
+    def learn_many(self, things: list[tuple[str, Payload]], ttl: float | None = None, sliding: bool = False) -> int: ...
     @overload
     def learn_many(
         self, things: list[tuple[str, Any]], ttl: float | None = None, sliding: bool = False
