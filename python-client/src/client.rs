@@ -217,6 +217,7 @@ impl Client {
 
     /// Binds all names at one moment, to payloads and plain values, and returns their version. `None`, and nothing is
     /// done, if a value is neither.
+    #[pyo3(signature = (things, ttl=None, sliding=false))]
     fn learn_many<'py>(
         &self,
         py: Python<'py>,
