@@ -14,6 +14,7 @@ use plasmon_protocol::{
     name::{Name, Namespace},
     object::{Header, Kind},
 };
+use plasmon_shm::WordsMapping;
 use plasmon_tests::{
     daemon::Daemon,
     random::Random,
@@ -55,6 +56,8 @@ fn fuzz(lasts: Duration, seed: u64) -> Result<(), String> {
     let arguments = ["--size", "64MiB", "--frame-time-ms", "200"];
     let mut store = Daemon::start_with(&program.display().to_string(), &arguments);
     let brain = Brain::builder().path(store.socket()).connect().map_err(|error| error.to_string())?;
+    // Where the others, who may clear and remove what is theirs, have no business.
+    let ordinary = brain.in_namespace("ordinary-client").map_err(|error| error.to_string())?;
     let mut random = Random::new(seed);
     let (mut sessions, mut sent) = (0_u64, 0_u64);
     let start = Instant::now();
@@ -62,9 +65,11 @@ fn fuzz(lasts: Duration, seed: u64) -> Result<(), String> {
         // A seed of its own, so that one session can be played again.
         let session_seed = random.word();
         let before = brain.stats().map_err(|error| error.to_string())?;
-        sent += misbehave(store.socket(), &mut Random::new(session_seed));
+        let (frames, region) = misbehave(store.socket(), &mut Random::new(session_seed));
+        sent += frames;
         sessions += 1;
-        let serves = serves(&brain, sessions).and_then(|()| leaves_nothing(&brain, before.descriptors));
+        let serves =
+            serves(&ordinary, sessions).and_then(|()| leaves_nothing(&brain, before.descriptors, &region));
         if let Err(wrong) = serves {
             let alive = store.is_alive();
             return Err(format!("seed {seed}, session {sessions} ({session_seed}), alive {alive}: {wrong}"));
@@ -90,9 +95,10 @@ fn serves(brain: &Brain, round: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn leaves_nothing(brain: &Brain, descriptors: u64) -> Result<(), String> {
+fn leaves_nothing(brain: &Brain, descriptors: u64, region: &WordsMapping) -> Result<(), String> {
     let start = Instant::now();
     loop {
+        region.words()[session::PINS..].iter().for_each(|word| word.store(0, Ordering::Relaxed));
         for namespace in brain.namespaces().map_err(|error| error.to_string())? {
             let brain = brain.in_namespace(&namespace.namespace).map_err(|error| error.to_string())?;
             let _ = brain.clear();
@@ -112,8 +118,8 @@ fn leaves_nothing(brain: &Brain, descriptors: u64) -> Result<(), String> {
 
 /// One session. Returns how many frames it sent.
 ///
-/// It pins nothing by `Find` that it does not withdraw: this process lives on, and its pins with it.
-fn misbehave(socket: &Path, random: &mut Random) -> u64 {
+/// This process lives on, and whatever it, or the store for it, put into its slots: so its session region is returned.
+fn misbehave(socket: &Path, random: &mut Random) -> (u64, WordsMapping) {
     let session = RawSession::begin(socket);
     let region = plasmon_shm::ClientRegion::from_fd(
         session.fds[2].try_clone().expect("a descriptor"),
@@ -175,17 +181,18 @@ fn misbehave(socket: &Path, random: &mut Random) -> u64 {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
-    // This process lives on: whatever it, or the store for it, put into its slots is taken back.
     drop(streams);
+    // One of them may have said so already.
+    let mut last = UnixStream::connect(socket);
+    if let Ok(last) = &mut last {
+        let role = Role::Requests { token: session.welcome.token };
+        let _ = last.write_all(&framed(1, &Hello { magic: MAGIC, version: VERSION, role }));
+        let _ = last.write_all(&framed(2, &Goodbye {}));
+    }
     let mut session = session;
-    let quiet = Instant::now() + Duration::from_millis(200);
-    while session.requests.call(&ReadStats {}).is_ok_and(|stats| stats.connections > 4)
-        && Instant::now() < quiet
-    {}
-    session.requests.send(1, &Goodbye {});
     let _ = session.lifeline.is_closed_by_peer();
-    region.words()[session::PINS..].iter().for_each(|word| word.store(0, Ordering::Relaxed));
-    sent
+    drop(last); // not before: what is closed with an answer unread is not heard to its end
+    (sent, region)
 }
 
 fn framed<M: Message>(id: u64, message: &M) -> Vec<u8> {
