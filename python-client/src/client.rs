@@ -4,11 +4,12 @@ use crate::{
     errors::{OrRaise, raise},
     exit::detached,
     memory,
+    options::{Options, time_to_live},
     payload::{self, Form, Payload},
     recalled::{self, Object, Unpickling},
     writing::{TableWriter, Writable},
 };
-use plasmon::{Brain, Dtype, Error, LearnOptions, Metadata, NamePage, NamespaceOptions};
+use plasmon::{Brain, Dtype, Error, Metadata, NamePage, NamespaceOptions};
 use plasmon_protocol::{id::NameId, name::Namespace};
 use pyo3::{
     exceptions::PyValueError,
@@ -190,26 +191,18 @@ impl Client {
 
     /// Binds a name to a payload or a plain value (`Payload.plain`), and returns the binding's version. `None`, and
     /// nothing is done, if it is neither.
-    #[pyo3(signature = (
-        name, thing, description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
+    #[pyo3(signature = (name, thing, options=None))]
     fn learn(
         &self,
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
         thing: &Bound<'_, PyAny>,
-        description: Option<&str>,
-        metadata: Option<&str>,
-        if_absent: bool,
-        if_version: Option<u64>,
-        ttl: Option<f64>,
-        sliding: bool,
+        options: Option<&Bound<'_, Options>>,
     ) -> PyResult<Option<u64>> {
         let Some(form) = Given::of(thing) else { return Ok(None) };
         let name = name_of(name)?;
         self.check_awake(py)?;
-        let options = options(description, metadata, if_absent, if_version, ttl, sliding)?;
+        let options = Options::or_none(options);
         let form = form.get();
         let learned = detached(py, || form.with_learn(|value| self.brain.learn_with(name, value, &options)));
         learned.or_raise_learning(py)?.or_raise_learning(py).map(Some)
@@ -217,16 +210,15 @@ impl Client {
 
     /// Binds all names at one moment, to payloads and plain values, and returns their version. `None`, and nothing is
     /// done, if a value is neither.
-    #[pyo3(signature = (things, ttl=None, sliding=false))]
+    #[pyo3(signature = (things, options=None))]
     fn learn_many<'py>(
         &self,
         py: Python<'py>,
         things: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
-        ttl: Option<f64>,
-        sliding: bool,
+        options: Option<&Bound<'py, Options>>,
     ) -> PyResult<Option<u64>> {
         self.check_awake(py)?;
-        let options = options(None, None, false, None, ttl, sliding)?;
+        let options = Options::or_none(options);
         let mut given = Vec::with_capacity(things.len());
         for (name, thing) in &things {
             let Some(form) = Given::of(thing) else { return Ok(None) };
@@ -484,55 +476,6 @@ fn patiently<T: Send>(
             }
             result => return result.or_raise(py),
         }
-    }
-}
-
-/// What goes with a value; `metadata` is the text of a JSON object.
-pub(crate) fn options(
-    description: Option<&str>,
-    metadata: Option<&str>,
-    if_absent: bool,
-    if_version: Option<u64>,
-    ttl: Option<f64>,
-    sliding: bool,
-) -> PyResult<LearnOptions> {
-    let mut options = LearnOptions::new();
-    if let Some(description) = description {
-        options = options.description(description);
-    }
-    if let Some(metadata) = metadata {
-        let object = serde_json::from_str(metadata);
-        options = options.metadata(object.map_err(|error| PyValueError::new_err(error.to_string()))?);
-    }
-    if if_absent && if_version.is_some() {
-        return Err(PyValueError::new_err("if_absent and if_version exclude each other"));
-    }
-    if if_absent {
-        options = options.if_absent();
-    }
-    if let Some(version) = if_version {
-        options = options.if_version(version);
-    }
-    if let Some(ttl) = time_to_live(ttl, sliding)? {
-        options = if sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
-    }
-    Ok(options)
-}
-
-/// A time to live in seconds. Infinity, and what is longer than anybody waits, has no end.
-fn time_to_live(ttl: Option<f64>, sliding: bool) -> PyResult<Option<Duration>> {
-    let refused = |what: String| Err(PyValueError::new_err(what));
-    match ttl {
-        None if sliding => refused("sliding is said of a ttl, and none is given".to_owned()),
-        None => Ok(None),
-        Some(ttl) if ttl > 0.0 => match Duration::try_from_secs_f64(ttl) {
-            Ok(Duration::ZERO) => {
-                refused(format!("a ttl is a nanosecond or more, and this is {ttl} seconds"))
-            }
-            Ok(ttl) => Ok(Some(ttl)),
-            Err(_) => Ok(Some(Duration::MAX)),
-        },
-        Some(ttl) => refused(format!("a ttl is more than 0 seconds, and this is {ttl}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Rust half of the Python package `plasmon`: it converts and calls.
 //!
 //! * `client`: the class that `plasmon.Brain` stands on, one call for each of its methods.
-//! * `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
+//! * `options`: what goes with a value. `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
 //! * `numpy`: what is needed of NumPy, looked up once.
 //! * `json`: JSON-like Python values as JSON text, and back. `memory`: the buffer protocol and Arrow's C interface.
 //! * `exit`: the end of the interpreter. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
@@ -16,6 +16,7 @@ mod json;
 #[expect(unsafe_code, reason = "buffers of other owners: each place has its proof")]
 mod memory;
 mod numpy;
+mod options;
 mod payload;
 mod programs;
 mod recalled;
@@ -30,6 +31,7 @@ mod _plasmon {
         client::{Client, name_id},
         exit::{forget_other_threads, prepare_exit},
         memory::{Buffer, TableStream},
+        options::Options,
         payload::Payload,
         programs::{run_plasmon, run_store},
         recalled::{Object, copied_bytes, count_copied},

@@ -1,12 +1,11 @@
 //! Objects that are written in place, in shared memory that no other process sees yet.
 
 use crate::{
-    client,
     errors::{OrRaise, raise},
     exit::detached,
     memory::{self, WritableBytes},
+    options::Options,
 };
-use plasmon::LearnOptions;
 use pyo3::{exceptions::PyBufferError, ffi, prelude::*};
 use std::sync::{
     Mutex, PoisonError,
@@ -36,21 +35,6 @@ impl Writable {
         Writable { state: Mutex::new(State::Open(Box::new(writable))), exposed: AtomicBool::new(false) }
     }
 
-    pub(crate) fn seal_with(&self, py: Python<'_>, options: &LearnOptions) -> PyResult<u64> {
-        let Some(writable) = self.take() else {
-            return Err(raise(py, "WriterClosed", "this buffer is sealed or given up already", None));
-        };
-        // From here on no view can be made: the state is gone.
-        if !self.exposed.load(Ordering::Acquire) {
-            return detached(py, || writable.seal_with(options)).or_raise_learning(py);
-        }
-        let (version, view) = detached(py, || writable.seal_in_place(options));
-        if let Some(view) = view {
-            self.put(State::Sealed(view));
-        }
-        version.or_raise_learning(py)
-    }
-
     fn take(&self) -> Option<Box<plasmon::Writable>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Gone) {
@@ -70,21 +54,21 @@ impl Writable {
 #[pymethods]
 impl Writable {
     /// Makes the bytes immutable and binds the name to them. Returns the version. Views of them stay, read-only.
-    #[pyo3(signature = (
-        description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
-    fn seal(
-        &self,
-        py: Python<'_>,
-        description: Option<&str>,
-        metadata: Option<&str>,
-        if_absent: bool,
-        if_version: Option<u64>,
-        ttl: Option<f64>,
-        sliding: bool,
-    ) -> PyResult<u64> {
-        self.seal_with(py, &client::options(description, metadata, if_absent, if_version, ttl, sliding)?)
+    #[pyo3(signature = (options=None))]
+    fn seal(&self, py: Python<'_>, options: Option<&Bound<'_, Options>>) -> PyResult<u64> {
+        let options = Options::or_none(options);
+        let Some(writable) = self.take() else {
+            return Err(raise(py, "WriterClosed", "this buffer is sealed or given up already", None));
+        };
+        // From here on no view can be made: the state is gone.
+        if !self.exposed.load(Ordering::Acquire) {
+            return detached(py, || writable.seal_with(&options)).or_raise_learning(py);
+        }
+        let (version, view) = detached(py, || writable.seal_in_place(&options));
+        if let Some(view) = view {
+            self.put(State::Sealed(view));
+        }
+        version.or_raise_learning(py)
     }
 
     /// Gives the memory back, at once or when nothing refers to this any more; nothing is learned.
@@ -154,21 +138,9 @@ impl TableWriter {
     }
 
     /// Makes the table immutable and binds the name to it. Returns the version.
-    #[pyo3(signature = (
-        description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "the options of `Brain.learn`")]
-    fn finish(
-        &self,
-        py: Python<'_>,
-        description: Option<&str>,
-        metadata: Option<&str>,
-        if_absent: bool,
-        if_version: Option<u64>,
-        ttl: Option<f64>,
-        sliding: bool,
-    ) -> PyResult<u64> {
-        let options = client::options(description, metadata, if_absent, if_version, ttl, sliding)?;
+    #[pyo3(signature = (options=None))]
+    fn finish(&self, py: Python<'_>, options: Option<&Bound<'_, Options>>) -> PyResult<u64> {
+        let options = Options::or_none(options);
         let finished = detached(py, || self.lock().take().map(|writer| writer.finish_with(&options)));
         match finished {
             Some(version) => version.or_raise_learning(py),

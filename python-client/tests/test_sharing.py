@@ -23,6 +23,7 @@ import plasmon
 import polars as pl
 import pyarrow as pa
 import pytest
+from plasmon import _plasmon
 
 
 def in_arena(address: int, nbytes: int = 1) -> bool:
@@ -174,7 +175,7 @@ def test_pins_of_what_is_not_bound_hide_nobodys(brain: plasmon.Brain) -> None:
         writable = brain.client.create_tensor("held", 6, (100,), False)
         views.append(memoryview(writable))  # pinned before it is bound, which it will never be
         with pytest.raises(plasmon.ConditionFailed):
-            writable.seal(if_absent=True)
+            writable.seal(_plasmon.Options(if_absent=True))
     assert [pin["name"] for pin in brain.pins()] == [f"{brain.namespace}/held"]
     assert held[-1] == 9_999 and len(views) == 20
 

@@ -138,7 +138,8 @@ class Brain(MutableMapping[str, Any]):
 
         """
         client = self._client if namespace is None else self._in(namespace)
-        return _learn(client, name, thing, description, _json_object(metadata), if_absent, if_version, ttl, sliding)
+        options = _options(description, metadata, ttl, sliding, if_absent=if_absent, if_version=if_version)
+        return _learn(client, name, thing, options)
 
     def __setitem__(self, name: str, thing: Any) -> None:
         """Bind ``name`` to ``thing``: `learn`."""
@@ -165,11 +166,12 @@ class Brain(MutableMapping[str, Any]):
 
         """
         client = self._in(namespace)
-        version: int | None = client.learn_many(list(things.items()), ttl, sliding)
+        options = _plasmon.Options(ttl=ttl, sliding=sliding)
+        version: int | None = client.learn_many(list(things.items()), options)
         if version is None:
             encoded = [(name, _forms.encode(thing)) for name, thing in things.items()]
             gathered = [(name, made.payload() if isinstance(made, _forms.Strided) else made) for name, made in encoded]
-            version = client.learn_many(gathered, ttl, sliding)
+            version = client.learn_many(gathered, options)
         return version
 
     def update(self, other: Any = (), /, **things: Any) -> None:
@@ -434,8 +436,9 @@ class Brain(MutableMapping[str, Any]):
             b'abc'
 
         """
+        options = _options(description, metadata, ttl, sliding)
         writable = self._in(namespace).create(name, nbytes)
-        return Creation(writable, memoryview(writable), description, _json_object(metadata), ttl, sliding)
+        return Creation(writable, memoryview(writable), options)
 
     def empty(
         self,
@@ -486,9 +489,10 @@ class Brain(MutableMapping[str, Any]):
         number = _forms.tensor_dtype(element)
         if number is None:
             raise TypeError(f"an array of {element} cannot be made in place; make it and learn it")
+        options = _options(description, metadata, ttl, sliding)
         writable = self._in(namespace).create_tensor(name, number, shape, order == "F")
         array = np.ndarray(shape, element, memoryview(writable), order=order)
-        return Creation(writable, array, description, _json_object(metadata), ttl, sliding)
+        return Creation(writable, array, options)
 
     def writer(
         self,
@@ -520,8 +524,9 @@ class Brain(MutableMapping[str, Any]):
             20
 
         """
+        options = _options(description, metadata, ttl, sliding)
         writer = self._in(namespace).writer(name, schema.empty_table())
-        return TableCreation(writer, schema, description, _json_object(metadata), ttl, sliding)
+        return TableCreation(writer, options)
 
     # ---- names and namespaces
 
@@ -857,22 +862,11 @@ class Creation(Generic[_T]):
     Without a ``with`` block: write into ``value``, then `seal` or `abort`.
     """
 
-    __slots__ = ("_description", "_metadata", "_sliding", "_ttl", "_writable", "value")
+    __slots__ = ("_options", "_writable", "value")
 
-    def __init__(
-        self,
-        writable: _plasmon.Writable,
-        value: _T,
-        description: str | None,
-        metadata: str | None,
-        ttl: float | None,
-        sliding: bool,
-    ) -> None:
+    def __init__(self, writable: _plasmon.Writable, value: _T, options: _plasmon.Options) -> None:
         self._writable = writable
-        self._description = description
-        self._metadata = metadata
-        self._ttl = ttl
-        self._sliding = sliding
+        self._options = options
         #: The memory to write into.
         self.value = value
 
@@ -886,7 +880,7 @@ class Creation(Generic[_T]):
         flags = getattr(self.value, "flags", None)
         if flags is not None:
             flags.writeable = False  # NumPy would not notice, and its next write would end the process
-        return self._writable.seal(self._description, self._metadata, ttl=self._ttl, sliding=self._sliding)
+        return self._writable.seal(self._options)
 
     def abort(self) -> None:
         """Give the object up: nothing is bound, and its memory is free when no view of it is left."""
@@ -913,23 +907,11 @@ class Creation(Generic[_T]):
 class TableCreation:
     """A table being written batch by batch, as a context manager. Made by `Brain.writer`."""
 
-    __slots__ = ("_description", "_metadata", "_schema", "_sliding", "_ttl", "_writer")
+    __slots__ = ("_options", "_writer")
 
-    def __init__(
-        self,
-        writer: _plasmon.TableWriter,
-        schema: pa.Schema,
-        description: str | None,
-        metadata: str | None,
-        ttl: float | None,
-        sliding: bool,
-    ) -> None:
+    def __init__(self, writer: _plasmon.TableWriter, options: _plasmon.Options) -> None:
         self._writer = writer
-        self._schema = schema
-        self._description = description
-        self._metadata = metadata
-        self._ttl = ttl
-        self._sliding = sliding
+        self._options = options
 
     def write(self, data: Any) -> int:
         """Append a record batch, a table, or anything with ``__arrow_c_stream__``; return the rows written so far.
@@ -952,7 +934,7 @@ class TableCreation:
             WriterClosed: It is finished or given up already.
 
         """
-        return self._writer.finish(self._description, self._metadata, ttl=self._ttl, sliding=self._sliding)
+        return self._writer.finish(self._options)
 
     def abort(self) -> None:
         """Give the table up: nothing is bound, and its memory is free."""
@@ -1002,26 +984,28 @@ class _ObjectId:
         return f"ObjectId({self.hex()})"
 
 
-def _learn(
-    client: _plasmon.Client,
-    name: str,
-    thing: Any,
-    description: str | None = None,
-    metadata: str | None = None,
-    if_absent: bool = False,
-    if_version: int | None = None,
-    ttl: float | None = None,
-    sliding: bool = False,
-) -> int:
-    version: int | None = client.learn(name, thing, description, metadata, if_absent, if_version, ttl, sliding)
+def _learn(client: _plasmon.Client, name: str, thing: Any, options: _plasmon.Options | None = None) -> int:
+    version: int | None = client.learn(name, thing, options)
     if version is not None:  # a plain value: in one call
         return version
     made = _forms.encode(thing)
     if not isinstance(made, _forms.Strided):
-        return client.learn(name, made, description, metadata, if_absent, if_version, ttl, sliding)
+        return client.learn(name, made, options)
     writable = client.create_tensor(name, made.dtype, made.array.shape, False)
     made.fill(memoryview(writable))
-    return writable.seal(description, metadata, if_absent, if_version, ttl, sliding)
+    return writable.seal(options)
+
+
+def _options(
+    description: str | None,
+    metadata: Mapping[str, Any] | None,
+    ttl: float | None,
+    sliding: bool,
+    *,
+    if_absent: bool = False,
+    if_version: int | None = None,
+) -> _plasmon.Options:
+    return _plasmon.Options(description, _json_object(metadata), if_absent, if_version, ttl, sliding)
 
 
 def _value(recalled: Any) -> Any:

@@ -14,7 +14,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final
 
-from plasmon import _forms
+from plasmon import _forms, _plasmon
 from plasmon.exceptions import ConditionFailed, NameNotFound, StoreFull, WaitTimeout
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class _Claim:
         # What is bound is held from that very moment, for as long as the view is there.
         self._view = memoryview(writable)
         try:
-            self._version = writable.seal(if_absent=True)
+            self._version = writable.seal(_plasmon.Options(if_absent=True))
             self.taken = True
         except ConditionFailed:
             self._view.release()

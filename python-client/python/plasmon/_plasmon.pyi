@@ -28,35 +28,13 @@ class Client:
     def wait(self, name: str, after_version: int, timeout: float) -> int: ...
     def exists(self, name: str) -> bool: ...
     @overload
-    def learn(
-        self,
-        name: str,
-        thing: Payload,
-        description: str | None = None,
-        metadata: str | None = None,
-        if_absent: bool = False,
-        if_version: int | None = None,
-        ttl: float | None = None,
-        sliding: bool = False,
-    ) -> int: ...
+    def learn(self, name: str, thing: Payload, options: Options | None = None) -> int: ...
     @overload
-    def learn(
-        self,
-        name: str,
-        thing: Any,
-        description: str | None = None,
-        metadata: str | None = None,
-        if_absent: bool = False,
-        if_version: int | None = None,
-        ttl: float | None = None,
-        sliding: bool = False,
-    ) -> int | None: ...
+    def learn(self, name: str, thing: Any, options: Options | None = None) -> int | None: ...
     @overload
-    def learn_many(self, things: list[tuple[str, Payload]], ttl: float | None = None, sliding: bool = False) -> int: ...
+    def learn_many(self, things: list[tuple[str, Payload]], options: Options | None = None) -> int: ...
     @overload
-    def learn_many(
-        self, things: list[tuple[str, Any]], ttl: float | None = None, sliding: bool = False
-    ) -> int | None: ...
+    def learn_many(self, things: list[tuple[str, Any]], options: Options | None = None) -> int | None: ...
     def forget(self, name: str, if_version: int | None = None) -> bool: ...
     def forget_many(self, names: list[str]) -> None: ...
     def count(self) -> int: ...
@@ -93,6 +71,20 @@ class Object:
     def ipc(self) -> bytes: ...
 
 @final
+class Options:
+    """What goes with a value: `metadata` is the text of a JSON object."""
+
+    def __new__(
+        cls,
+        description: str | None = None,
+        metadata: str | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+        ttl: float | None = None,
+        sliding: bool = False,
+    ) -> Options: ...
+
+@final
 class Payload:
     """A value in the form in which it is stored, its large parts still where they are."""
 
@@ -123,15 +115,7 @@ class TableStream:
 class Writable:
     """Bytes being written in place."""
 
-    def seal(
-        self,
-        description: str | None = None,
-        metadata: str | None = None,
-        if_absent: bool = False,
-        if_version: int | None = None,
-        ttl: float | None = None,
-        sliding: bool = False,
-    ) -> int: ...
+    def seal(self, options: Options | None = None) -> int: ...
     def abort(self) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -140,15 +124,7 @@ class TableWriter:
     """A table being written batch by batch."""
 
     def write(self, source: Any) -> int: ...
-    def finish(
-        self,
-        description: str | None = None,
-        metadata: str | None = None,
-        if_absent: bool = False,
-        if_version: int | None = None,
-        ttl: float | None = None,
-        sliding: bool = False,
-    ) -> int: ...
+    def finish(self, options: Options | None = None) -> int: ...
     def abort(self) -> None: ...
 
 def copied_bytes() -> int:
