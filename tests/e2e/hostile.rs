@@ -4,48 +4,22 @@ use crate::{CLIENT, STORE};
 use plasmon_protocol::{
     frame::FrameHeader,
     message::{
-        AddRegion, Bind, Change, Commit, Condition, EndLease, Expect, Failed, Failure, Find, FindMany,
-        Goodbye, Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role,
-        Stats, VERSION, Wait,
+        AddRegion, Change, Commit, Condition, EndLease, Expect, Failed, Failure, Find, FindMany, Goodbye,
+        Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role, Stats,
+        VERSION, Wait,
     },
-    name::{Name, Namespace},
+    name::Namespace,
     object::{Header, Kind},
 };
 use plasmon_tests::{
     client::Client,
     daemon::Daemon,
-    raw::{Raw, RawSession},
+    raw::{Raw, RawSession, bind, commit, inline, name},
 };
 use std::time::Instant;
 
-fn name(text: &str) -> Name {
-    Name::new(text).expect("a valid name")
-}
-
 fn namespace(text: &str) -> Namespace {
     Namespace::new(text).expect("a valid namespace")
-}
-
-fn bind(text: &str, payload: Payload) -> Change {
-    Change::Bind {
-        bind: Bind {
-            namespace: Namespace::default(),
-            name: name(text),
-            description: None,
-            metadata: None,
-            header: Header::new(Kind::BYTES),
-            ttl: None,
-            payload,
-        },
-    }
-}
-
-fn inline(text: &str, len: usize) -> Change {
-    bind(text, Payload::Inline { bytes: vec![7; len].into() })
-}
-
-fn commit(changes: Vec<Change>) -> Commit {
-    Commit { conditions: vec![], changes, end_leases: vec![] }
 }
 
 fn stats(session: &mut RawSession) -> Stats {

@@ -5,16 +5,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use plasmon::{Blob, Brain, Error};
 use plasmon_protocol::{
-    message::{Bind, Change, Commit, Committed, Failure, Find, Payload, ReadStats, Reserve},
-    name::{Name, Namespace},
-    object::{Header, Kind},
+    message::{Commit, Committed, Failure, Find, ReadStats, Reserve},
+    name::Namespace,
 };
 use plasmon_tests::{
     TestResult,
     cgroup::PretendCgroup,
     daemon::{Daemon, run},
     eventually,
-    raw::{Raw, RawSession},
+    raw::{Raw, RawSession, commit, inline, name},
     worker::{fill_of, words},
 };
 use std::{
@@ -153,7 +152,7 @@ fn what_waits_for_memory_is_answered_when_the_store_stops() {
         (daemon, second.join().expect("the store looks at the limit"))
     });
     let mut session = RawSession::begin(daemon.socket());
-    session.requests.send(1, &commit("waits"));
+    session.requests.send(1, &commit(vec![inline("waits", 60_000)]));
     session.requests.send(2, &Reserve { len_bytes: 1 << 20 });
     let found = Find { namespace: Namespace::default(), name: name("waits"), slot: 0 };
     session.requests.send(3, &found);
@@ -186,7 +185,7 @@ fn a_session_whose_requests_wait_is_read_no_further_than_its_limit() {
     let large = |number: usize| {
         let mut changes = Vec::new();
         for part in 0..200 {
-            changes.extend(commit(&format!("{number} {part}")).changes); // 12 MB
+            changes.push(inline(&format!("{number} {part}"), 60_000)); // 12 MB
         }
         Commit { changes, conditions: vec![], end_leases: vec![] }
     };
@@ -238,25 +237,8 @@ fn as_strs(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
-fn name(text: &str) -> Name {
-    Name::new(text).expect("a valid name")
-}
-
-fn commit(text: &str) -> Commit {
-    let bind = Bind {
-        namespace: Namespace::default(),
-        name: name(text),
-        description: None,
-        metadata: None,
-        header: Header::new(Kind::BYTES),
-        ttl: None,
-        payload: Payload::Inline { bytes: vec![7; 60_000].into() },
-    };
-    Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] }
-}
-
 fn learn(session: &mut RawSession, text: &str) -> Result<Committed, Failure> {
-    session.requests.call(&commit(text))
+    session.requests.call(&commit(vec![inline(text, 60_000)]))
 }
 
 #[test]

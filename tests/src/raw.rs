@@ -3,7 +3,12 @@
 use plasmon_protocol::{
     frame::{FrameHeader, HEADER_BYTES},
     index_of,
-    message::{Attached, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome},
+    message::{
+        Attached, Bind, Change, Commit, Failed, Failure, Hello, MAGIC, Message, Payload, Request, Role,
+        VERSION, Welcome,
+    },
+    name::{Name, Namespace},
+    object::{Header, Kind},
 };
 use std::{
     io::{Read, Write},
@@ -190,4 +195,41 @@ impl RawSession {
         requests.join(welcome.token).expect("the token is good");
         RawSession { lifeline, requests, welcome, fds }
     }
+}
+
+/// A name that is valid.
+///
+/// # Panics
+/// If it is not.
+#[must_use]
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("a valid name")
+}
+
+/// Binds `text` in `default` to bytes that are somewhere.
+#[must_use]
+pub fn bind(text: &str, payload: Payload) -> Change {
+    Change::Bind {
+        bind: Bind {
+            namespace: Namespace::default(),
+            name: name(text),
+            description: None,
+            metadata: None,
+            header: Header::new(Kind::BYTES),
+            ttl: None,
+            payload,
+        },
+    }
+}
+
+/// Binds `text` in `default` to `len` bytes that travel in the message.
+#[must_use]
+pub fn inline(text: &str, len: usize) -> Change {
+    bind(text, Payload::Inline { bytes: vec![7; len].into() })
+}
+
+/// A commit of `changes`, and nothing else.
+#[must_use]
+pub fn commit(changes: Vec<Change>) -> Commit {
+    Commit { conditions: vec![], changes, end_leases: vec![] }
 }
