@@ -14,7 +14,7 @@ use plasmon_protocol::{
         Attached, ChildAdded, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome,
     },
 };
-use plasmon_shm::{FaultPoint, fault_point};
+use plasmon_shm::{FaultPoint, Polling, fault_point};
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -49,6 +49,7 @@ pub(crate) struct Connection {
     joining: bool,
     /// The store has said its last word on this connection.
     over: bool,
+    polling: Polling,
 }
 
 /// A store that was reached, and who runs it.
@@ -86,6 +87,7 @@ impl Connection {
             next_request: 1,
             joining: false,
             over: false,
+            polling: Polling::default(),
         };
         Ok(Reached { connection, store_uid })
     }
@@ -251,9 +253,14 @@ impl Connection {
         Ok(())
     }
 
-    fn read_some(&self, into: &mut [u8]) -> Result<usize, CallError> {
+    fn read_some(&mut self, into: &mut [u8]) -> Result<usize, CallError> {
+        let fd = self.stream.as_fd().as_raw_fd();
+        let mut came = self.polling.look(|| match recv(fd, into, MsgFlags::MSG_DONTWAIT) {
+            Err(nix::Error::EAGAIN) => None,
+            came => Some(came),
+        });
         loop {
-            match recv(self.stream.as_fd().as_raw_fd(), into, MsgFlags::empty()) {
+            match came.take().unwrap_or_else(|| recv(fd, into, MsgFlags::empty())) {
                 Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
                 Ok(len) => return Ok(len),
                 Err(nix::Error::EINTR) => {}

@@ -10,8 +10,8 @@
 //!   somebody was granted; who grants it is decided elsewhere.
 //! - No globals and no threads: which newer kernel calls are used is a value, [`Kernel`], passed to what needs it.
 //!   (But for what the feature `fault-points`, for tests, reads from the environment.)
-//! - No waiting: nothing here blocks except a system call on a blocking socket, and page population, which is done
-//!   in steps of at most [`STEP_BYTES`].
+//! - No waiting: nothing here blocks except a system call on a blocking socket, page population, which is done in
+//!   steps of at most [`STEP_BYTES`], and [`Polling`], for some microseconds.
 //! - No plain loads or stores of memory that another process may write. Words are `AtomicU64`s; bytes are handed out
 //!   as pointers, and reading those is the caller's `unsafe`, because only a pin makes it sound.
 //! - Nothing but 64-bit Linux, 5.14 or newer.
@@ -50,6 +50,7 @@ mod fault;
 mod fork_mark;
 mod kernel;
 mod mapping;
+mod polling;
 mod process;
 mod region;
 mod socket;
@@ -61,6 +62,7 @@ pub use fault::{FaultPoint, fault_point};
 pub use fork_mark::ForkMark;
 pub use kernel::Kernel;
 pub use mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping};
+pub use polling::Polling;
 pub use process::{
     boottime_ns, kill_process, maps_any, monotonic_coarse_ns, open_process, overflow_uid, set_not_dumpable,
 };

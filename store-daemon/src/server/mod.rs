@@ -39,7 +39,7 @@ use plasmon_protocol::{
     id::NameId,
     message::{AnyRequest, Hello},
 };
-use plasmon_shm::{Kernel, Region, WordsMapping};
+use plasmon_shm::{Kernel, Polling, Region, WordsMapping};
 use std::{
     collections::{HashMap, VecDeque},
     os::fd::{AsFd, OwnedFd},
@@ -475,8 +475,18 @@ impl Server {
     /// [`ServeError`] if it stopped for another reason; it has closed the store all the same.
     pub(crate) fn run(mut self) -> Result<(), ServeError> {
         let mut ready = vec![EpollEvent::empty(); 256];
+        let mut polling = Polling::default();
+        let mut requests = 0;
         let end = loop {
-            let count = match self.epoll.wait(&mut ready, self.timeout()) {
+            let timeout = self.timeout();
+            // Who has just been answered often asks again at once.
+            let asked = std::mem::replace(&mut requests, self.counters.requests) != requests;
+            let mut wait = |timeout| self.epoll.wait(&mut ready, timeout);
+            let came = match asked && timeout != EpollTimeout::ZERO {
+                true => polling.look(|| Some(wait(EpollTimeout::ZERO)).filter(|came| *came != Ok(0))),
+                false => None,
+            };
+            let count = match came.unwrap_or_else(|| wait(timeout)) {
                 Ok(count) => count,
                 Err(nix::Error::EINTR) => 0,
                 Err(error) => break Err(error.into()),
