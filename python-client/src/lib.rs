@@ -33,7 +33,7 @@ mod _plasmon {
         memory::{Buffer, TableStream},
         options::Options,
         payload::Payload,
-        programs::{run_plasmon, run_store},
+        programs::run_plasmon,
         recalled::{Object, copied_bytes, count_copied},
         writing::{TableWriter, Writable},
     };

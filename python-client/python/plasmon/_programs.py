@@ -1,13 +1,15 @@
-"""The programs ``plasmon`` and ``plasmon-store``, which run inside the interpreter that starts them.
+"""The programs: ``plasmon`` runs inside the interpreter that starts it, ``plasmon-store`` takes its place."""
 
-Neither NumPy nor pyarrow is imported here: their threads would take signals that are the daemon's.
-"""
-
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from plasmon import _plasmon
+
+#: The daemon, of this very package, wherever it was imported from.
+STORE_PROGRAM = str(Path(__file__).with_name("plasmon-store"))
 
 
 def plasmon(program: str = "plasmon") -> NoReturn:
@@ -18,9 +20,5 @@ def plasmon(program: str = "plasmon") -> NoReturn:
 
 
 def plasmon_store() -> NoReturn:
-    """Run the daemon with this process's arguments until it is stopped, and exit as it says."""
-    sys.exit(_plasmon.run_store(["plasmon-store", *sys.argv[1:]]))
-
-
-if __name__ == "__main__":
-    plasmon_store()
+    """Become the daemon, with this process's arguments."""
+    os.execv(STORE_PROGRAM, ["plasmon-store", *sys.argv[1:]])  # noqa: S606

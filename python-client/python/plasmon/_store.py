@@ -9,13 +9,12 @@ import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plasmon import _plasmon
 from plasmon._brain import Brain
+from plasmon._programs import STORE_PROGRAM
 from plasmon.exceptions import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Store:
             ready.bind(ready_path)
             own = ["--size", size, "--socket", self.path, "--owner", str(self._owner)]
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, _plasmon.__file__, *own, *options],
+                [STORE_PROGRAM, *own, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -148,18 +147,6 @@ def _close_all() -> None:
 def _runtime_directory() -> str | None:
     directory = os.environ.get("XDG_RUNTIME_DIR")
     return directory if directory and os.access(directory, os.W_OK) else None
-
-
-#: The daemon, of this very package, wherever it was imported from. The extension module alone: all else would only take
-#: time and memory.
-_PROGRAM = """
-import sys
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
-loader = ExtensionFileLoader("plasmon._plasmon", sys.argv.pop(1))
-module = loader.create_module(ModuleSpec(loader.name, loader, origin=loader.path))
-loader.exec_module(module)
-sys.exit(module.run_store(["plasmon-store", *sys.argv[1:]]))
-"""
 
 
 def _environment(ready_path: str) -> dict[str, str]:
