@@ -54,7 +54,8 @@ pub mod testing;
 
 pub use brain::{Brain, Builder, Metadata, NamePage, NamespaceInfo, Pin, Stats};
 pub use codec::{
-    CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, Table, Tensor, TensorElement, TensorView, Text,
+    CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, ScatteredColumn, ScatteredTable, Strided, Table,
+    Tensor, TensorElement, TensorView, Text,
 };
 pub use create::{TableWriter, Writable};
 pub use error::{Error, Full, Result};

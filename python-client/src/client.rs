@@ -208,31 +208,26 @@ impl Client {
         learned.or_raise_learning(py)?.or_raise_learning(py).map(Some)
     }
 
-    /// Binds all names at one moment, to payloads and plain values, and returns their version. `None`, and nothing is
-    /// done, if a value is neither.
+    /// Binds all names at one moment, and returns their version.
     #[pyo3(signature = (things, options=None))]
-    fn learn_many<'py>(
+    fn learn_many(
         &self,
-        py: Python<'py>,
-        things: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
-        options: Option<&Bound<'py, Options>>,
-    ) -> PyResult<Option<u64>> {
+        py: Python<'_>,
+        things: Vec<(Bound<'_, PyAny>, Bound<'_, Payload>)>,
+        options: Option<&Bound<'_, Options>>,
+    ) -> PyResult<u64> {
+        let pairs = things.iter().map(|(name, payload)| Ok((name_of(name)?, payload.get())));
+        let pairs = pairs.collect::<PyResult<Vec<(&str, &Payload)>>>()?;
         self.check_awake(py)?;
         let options = Options::or_none(options);
-        let mut given = Vec::with_capacity(things.len());
-        for (name, thing) in &things {
-            let Some(form) = Given::of(thing) else { return Ok(None) };
-            given.push((name_of(name)?, form));
-        }
-        let pairs: Vec<(&str, &Form)> = given.iter().map(|(name, form)| (*name, form.get())).collect();
         let version = detached(py, || {
             let mut batch = self.brain.batch()?;
-            for (name, form) in pairs {
-                batch = form.with_learn(|value| batch.learn_with(name, value, &options))??;
+            for (name, payload) in pairs {
+                batch = payload.form().with_learn(|value| batch.learn_with(name, value, &options))??;
             }
             batch.commit()
         });
-        version.or_raise_learning(py).map(Some)
+        version.or_raise_learning(py)
     }
 
     /// Unbinds a name, and returns whether it was bound.

@@ -7,7 +7,7 @@ use arrow_array::{
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
 };
 use arrow_schema::ArrowError;
-use plasmon::Table;
+use plasmon::{Dtype, Strided, Table};
 use pyo3::{
     buffer::PyUntypedBuffer,
     exceptions::{PyBufferError, PyValueError},
@@ -179,16 +179,45 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<arrow_buffer::Buffer
 /// As [`borrow`], of a contiguous buffer that is exported already.
 pub(crate) fn borrow_exported(exported: PyUntypedBuffer) -> arrow_buffer::Buffer {
     debug_assert!(exported.is_c_contiguous() || exported.is_fortran_contiguous());
-    let len = exported.len_bytes();
-    let Some(start) = std::ptr::NonNull::new(exported.buf_ptr().cast::<u8>()).filter(|_| len > 0) else {
+    let (start, len) = (exported.buf_ptr().cast::<u8>(), exported.len_bytes());
+    borrow_span(exported, start, len)
+}
+
+/// An exported array with whatever strides, where it is.
+///
+/// # Errors
+/// `BufferError` if its elements are not at regular distances.
+pub(crate) fn borrow_strided(exported: PyUntypedBuffer, dtype: Dtype) -> PyResult<Strided> {
+    if exported.suboffsets().is_some() {
+        return Err(PyBufferError::new_err("the buffer has its elements behind pointers"));
+    }
+    let (shape, strides) = (exported.shape().to_vec(), exported.strides().to_vec());
+    let first = exported.buf_ptr().cast::<u8>();
+    let (mut below, mut above) = (0, 0);
+    if exported.len_bytes() > 0 {
+        above = exported.item_size();
+        for (len, stride) in shape.iter().zip(&strides) {
+            let farthest = stride.unsigned_abs() * (len - 1);
+            *(if *stride < 0 { &mut below } else { &mut above }) += farthest;
+        }
+    }
+    let bytes = borrow_span(exported, first.wrapping_sub(below), below + above);
+    Strided::new(dtype, &shape, &strides, below, bytes)
+        .map_err(|error| PyBufferError::new_err(error.to_string()))
+}
+
+/// The bytes from the first to the last that an export's elements have.
+fn borrow_span(exported: PyUntypedBuffer, start: *mut u8, len: usize) -> arrow_buffer::Buffer {
+    let Some(start) = std::ptr::NonNull::new(start).filter(|_| len > 0) else {
         return arrow_buffer::Buffer::default();
     };
     let owner = Arc::new(Exported(exported));
     // SAFETY: `Buffer::from_custom_allocation` asks that `start` be valid for reads of `len` bytes until `owner` is
-    // dropped: the buffer protocol promises that of a contiguous export until it is released, and `owner` releases it
-    // when it is dropped. Trusted, not proven: that nobody writes to the bytes meanwhile. Another Python thread can, as
-    // it can under any C function that reads a buffer without the interpreter lock; what is then stored is some mixture
-    // of old and new bytes of the caller's own value.
+    // dropped: the buffer protocol promises that of an export's elements until it is released, and `owner` releases it
+    // when it is dropped. Trusted, not proven: that what lies between elements which are apart can be read as well, as it
+    // can where they are a part of one allocation (NumPy makes no others); and that nobody writes to the bytes meanwhile.
+    // Another Python thread can, as it can under any C function that reads a buffer without the interpreter lock; what
+    // is then stored is some mixture of old and new bytes of the caller's own value.
     unsafe { arrow_buffer::Buffer::from_custom_allocation(start, len, owner) }
 }
 

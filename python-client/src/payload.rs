@@ -1,9 +1,13 @@
 //! From Python values to what is learned.
 
 use crate::{errors::OrRaise, exit::detached, json, memory, numpy};
-use plasmon::{Dtype, Json, Learn, Pickle, Table, Tensor};
+use arrow_buffer::{BooleanBuffer, NullBuffer};
+use plasmon::{
+    CodecError, Dtype, Json, Learn, Pickle, ScatteredColumn, ScatteredTable, Strided, Table, Tensor,
+};
 use pyo3::{
     buffer::PyUntypedBuffer,
+    exceptions::{PyBufferError, PyValueError},
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString},
@@ -26,36 +30,52 @@ pub(crate) enum Form {
     Bytes(PyBackedBytes),
     Json(Json),
     Tensor { dtype: Dtype, shape: Vec<usize>, column_major: bool, data: arrow_buffer::Buffer },
+    Strided(Strided),
     Table(Table),
+    Scattered(ScatteredTable),
     Pickle(Pickle),
 }
 
 #[pymethods]
 impl Payload {
     /// A plain value: an exact `None`, `bool`, `int` of 64 bits, `float`, `str` without surrogates, `bytes`, and `dict`
-    /// and `list` as far as JSON says them exactly, C-contiguous ndarrays of the dtypes of tensors. `None` for all others.
+    /// and `list` as far as JSON says them exactly, ndarrays of the dtypes of tensors. `None` for all others.
     #[staticmethod]
     fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Payload>> {
         Ok(plain(value)?.map(Payload))
     }
 
-    /// A dense array with elements of `dtype` (its number in docs/layout.md): `data` has its elements, C-contiguous, or in column-major order if `column_major`.
+    /// An array with elements of `dtype` (its number in docs/layout.md): the elements of `data`, a buffer with dimensions
+    /// of its own, in `shape`, which has as many.
     #[staticmethod]
-    fn tensor(
-        dtype: u8,
-        shape: Vec<usize>,
-        column_major: bool,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<Payload> {
-        let dtype = Dtype::from_number(dtype);
-        let data = memory::borrow(data)?;
-        Ok(Payload(Form::Tensor { dtype, shape, column_major, data }))
+    fn tensor(dtype: u8, shape: Vec<usize>, data: &Bound<'_, PyAny>) -> PyResult<Payload> {
+        Ok(Payload(of_tensor(Dtype::from_number(dtype), shape, PyUntypedBuffer::get(data)?)?))
     }
 
     /// A table: any object with `__arrow_c_stream__`.
     #[staticmethod]
     fn table(source: &Bound<'_, PyAny>) -> PyResult<Payload> {
         Ok(Payload(Form::Table(memory::import_table(source)?)))
+    }
+
+    /// A table of one batch that is gathered when it is learned; `None` if a column is of a type that cannot be.
+    ///
+    /// `schema` is an object with `__arrow_c_stream__` that has the schema. A column is such an object with one column, or
+    /// a one-dimensional buffer of values of fixed width and, if some are null, Arrow's validity.
+    #[staticmethod]
+    fn scattered(
+        schema: &Bound<'_, PyAny>,
+        rows: usize,
+        columns: Vec<(Bound<'_, PyAny>, Option<Bound<'_, PyAny>>)>,
+    ) -> PyResult<Option<Payload>> {
+        let schema = memory::import_table(schema)?.schema().clone();
+        let columns = columns.iter().map(|(column, validity)| column_of(column, validity.as_ref(), rows));
+        match ScatteredTable::new(schema, rows, columns.collect::<PyResult<_>>()?) {
+            Err(CodecError::Unsupported { .. }) => Ok(None),
+            made => Ok(Some(Payload(Form::Scattered(
+                made.map_err(|error| PyValueError::new_err(error.to_string()))?,
+            )))),
+        }
     }
 
     /// A pickle of protocol 5 with its out-of-band buffers.
@@ -71,7 +91,7 @@ impl Payload {
         let digest = detached(py, || {
             let mut digest = Digest(blake3::Hasher::new());
             self.0.with_learn(|value| value.prepare()?.write_to(&mut digest))??;
-            Ok::<_, plasmon::CodecError>(digest.0.finalize())
+            Ok::<_, CodecError>(digest.0.finalize())
         });
         Ok(PyBytes::new(py, digest.or_raise_learning(py)?.as_bytes()))
     }
@@ -100,7 +120,7 @@ impl Payload {
 
 impl Form {
     /// The value, for the Rust client.
-    pub(crate) fn with_learn<R>(&self, give: impl FnOnce(&dyn Learn) -> R) -> Result<R, plasmon::CodecError> {
+    pub(crate) fn with_learn<R>(&self, give: impl FnOnce(&dyn Learn) -> R) -> Result<R, CodecError> {
         Ok(match self {
             Form::Null => give(&()),
             Form::Bool(value) => give(value),
@@ -112,7 +132,9 @@ impl Form {
             Form::Tensor { dtype, shape, column_major, data } => {
                 give(&Tensor::from_bytes(*dtype, shape, *column_major, data)?)
             }
+            Form::Strided(value) => give(value),
             Form::Table(value) => give(value),
+            Form::Scattered(value) => give(value),
             Form::Pickle(value) => give(value),
         })
     }
@@ -145,16 +167,49 @@ pub(crate) fn plain(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     tensor(value)
 }
 
-/// The form of an exact, C-contiguous ndarray of a dtype that tensors have; `None` for all others.
+/// The form of an exact ndarray of a dtype that tensors have; `None` for all others.
 fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Option<Form>> {
     let Some(ndarray) = numpy::ndarray_of(value)? else { return Ok(None) };
     // NumPy has one object for each of these dtypes, unless it carries metadata or is of another byte order.
     let Some(dtype) = numpy::dtype_of(ndarray)? else { return Ok(None) };
     // An array without dimensions cannot be exported this way.
     let Ok(exported) = PyUntypedBuffer::get(ndarray) else { return Ok(None) };
-    if !exported.is_c_contiguous() {
-        return Ok(None);
-    }
     let shape = exported.shape().to_vec();
-    Ok(Some(Form::Tensor { dtype, shape, column_major: false, data: memory::borrow_exported(exported) }))
+    of_tensor(dtype, shape, exported).map(Some)
+}
+
+/// The form of an exported array, its elements where they are.
+fn of_tensor(dtype: Dtype, shape: Vec<usize>, exported: PyUntypedBuffer) -> PyResult<Form> {
+    let column_major = !exported.is_c_contiguous();
+    if column_major && !exported.is_fortran_contiguous() {
+        return Ok(Form::Strided(memory::borrow_strided(exported, dtype)?));
+    }
+    Ok(Form::Tensor { dtype, shape, column_major, data: memory::borrow_exported(exported) })
+}
+
+/// A column of a scattered table.
+fn column_of(
+    column: &Bound<'_, PyAny>,
+    validity: Option<&Bound<'_, PyAny>>,
+    rows: usize,
+) -> PyResult<ScatteredColumn> {
+    let Ok(exported) = PyUntypedBuffer::get(column) else {
+        let table = memory::import_table(column)?;
+        return Ok(ScatteredColumn::Chunks(table.iter().map(|batch| batch.column(0).clone()).collect()));
+    };
+    let dtype = match exported.item_size() {
+        1 => Dtype::INT8,
+        2 => Dtype::INT16,
+        4 => Dtype::INT32,
+        8 => Dtype::INT64,
+        width => return Err(PyBufferError::new_err(format!("no column has values of {width} bytes"))),
+    };
+    let nulls = validity.map(|bits| {
+        let bits = memory::borrow(bits)?;
+        if bits.len() < rows.div_ceil(8) {
+            return Err(PyBufferError::new_err("the validity does not have a bit for each row"));
+        }
+        Ok(NullBuffer::new(BooleanBuffer::new(bits, 0, rows)))
+    });
+    Ok(ScatteredColumn::Strided(memory::borrow_strided(exported, dtype)?, nulls.transpose()?))
 }

@@ -86,6 +86,20 @@ def _with_attrs() -> pd.DataFrame:
     return frame
 
 
+def _chunked(*more: list[Any]) -> pd.DataFrame:
+    def column(*chunks: list[Any]) -> Any:
+        return pd.arrays.ArrowExtensionArray(pa.chunked_array(chunks))
+
+    columns = {
+        "text": pd.array(pa.chunked_array([["a", None, "größer"], pa.array([], "str"), ["d"] * 97]), dtype="str"),
+        "int": column([1, None], [3] * 98),
+        "bool": column([True] * 13, [None, False] * 43, [True]),
+        "time": pd.date_range("2024-01-01", periods=300, freq="h")[::3],
+        "category": pd.Categorical(["a", None] * 50),
+    }
+    return pd.DataFrame(columns | ({"more": column(*more)} if more else {}))
+
+
 CASES: list[Case] = [
     Case("Python", "None", None, "null"),
     Case("Python", "bool", True, "bool"),
@@ -181,6 +195,15 @@ CASES: list[Case] = [
     Case("pandas", "DataFrame: sliced", _frame[10:20], "table"),
     Case("pandas", "DataFrame: every second row", _frame[::2], "table"),
     Case("pandas", "DataFrame of one block", pd.DataFrame(_rng.random((100, 5)), columns=list("abcde")), "table"),
+    Case(
+        "pandas",
+        "DataFrame over a matrix",
+        pd.DataFrame(_rng.random((9, 5)), columns=list("abcde"), copy=False),
+        "table",
+    ),
+    Case("pandas", "DataFrame: rows backwards", _frame[::-3], "table"),
+    Case("pandas", "DataFrame in chunks", _chunked(), "table"),
+    Case("pandas", "DataFrame in chunks, of lists", _chunked([[1], None], [[2, 3]] * 98), "table"),
     Case("pandas", "DataFrame: transposed", pd.DataFrame(_rng.random((10, 5))).T, "table"),
     Case("pandas", "DataFrame: duplicate columns", pd.DataFrame([[1, 2.5]], columns=["a", "a"]), "table"),
     Case("pandas", "DataFrame without rows", pd.DataFrame({"a": np.zeros(0), "b": pd.array([], "str")}), "table"),

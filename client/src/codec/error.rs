@@ -50,6 +50,15 @@ pub enum CodecError {
         "a tensor of shape {shape:?} does not have {elements} elements; pass as many as the shape's product"
     )]
     ShapeMismatch { shape: Vec<usize>, elements: usize },
+    /// Elements of a strided array would lie outside of the bytes they are in.
+    #[error(
+        "an array of shape {shape:?} with strides of {strides_bytes:?} bytes from byte {first_byte} on does not lie \
+         within {found_bytes} bytes; pass one stride for each dimension, and bytes that hold every element"
+    )]
+    OutOfBounds { shape: Vec<usize>, strides_bytes: Vec<isize>, first_byte: usize, found_bytes: usize },
+    /// A column is not what the table's schema and its rows ask for.
+    #[error("column `{column}` is no part of the table: asked for {asked}, found {found}")]
+    ColumnMismatch { column: String, asked: String, found: String },
     /// A byte of a Boolean tensor is neither 0 nor 1.
     #[error(
         "element {index} of the Boolean tensor is the byte {found}, not 0 or 1; read it with `TensorView::as_bytes`"

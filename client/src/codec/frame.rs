@@ -1,11 +1,11 @@
-//! The Arrow IPC file around one buffer of values, built from the buffer's length alone.
+//! The Arrow IPC file around one buffer of values, or the columns of one batch, built from their lengths alone.
 //!
 //! ```text
 //! 0              magic, padding
 //! 64             schema message, padding
 //! 64 n           head of the record batch message, padding
 //! 64 n           first part of its body: the offsets, where the type has them, padding
-//! data_offset    the values: `data_len` bytes that this module never sees
+//! data_offset    the values: `data_len` bytes that this module never sees; of columns, all buffers of the body
 //!                padding, end of stream, footer, its length, magic
 //! ```
 //!
@@ -17,7 +17,7 @@ use arrow_ipc::{
     Block, Buffer, FieldNode, FooterBuilder, MessageBuilder, MessageHeader, MetadataVersion,
     RecordBatchBuilder,
     convert::IpcSchemaEncoder,
-    writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions},
+    writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions},
 };
 use arrow_schema::Schema;
 use flatbuffers::FlatBufferBuilder;
@@ -136,37 +136,36 @@ impl Frame {
             buffers.push(Buffer::new(arrow_length(body_len)?, arrow_length(len)?));
             body_len = padded(body_len + len);
         }
-        let body_len = arrow_length(body_len)?;
-
-        let mut prefix = Vec::with_capacity(1024);
-        prefix.extend_from_slice(MAGIC);
-        pad(&mut prefix, 0);
-        let mut tracker = DictionaryTracker::new(true);
-        let message = IpcDataGenerator::default()
-            .schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &IpcWriteOptions::default())
-            .ipc_message;
-        push_message(&mut prefix, &message)?;
-        let block_start = prefix.len();
-        push_message(&mut prefix, &batch_message(arrow_length(rows)?, nodes, &buffers, body_len))?;
-        let head_len = prefix.len() - block_start;
+        let mut file = FileStart::new(schema, &[])?;
+        let block = file.push_head(rows, nodes, &buffers, body_len)?;
+        let FileStart { bytes: mut prefix, dictionaries } = file;
         prefix.extend_from_slice(head);
         pad(&mut prefix, 0);
-
         let data_len = data_len.unwrap_or(0);
-        let block = Block::new(
-            arrow_length(block_start as u64)?,
-            i32::try_from(head_len).map_err(|_| too_long())?,
-            body_len,
-        );
-        let mut suffix = Vec::with_capacity(1024);
-        pad(&mut suffix, data_len);
-        suffix.extend_from_slice(&CONTINUATION);
-        suffix.extend_from_slice(&[0; 4]);
-        let footer = footer(schema, &block);
-        suffix.extend_from_slice(&footer);
-        suffix.extend_from_slice(&u32::try_from(footer.len()).map_err(|_| too_long())?.to_le_bytes());
-        suffix.extend_from_slice(MAGIC);
+        let suffix = suffix(schema, data_len, &dictionaries, &block)?;
         Ok(Frame { prefix, data_len, suffix })
+    }
+
+    /// Frames the columns of one batch of `rows`: `lens` are those of its buffers in bytes, which are padded to multiples
+    /// of 64 between each other.
+    pub(super) fn of_columns(
+        schema: &Schema,
+        dictionaries: &[EncodedData],
+        rows: u64,
+        nodes: &[FieldNode],
+        lens: &[u64],
+    ) -> Result<Frame, CodecError> {
+        let mut buffers = Vec::with_capacity(lens.len());
+        let mut data_len = 0;
+        for len in lens {
+            data_len = padded(data_len);
+            buffers.push(Buffer::new(arrow_length(data_len)?, arrow_length(*len)?));
+            data_len += len;
+        }
+        let mut file = FileStart::new(schema, dictionaries)?;
+        let block = file.push_head(rows, nodes, &buffers, padded(data_len))?;
+        let suffix = suffix(schema, data_len, &file.dictionaries, &block)?;
+        Ok(Frame { prefix: file.bytes, data_len, suffix })
     }
 
     /// What precedes the values.
@@ -272,11 +271,76 @@ fn batch_message(rows: i64, nodes: &[FieldNode], buffers: &[Buffer], body_len: i
     fbb.finished_data().to_vec()
 }
 
+/// A file up to its record batch.
+struct FileStart {
+    bytes: Vec<u8>,
+    /// Where the dictionaries are.
+    dictionaries: Vec<Block>,
+}
+
+impl FileStart {
+    fn new(schema: &Schema, dictionaries: &[EncodedData]) -> Result<FileStart, CodecError> {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.extend_from_slice(MAGIC);
+        pad(&mut bytes, 0);
+        let mut tracker = DictionaryTracker::new(true);
+        let message = IpcDataGenerator::default()
+            .schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &IpcWriteOptions::default())
+            .ipc_message;
+        push_message(&mut bytes, &message)?;
+        let mut file = FileStart { bytes, dictionaries: Vec::with_capacity(dictionaries.len()) };
+        for EncodedData { ipc_message, arrow_data } in dictionaries {
+            let block = file.push_block(ipc_message, padded(arrow_data.len() as u64))?;
+            file.bytes.extend_from_slice(arrow_data);
+            pad(&mut file.bytes, 0);
+            file.dictionaries.push(block);
+        }
+        Ok(file)
+    }
+
+    /// Appends the head of the record batch, whose body follows.
+    fn push_head(
+        &mut self,
+        rows: u64,
+        nodes: &[FieldNode],
+        buffers: &[Buffer],
+        body_len: u64,
+    ) -> Result<Block, CodecError> {
+        let message = batch_message(arrow_length(rows)?, nodes, buffers, arrow_length(body_len)?);
+        self.push_block(&message, body_len)
+    }
+
+    fn push_block(&mut self, message: &[u8], body_len: u64) -> Result<Block, CodecError> {
+        let start = self.bytes.len();
+        push_message(&mut self.bytes, message)?;
+        let head_len = i32::try_from(self.bytes.len() - start).map_err(|_| too_long())?;
+        Ok(Block::new(arrow_length(start as u64)?, head_len, arrow_length(body_len)?))
+    }
+}
+
+/// What follows the `data_len` bytes that a file's record batch ends with.
+fn suffix(
+    schema: &Schema,
+    data_len: u64,
+    dictionaries: &[Block],
+    batch: &Block,
+) -> Result<Vec<u8>, CodecError> {
+    let mut suffix = Vec::with_capacity(1024);
+    pad(&mut suffix, data_len);
+    suffix.extend_from_slice(&CONTINUATION);
+    suffix.extend_from_slice(&[0; 4]);
+    let footer = footer(schema, dictionaries, batch);
+    suffix.extend_from_slice(&footer);
+    suffix.extend_from_slice(&u32::try_from(footer.len()).map_err(|_| too_long())?.to_le_bytes());
+    suffix.extend_from_slice(MAGIC);
+    Ok(suffix)
+}
+
 /// The flatbuffer of the footer of a file with one record batch.
-fn footer(schema: &Schema, block: &Block) -> Vec<u8> {
+fn footer(schema: &Schema, dictionaries: &[Block], batch: &Block) -> Vec<u8> {
     let mut fbb = FlatBufferBuilder::new();
-    let dictionaries = fbb.create_vector::<Block>(&[]);
-    let batches = fbb.create_vector(&[*block]);
+    let dictionaries = fbb.create_vector(dictionaries);
+    let batches = fbb.create_vector(&[*batch]);
     let mut tracker = DictionaryTracker::new(true);
     let schema =
         IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker).schema_to_fb_offset(&mut fbb, schema);

@@ -3,6 +3,7 @@
 use super::{
     error::CodecError,
     frame::{self, Frame, Key},
+    gather::{self, ScatteredTable, Source, Strided},
     json::Json,
     layout,
     pickle::Pickle,
@@ -19,7 +20,8 @@ use std::{borrow::Cow, io, sync::Arc};
 
 /// A value that can be learned.
 ///
-/// Tables: [`RecordBatch`], lists of them, [`Table`]. Arrays: [`Tensor`], [`TensorView`]. Single values: `[u8]`,
+/// Tables: [`RecordBatch`], lists of them, [`Table`], [`ScatteredTable`]. Arrays: [`Tensor`], [`TensorView`],
+/// [`Strided`]. Single values: `[u8]`,
 /// `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()`, [`serde_json::Value`], [`Json`] and [`Pickle`].
 ///
 /// Every value is stored as an Arrow IPC file that any Arrow implementation can read, and its bytes are copied once,
@@ -61,6 +63,8 @@ pub struct Prepared<'a> {
 enum Content<'a> {
     /// One buffer of values, and the file around it.
     Framed(Arc<Frame>, Cow<'a, [u8]>),
+    /// Buffers that do not lie in one piece, and the file around them.
+    Gathered(Arc<Frame>, Vec<Source>),
     /// Columns, which arrow-ipc writes.
     Batches(SchemaRef, Cow<'a, [RecordBatch]>),
 }
@@ -97,6 +101,12 @@ impl<'a> Prepared<'a> {
         debug_assert_eq!(frame.data_len(), data.len() as u64);
         header = by_our_encoder(header);
         Prepared { header, len_bytes: frame.len_bytes(), content: Content::Framed(frame, data) }
+    }
+
+    /// Prepares buffers that are gathered one after the other.
+    pub(super) fn gathered(header: Header, frame: Arc<Frame>, sources: Vec<Source>) -> Self {
+        let header = by_our_encoder(header);
+        Prepared { header, len_bytes: frame.len_bytes(), content: Content::Gathered(frame, sources) }
     }
 
     /// Prepares a single value of a kind whose Arrow type has offsets: inline if it is short, else by its buffer.
@@ -140,7 +150,14 @@ impl<'a> Prepared<'a> {
             Content::Framed(frame, data) => [frame.prefix(), data, frame.suffix()]
                 .into_iter()
                 .try_for_each(|part| sink.write_all(part).map(|()| fault_point(FaultPoint::CopyHalf)))
-                .map_err(|error| CodecError::arrow("write the object")(error.into())),
+                .map_err(not_written),
+            Content::Gathered(frame, sources) => {
+                sink.write_all(frame.prefix()).map_err(not_written)?;
+                fault_point(FaultPoint::CopyHalf);
+                gather::write(sources, sink).map_err(not_written)?;
+                fault_point(FaultPoint::CopyHalf);
+                sink.write_all(frame.suffix()).map_err(not_written)
+            }
             Content::Batches(schema, batches) => table::write(schema, batches, sink),
         }
     }
@@ -174,6 +191,10 @@ impl<'a> Prepared<'a> {
         debug_assert_eq!(out.len() as u64, self.len_bytes);
         Ok(out)
     }
+}
+
+fn not_written(error: io::Error) -> CodecError {
+    CodecError::arrow("write the object")(error.into())
 }
 
 /// The header of a value of `frame.data_len()` bytes. `value` has its bytes where they are known, so that a short one
@@ -268,6 +289,8 @@ learn! {
     Table, |table| Prepared::batches(table.schema().clone(), table);
     Tensor<'_>, |tensor| tensor.prepare_tensor();
     TensorView, |view| view.as_tensor().prepare_tensor();
+    Strided, |array| array.prepare_strided();
+    ScatteredTable, |table| table.prepare_scattered();
     [u8], |bytes| Prepared::value(Kind::BYTES, Cow::Borrowed(bytes));
     Vec<u8>, |bytes| bytes.as_slice().prepare();
     Bytes, |bytes| bytes.as_ref().prepare();

@@ -5,6 +5,7 @@
 //! of the Arrow form of each kind; `golden/` has one file of each, and the tests compare bytes with them.
 //!
 //! * [`Learn`]: what can be learned. [`Prepared`] knows its exact length before a byte is copied.
+//! * [`Strided`] and [`ScatteredTable`]: what does not lie in one piece, gathered while it is written.
 //! * [`Table`], [`Tensor`] and [`TensorView`], [`Text`]: values that plain Rust has no type for.
 //! * `decode_*`: from an object's bytes to a value, by the shortcuts of its [`Header`](plasmon_protocol::object::Header)
 //!   where it has them. Nothing is copied but values of at most 32 bytes.
@@ -22,6 +23,7 @@ mod decode;
 mod dictionary;
 mod error;
 mod frame;
+mod gather;
 mod json;
 mod layout;
 mod learn;
@@ -34,6 +36,7 @@ mod tests;
 mod value;
 
 pub use error::CodecError;
+pub use gather::{ScatteredColumn, ScatteredTable, Strided};
 pub use json::Json;
 pub use learn::{Learn, Prepared};
 pub use pickle::Pickle;

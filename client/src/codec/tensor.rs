@@ -17,7 +17,7 @@ use plasmon_protocol::{
     index_of,
     object::{Dtype, Flags, Header, Kind},
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// A dense array of numbers that is to be learned: a shape over a slice. Copies nothing.
 ///
@@ -113,16 +113,21 @@ impl<'a> Tensor<'a> {
     }
 
     pub(super) fn prepare_tensor(&self) -> Result<Prepared<'a>, CodecError> {
-        let Tensor { dtype, shape, column_major, .. } = self;
-        let key = Key::Tensor { dtype: *dtype, shape: Cow::Borrowed(shape), column_major: *column_major };
-        let frame = frame::recent(key, || self.frame())?;
-        let header = header(&frame, self.dtype, &self.shape, self.column_major);
+        let (frame, header) = recent_frame(self.dtype, &self.shape, self.column_major)?;
         Ok(Prepared::framed(header, frame, Cow::Borrowed(self.data)))
     }
+}
 
-    fn frame(&self) -> Result<Frame, CodecError> {
-        frame(self.dtype, &self.shape, self.column_major, self.data.len())
-    }
+/// As [`frame_and_header`], remembered for the next tensor of the kind.
+pub(super) fn recent_frame(
+    dtype: Dtype,
+    shape: &[usize],
+    column_major: bool,
+) -> Result<(Arc<Frame>, Header), CodecError> {
+    let key = Key::Tensor { dtype, shape: Cow::Borrowed(shape), column_major };
+    let frame = frame::recent(key, || Ok(frame_and_header(dtype, shape, column_major)?.0))?;
+    let header = header(&frame, dtype, shape, column_major);
+    Ok((frame, header))
 }
 
 /// The file around a tensor whose elements do not exist yet, and what the index says of it.
@@ -142,7 +147,7 @@ pub(super) fn frame_and_header(
     Ok((frame, header))
 }
 
-fn check_dimensions(shape: &[usize]) -> Result<(), CodecError> {
+pub(super) fn check_dimensions(shape: &[usize]) -> Result<(), CodecError> {
     if shape.len() > DIMENSIONS_MAX {
         return Err(CodecError::Unsupported {
             what: format!("a tensor of {} dimensions", shape.len()),
@@ -440,7 +445,7 @@ const DTYPES: [Dtype; 12] = [
 /// The number of dimensions is one byte of the index entry.
 const DIMENSIONS_MAX: usize = u8::MAX as usize;
 
-fn width_of(dtype: Dtype) -> Result<usize, CodecError> {
+pub(super) fn width_of(dtype: Dtype) -> Result<usize, CodecError> {
     dtype.width_bytes().map(index_of).ok_or_else(|| unknown_dtype(dtype))
 }
 
@@ -452,7 +457,7 @@ fn unknown_dtype(dtype: Dtype) -> CodecError {
 }
 
 /// Bytes of a tensor; `None` if there are more than an address can count.
-fn len_bytes(shape: &[usize], width: usize) -> Option<usize> {
+pub(super) fn len_bytes(shape: &[usize], width: usize) -> Option<usize> {
     // A dimension of zero makes any tensor empty, also one whose other dimensions have no product.
     if shape.contains(&0) {
         return Some(0);

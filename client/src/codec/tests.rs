@@ -14,7 +14,7 @@ use arrow_array::{
     *,
 };
 use arrow_buffer::{Buffer, IntervalDayTime, IntervalMonthDayNano, MutableBuffer, i256};
-use arrow_data::ArrayData;
+use arrow_data::{ArrayData, transform::MutableArrayData};
 use arrow_ipc::reader::FileReader;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use half::f16;
@@ -628,6 +628,156 @@ fn tensors_of_the_wrong_length_or_type_are_refused() {
     };
     let (file, _) = encode(&Tensor::new(&[4], &[2_u8, 1, 2, 3]).unwrap());
     assert!(matches!(decode_tensor(&file, &odd), Err(CodecError::Misaligned { needed_bytes: 2, .. })));
+}
+
+// ---- what does not lie in one piece
+
+/// The rows as an array of its own, with nothing before them.
+fn rebuilt(array: &ArrayRef, start: usize, len: usize) -> ArrayRef {
+    let data = array.to_data();
+    let mut rows = MutableArrayData::new(vec![&data], false, len);
+    rows.try_extend(0, start, start + len).unwrap();
+    make_array(rows.freeze())
+}
+
+fn is_gathered(data_type: &DataType) -> bool {
+    !(data_type.is_nested() || data_type.is_null() || matches!(data_type, DataType::RunEndEncoded(..)))
+}
+
+/// arrow-ipc's own writer has the last word here as well.
+#[test]
+fn a_scattered_table_is_byte_for_byte_what_its_whole_is() {
+    for (name, whole) in columns() {
+        let schema = Arc::new(Schema::new(vec![Field::new(name, whole.data_type().clone(), true)]));
+        let whole_rows = |len| RecordBatch::try_new(schema.clone(), vec![rebuilt(&whole, 0, len)]).unwrap();
+        for cuts in [&[0_usize, 5][..], &[0, 2, 5], &[0, 0, 1, 1, 3, 4, 5, 5], &[0, 0], &[0]] {
+            let pairs = || cuts.windows(2).map(|cut| (cut[0], cut[1] - cut[0]));
+            let slices: Vec<ArrayRef> = pairs().map(|(start, len)| whole.slice(start, len)).collect();
+            let arrays: Vec<ArrayRef> = pairs().map(|(start, len)| rebuilt(&whole, start, len)).collect();
+            let rows = *cuts.last().unwrap();
+            for chunks in [slices, arrays] {
+                let columns = vec![ScatteredColumn::Chunks(chunks.clone())];
+                let table = ScatteredTable::new(schema.clone(), rows, columns);
+                match whole.data_type() {
+                    DataType::Dictionary(..) if chunks.len() == 1 && rows > 0 => {}
+                    DataType::Dictionary(..) => {
+                        assert!(matches!(table, Err(CodecError::Unsupported { .. })), "{name}");
+                        continue;
+                    }
+                    other if !is_gathered(other) => {
+                        assert!(matches!(table, Err(CodecError::Unsupported { .. })), "{name}");
+                        continue;
+                    }
+                    _ => {}
+                }
+                let (file, header) = encode(&table.unwrap());
+                assert_eq!(
+                    (&file, header),
+                    (&encode(&whole_rows(rows)).0, encode(&whole_rows(rows)).1),
+                    "{name} {cuts:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scattered_table_of_many_columns_is_byte_for_byte_what_its_whole_is() {
+    let whole = every_type();
+    let kept = (0..whole.num_columns()).filter(|at| is_gathered(whole.schema().field(*at).data_type()));
+    let kept: Vec<usize> = kept.collect();
+    let twice: Vec<usize> = kept.iter().chain(&kept).copied().collect(); // two dictionaries
+    let whole = whole.project(&twice).unwrap();
+    let columns = whole.columns().iter().map(|column| {
+        let cuts = if matches!(column.data_type(), DataType::Dictionary(..)) {
+            vec![(0, 5)]
+        } else {
+            vec![(0, 3), (3, 2)]
+        };
+        ScatteredColumn::Chunks(cuts.into_iter().map(|(start, len)| rebuilt(column, start, len)).collect())
+    });
+    let table = ScatteredTable::new(whole.schema(), 5, columns.collect()).unwrap();
+    let (file, header) = encode(&table);
+    assert_eq!((&file, header), (&encode(&whole).0, encode(&whole).1));
+    assert_in_place(&decode_table(&file, true).unwrap(), &file);
+}
+
+#[test]
+fn columns_that_are_no_part_of_a_scattered_table_are_refused_by_name() {
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Float64, true)]));
+    let refused = |columns: Vec<ScatteredColumn>| {
+        let error = ScatteredTable::new(schema.clone(), 3, columns).unwrap_err();
+        assert!(matches!(error, CodecError::ColumnMismatch { .. }), "{error}");
+        error.to_string()
+    };
+    let chunks = |array: ArrayRef| vec![ScatteredColumn::Chunks(vec![array])];
+    assert!(refused(vec![]).contains("asked for 1 columns, found 0"));
+    assert!(refused(chunks(Arc::new(Float64Array::from(vec![1.0])))).contains("`n`"));
+    assert!(refused(chunks(Arc::new(Int64Array::from(vec![1, 2, 3])))).contains("Int64"));
+    let strided = |dtype, len: usize, nulls| {
+        vec![ScatteredColumn::Strided(Strided::new(dtype, &[len], &[8], 0, vec![0; 64]).unwrap(), nulls)]
+    };
+    refused(strided(Dtype::FLOAT64, 2, None));
+    refused(strided(Dtype::FLOAT32, 3, None));
+    refused(strided(Dtype::FLOAT64, 3, Some(arrow_buffer::NullBuffer::new_null(2))));
+    ScatteredTable::new(schema.clone(), 3, strided(Dtype::INT64, 3, None)).unwrap();
+}
+
+/// A dimension of a strided array: its length, and its stride in elements.
+fn dimensions() -> impl Strategy<Value = Vec<(usize, isize)>> {
+    prop::collection::vec((0..5_usize, -9..9_isize), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(200)))]
+
+    #[test]
+    fn a_strided_array_is_what_its_elements_are_one_by_one(dims in dimensions(), wide in 1..3000_usize) {
+        for (dtype, width) in [(Dtype::UINT8, 1), (Dtype::INT16, 2), (Dtype::FLOAT32, 4), (Dtype::UINT64, 8)] {
+            // A long last dimension, so that there is more than one block.
+            let dims: Vec<(usize, isize)> = dims.iter().copied().chain([(wide, 2)]).collect();
+            let reach = |sign: isize| -> isize {
+                dims.iter().filter(|(len, _)| *len > 0).map(|(len, stride)| (stride * (len.cast_signed() - 1) * sign).max(0)).sum()
+            };
+            let (below, above) = (reach(-1).unsigned_abs(), reach(1).unsigned_abs());
+            let bytes: Vec<u8> = (0..(below + above + 1) * width).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect();
+            let shape: Vec<usize> = dims.iter().map(|(len, _)| *len).collect();
+            let strides: Vec<isize> = dims.iter().map(|(_, stride)| stride * width.cast_signed()).collect();
+            let mut expected: Vec<u8> = Vec::new();
+            let mut places = vec![below.cast_signed()];
+            for (len, stride) in &dims {
+                places = places.iter().flat_map(|place| (0..len.cast_signed()).map(move |at| place + at * stride)).collect();
+            }
+            places.iter().for_each(|place| expected.extend(&bytes[place.unsigned_abs() * width..][..width]));
+            let array = Strided::new(dtype, &shape, &strides, below * width, bytes.clone()).unwrap();
+            prop_assert_eq!(encode(&array), encode(&Tensor::from_bytes(dtype, &shape, false, &expected).unwrap()));
+            if !expected.is_empty() {
+                let short = bytes[..bytes.len() - 1].to_vec();
+                let refused = Strided::new(dtype, &shape, &strides, below * width, short);
+                let is_refused = matches!(refused, Err(CodecError::OutOfBounds { .. }));
+                prop_assert!(is_refused);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_strided_array_of_long_runs_or_of_no_sense_is_written_or_refused() {
+    let bytes: Vec<u8> = (0..300_000_usize).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let rows = Strided::new(Dtype::UINT8, &[3, 70_000], &[100_000, 1], 5, bytes.clone()).unwrap();
+    let expected: Vec<u8> = (0..3).flat_map(|row| &bytes[row * 100_000 + 5..][..70_000]).copied().collect();
+    assert_eq!(encode(&rows), encode(&Tensor::new(&[3, 70_000], &expected).unwrap()));
+    for (shape, strides, first) in [
+        (&[2_usize][..], &[isize::MIN][..], 0_usize),
+        (&[usize::MAX], &[1], 0),
+        (&[1], &[1], usize::MAX),
+        (&[2, 2], &[1], 0),
+        (&[2], &[-1], 0),
+        (&[usize::MAX, usize::MAX], &[0, 0], 0),
+    ] {
+        let refused = Strided::new(Dtype::UINT8, shape, strides, first, bytes.clone());
+        assert!(matches!(refused, Err(CodecError::OutOfBounds { .. })), "{shape:?}");
+    }
 }
 
 // ---- frames

@@ -167,12 +167,7 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._in(namespace)
         options = _plasmon.Options(ttl=ttl, sliding=sliding)
-        version: int | None = client.learn_many(list(things.items()), options)
-        if version is None:
-            encoded = [(name, _forms.encode(thing)) for name, thing in things.items()]
-            gathered = [(name, made.payload() if isinstance(made, _forms.Strided) else made) for name, made in encoded]
-            version = client.learn_many(gathered, options)
-        return version
+        return client.learn_many([(name, _forms.encode(thing)) for name, thing in things.items()], options)
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""
@@ -988,12 +983,7 @@ def _learn(client: _plasmon.Client, name: str, thing: Any, options: _plasmon.Opt
     version: int | None = client.learn(name, thing, options)
     if version is not None:  # a plain value: in one call
         return version
-    made = _forms.encode(thing)
-    if not isinstance(made, _forms.Strided):
-        return client.learn(name, made, options)
-    writable = client.create_tensor(name, made.dtype, made.array.shape, False)
-    made.fill(memoryview(writable))
-    return writable.seal(options)
+    return client.learn(name, _forms.encode(thing), options)
 
 
 def _options(

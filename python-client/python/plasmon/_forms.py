@@ -54,7 +54,7 @@ OUT_OF_BAND_BYTES = 4096
 OUT_OF_BAND_MAX = 256
 
 
-def encode(value: Any) -> _plasmon.Payload | Strided:
+def encode(value: Any) -> _plasmon.Payload:
     """Return `value` in the form in which it is stored, its large parts still where they are.
 
     Raises:
@@ -106,28 +106,6 @@ def _one_line(error: BaseException) -> str:
 # ---- tensors
 
 
-class Strided:
-    """An array whose elements are gathered straight into the store's memory."""
-
-    __slots__ = ("array", "dtype")
-
-    def __init__(self, array: np.ndarray[Any, Any], dtype: int) -> None:
-        self.array = array
-        self.dtype = dtype
-
-    def fill(self, view: Any) -> None:
-        """Write the elements into a writable buffer, in C order."""
-        import numpy as np
-
-        np.copyto(np.ndarray(self.array.shape, self.array.dtype, view), self.array)
-
-    def payload(self) -> _plasmon.Payload:
-        """Return the array in a form that holds a copy of the elements."""
-        import numpy as np
-
-        return _plasmon.Payload.tensor(self.dtype, self.array.shape, False, np.ascontiguousarray(self.array).data)
-
-
 def tensor_dtype(dtype: np.dtype[Any]) -> int | None:
     """Return the number of a dtype of tensors, `None` if tensors cannot have it."""
     if not dtype.isnative or dtype.metadata is not None:
@@ -135,16 +113,12 @@ def tensor_dtype(dtype: np.dtype[Any]) -> int | None:
     return TENSOR_DTYPES.get(f"{dtype.kind}{dtype.itemsize}") if type(dtype).__module__ == "numpy.dtypes" else None
 
 
-def _encode_ndarray(array: np.ndarray[Any, Any]) -> _plasmon.Payload | Strided | None:
+def _encode_ndarray(array: np.ndarray[Any, Any]) -> _plasmon.Payload | None:
     dtype = tensor_dtype(array.dtype)
     if dtype is None:
         return None
-    if array.flags.c_contiguous:
-        data = array if array.ndim else array.reshape(1)
-        return _plasmon.Payload.tensor(dtype, array.shape, False, data)
-    if array.flags.f_contiguous:
-        return _plasmon.Payload.tensor(dtype, array.shape, True, array)
-    return Strided(array, dtype)
+    # An array without dimensions is no buffer for Rust.
+    return _plasmon.Payload.tensor(dtype, array.shape, array if array.ndim else array.reshape(1))
 
 
 # ---- tables

@@ -175,9 +175,7 @@ def digest(value: Any) -> bytes:
         return _combined(tag, sorted(map(digest, value)))
     if kind is dict:
         return _combined(tag, sorted(digest(key) + digest(item) for key, item in value.items()))
-    made = _forms.encode(value)
-    payload = made.payload() if isinstance(made, _forms.Strided) else made
-    return _combined(tag, [payload.digest()])
+    return _combined(tag, [_forms.encode(value).digest()])
 
 
 def _combined(tag: bytes, parts: Iterable[bytes]) -> bytes:

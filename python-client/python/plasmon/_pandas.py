@@ -1,8 +1,9 @@
 """Frames and series of pandas as tables, column by column, and back.
 
-Columns of numbers, truth values, times, Arrow-backed strings and categories are Arrow columns over the same memory. A
-frame that has any other column, or an index or labels that Arrow cannot say, is pickled whole; its large buffers are
-then columns of their own, and come back without a copy all the same.
+Columns of numbers, truth values, times, Arrow-backed strings and categories are Arrow columns over the same memory;
+what does not lie in one piece there is gathered when it is learned. A frame that has any other column, or an index or
+labels that Arrow cannot say, is pickled whole; its large buffers are then columns of their own, and come back without a
+copy all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -96,25 +97,31 @@ def _encode_series(series: pd.Series[Any]) -> _plasmon.Payload:
 
 
 def _encode(
-    encoded: list[tuple[pa.Array, Description]],
+    encoded: list[tuple[_Column, Description]],
     names: list[str],
     index: pd.Index[Any],
     description: Description,
 ) -> _plasmon.Payload:
-    arrays = [array for array, _ in encoded]
+    columns = [column for column, _ in encoded]
     description["columns"] = [said for _, said in encoded]
     if type(index) is pd.RangeIndex:
         description["index"] = {"kind": "range", **_range(index)}
     elif type(index) in (pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex) and getattr(index, "freq", None) is None:
-        array, said = _encode_column(index.array)
+        column, said = _encode_column(index.array)
         description["index"] = {"kind": "column", "name": _label(index.name), "column": said}
-        arrays.append(array)
+        columns.append(column)
         names.append("__index_level_0__")
     else:
         raise _NoForm
-    if not arrays:
+    if not columns:
         raise _NoForm  # a table without columns has no rows
-    return _forms.encode_table(pa.table(arrays, names=names), description)
+    if any(not isinstance(column, pa.Array) for column in columns):
+        schema = pa.schema([pa.field(name, column.type) for name, column in zip(names, columns, strict=True)])
+        described = _forms.with_description(schema.empty_table(), description)
+        scattered = _plasmon.Payload.scattered(described, len(index), [_for_rust(column) for column in columns])
+        if scattered is not None:
+            return scattered
+    return _forms.encode_table(pa.table([_whole(column) for column in columns], names=names), description)
 
 
 def _label(label: Any) -> Any:
@@ -148,8 +155,32 @@ def _decode_labels(said: Description) -> pd.Index[Any]:
 # ---- columns
 
 
-def _encode_column(column: Any) -> tuple[pa.Array, Description]:
-    """Return an Arrow array over a column's own memory, and what is needed to get the column back."""
+class _Strided(NamedTuple):
+    """A column over values that do not lie one behind the other."""
+
+    type: pa.DataType
+    values: np.ndarray[Any, Any]
+    validity: pa.Buffer | None
+
+
+_Column: TypeAlias = pa.Array | pa.ChunkedArray | _Strided
+
+
+def _for_rust(column: _Column) -> tuple[Any, Any]:
+    if isinstance(column, _Strided):
+        return column.values, column.validity
+    return pa.table({"": column}), None
+
+
+def _whole(column: _Column) -> pa.Array:
+    """Return a column in one piece: a copy, if it is not."""
+    if isinstance(column, _Strided):
+        return _over(column.type, np.ascontiguousarray(column.values), column.validity)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _encode_column(column: Any) -> tuple[_Column, Description]:
+    """Return an Arrow column over a column's own memory, and what is needed to get the column back."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype) or isinstance(column, pd.arrays.NumpyExtensionArray):
         return _encode_numpy(column.to_numpy())
@@ -158,16 +189,20 @@ def _encode_column(column: Any) -> tuple[pa.Array, Description]:
         back = _zone(zone)
         if type(back) is not type(dtype.tz) or back != dtype.tz:
             raise _NoForm
-        array, said = _encode_numpy(column._ndarray)
-        return array.cast(pa.timestamp(dtype.unit, zone)), {**said, "zone": zone}
+        values, said = _encode_numpy(column._ndarray, zone)
+        return values, {**said, "zone": zone}
     if isinstance(dtype, pd.CategoricalDtype):
         return _encode_categorical(column)
     if isinstance(dtype, pd.ArrowDtype):
-        return column._pa_array.combine_chunks(), {"kind": "arrow"}
+        return _chunks(column._pa_array), {"kind": "arrow"}
     if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
         kind = "text_nan" if dtype.na_value is not pd.NA else "text_na"
-        return column._pa_array.combine_chunks(), {"kind": kind}
+        return _chunks(column._pa_array), {"kind": kind}
     raise _NoForm
+
+
+def _chunks(chunks: pa.ChunkedArray) -> _Column:
+    return chunks.chunk(0) if chunks.num_chunks == 1 else chunks
 
 
 def _zone(name: str) -> tzinfo:
@@ -175,34 +210,38 @@ def _zone(name: str) -> tzinfo:
     return UTC if name == "UTC" else pa.lib.string_to_tzinfo(name)
 
 
-def _encode_numpy(values: np.ndarray[Any, Any]) -> tuple[pa.Array, Description]:
+def _encode_numpy(values: np.ndarray[Any, Any], zone: str | None = None) -> tuple[_Column, Description]:
     dtype = values.dtype
     if dtype.metadata is not None or not dtype.isnative:
         raise _NoForm
-    values = np.ascontiguousarray(values)
     said: Description = {"kind": "numpy", "dtype": dtype.str}
     if dtype.kind in "Mm":
         unit, count = np.datetime_data(dtype)
         if count != 1 or unit not in ("s", "ms", "us", "ns"):
             raise _NoForm
-        kind = pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit)
+        kind = pa.timestamp(unit, zone) if dtype.kind == "M" else pa.duration(unit)
         missing = np.isnat(values)
         valid = pa.array(~missing).buffers()[1] if missing.any() else None
         return _over(kind, values.view("i8"), valid), said
     if dtype.kind == "b":
-        return pa.ExtensionArray.from_storage(pa.bool8(), _over(pa.int8(), values.view("i1"), None)), said
+        return _over(pa.bool8(), values.view("i1"), None), said
     if dtype.kind in "iuf" and dtype.itemsize <= 8:
         return _over(pa.from_numpy_dtype(dtype), values, None), said
     raise _NoForm
 
 
-def _over(kind: pa.DataType, values: np.ndarray[Any, Any], valid: pa.Buffer | None) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+def _over(kind: pa.DataType, values: np.ndarray[Any, Any], validity: pa.Buffer | None) -> _Column:
+    if not values.flags.c_contiguous:
+        return _Strided(kind, values, validity)
+    storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    array = pa.Array.from_buffers(storage, len(values), [validity, pa.py_buffer(values)])
+    return array if storage is kind else pa.ExtensionArray.from_storage(kind, array)
 
 
 def _encode_categorical(column: pd.Categorical) -> tuple[pa.Array, Description]:
     codes = np.ascontiguousarray(column.codes)
-    categories, said = _encode_column(column.categories.array)
+    values, said = _encode_column(column.categories.array)
+    categories = _whole(values)
     if type(column.categories) is not pd.Index or len(categories) == 0 or len(codes) == 0:
         raise _NoForm  # a table without rows has no dictionaries
     missing = codes < 0

@@ -1,0 +1,521 @@
+//! Arrays and tables whose bytes do not lie in one piece: they are gathered while they are written, block by block, so
+//! that no second copy of them ever exists.
+
+use super::{
+    dictionary::contains_dictionary,
+    error::CodecError,
+    frame::{Frame, padded},
+    layout,
+    learn::{Prepared, value_header_of_batches},
+    tensor,
+};
+use arrow_array::{Array, ArrayRef, OffsetSizeTrait, RecordBatch, cast::AsArray};
+use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ToByteSlice};
+use arrow_ipc::{
+    FieldNode,
+    writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
+};
+use arrow_schema::{DataType, Field, SchemaRef};
+use plasmon_protocol::{
+    index_of,
+    object::{Dtype, Kind},
+};
+use std::{io, sync::Arc};
+
+/// An array of numbers whose elements lie anywhere within some bytes, at regular distances: a column of a matrix, every
+/// second row. It is learned as a tensor in C order, gathered straight into the store's memory.
+///
+/// # Examples
+/// ```
+/// use plasmon::{Dtype, Strided, TensorView};
+///
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let matrix = [1_u8, 2, 3, 4, 5, 6].to_vec(); // two rows of three
+/// let last_column = Strided::new(Dtype::UINT8, &[2], &[3], 2, matrix)?;
+/// brain.learn("last", &last_column)?;
+/// assert_eq!(brain.recall::<TensorView>("last")?.as_bytes(), [3, 6]);
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Strided {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    strides_bytes: Vec<isize>,
+    first_byte: usize,
+    bytes: Buffer,
+}
+
+impl Strided {
+    /// An array of `shape` over `bytes`. Its first element is at `first_byte`; one step along a dimension is as many
+    /// bytes as `strides_bytes` says, which may be negative or zero.
+    ///
+    /// # Errors
+    /// [`CodecError::OutOfBounds`] unless all elements are within the bytes; [`CodecError::Unsupported`] for more than
+    /// 255 dimensions and for a dtype without a width.
+    pub fn new(
+        dtype: Dtype,
+        shape: &[usize],
+        strides_bytes: &[isize],
+        first_byte: usize,
+        bytes: impl Into<Buffer>,
+    ) -> Result<Strided, CodecError> {
+        let bytes = bytes.into();
+        tensor::check_dimensions(shape)?;
+        let width = tensor::width_of(dtype)?;
+        let within = || {
+            tensor::len_bytes(shape, width)?;
+            let (mut lowest, mut highest) = (first_byte, first_byte.checked_add(width)?);
+            for (dim, stride) in shape.iter().zip(strides_bytes) {
+                let farthest = stride.unsigned_abs().checked_mul(dim.saturating_sub(1))?;
+                match *stride < 0 {
+                    true => lowest = lowest.checked_sub(farthest)?,
+                    false => highest = highest.checked_add(farthest)?,
+                }
+            }
+            (highest <= bytes.len() && lowest <= highest).then_some(())
+        };
+        if shape.len() != strides_bytes.len() || (!shape.contains(&0) && within().is_none()) {
+            return Err(CodecError::OutOfBounds {
+                shape: shape.to_vec(),
+                strides_bytes: strides_bytes.to_vec(),
+                first_byte,
+                found_bytes: bytes.len(),
+            });
+        }
+        let (shape, strides_bytes) = (shape.to_vec(), strides_bytes.to_vec());
+        Ok(Strided { dtype, shape, strides_bytes, first_byte, bytes })
+    }
+
+    pub(super) fn prepare_strided(&self) -> Result<Prepared<'static>, CodecError> {
+        let (frame, header) = tensor::recent_frame(self.dtype, &self.shape, false)?;
+        Ok(Prepared::gathered(header, frame, vec![Source::Strided(self.clone())]))
+    }
+
+    fn width(&self) -> usize {
+        tensor::width_of(self.dtype).expect("`new` refuses what has none")
+    }
+
+    fn len_bytes(&self) -> usize {
+        tensor::len_bytes(&self.shape, self.width()).expect("`new` refuses what is longer than its bytes")
+    }
+
+    /// Writes the elements in C order.
+    fn write(&self, sink: &mut impl io::Write) -> io::Result<()> {
+        if self.len_bytes() == 0 {
+            return Ok(());
+        }
+        let Runs { run_bytes, row: (row_len, stride), outer: dims } = Runs::of(self);
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        let mut outer = vec![0; dims.len()];
+        loop {
+            let steps = outer.iter().zip(&dims).map(|(at, (_, stride))| offset(*at, *stride));
+            let row = self.first_byte.wrapping_add_signed(steps.sum());
+            let mut done = 0;
+            while done < row_len {
+                let start = row.wrapping_add_signed(offset(done, stride));
+                let fitting = (BLOCK_BYTES - block.len()) / run_bytes;
+                if fitting > 0 {
+                    let count = fitting.min(row_len - done);
+                    gather(&self.bytes, start, stride, run_bytes, count, &mut block);
+                    done += count;
+                } else if run_bytes > BLOCK_BYTES {
+                    sink.write_all(&self.bytes[start..start + run_bytes])?;
+                    done += 1;
+                } else {
+                    sink.write_all(&block)?;
+                    block.clear();
+                }
+            }
+            if !advance(&mut outer, &dims) {
+                return sink.write_all(&block);
+            }
+        }
+    }
+}
+
+/// Bytes that are gathered before they are written: they stay in the processor's cache.
+const BLOCK_BYTES: usize = 32 << 10;
+
+/// A strided array as rows of runs of bytes, as few and as long as they can be.
+struct Runs {
+    /// Bytes that lie one behind the other.
+    run_bytes: usize,
+    /// How many runs a row has, and how far apart they are.
+    row: (usize, isize),
+    /// Lengths and strides of the dimensions around the rows.
+    outer: Vec<(usize, isize)>,
+}
+
+impl Runs {
+    fn of(array: &Strided) -> Runs {
+        let mut run_bytes = array.width();
+        let mut outer: Vec<(usize, isize)> = Vec::with_capacity(array.shape.len());
+        for (&len, &stride) in array.shape.iter().zip(&array.strides_bytes).filter(|(len, _)| **len != 1) {
+            match outer.last_mut() {
+                // One dimension goes on where the next one ends: they are one.
+                Some(last) if last.1 == stride.wrapping_mul(len.cast_signed()) => {
+                    *last = (last.0 * len, stride)
+                }
+                _ => outer.push((len, stride)),
+            }
+        }
+        if let Some((len, _)) = outer.pop_if(|(_, stride)| *stride == run_bytes.cast_signed()) {
+            run_bytes *= len;
+        }
+        let row = outer.pop().unwrap_or((1, 0));
+        Runs { run_bytes, row, outer }
+    }
+}
+
+/// So far from the start is a place; within the array's bytes, so that nothing overflows.
+fn offset(at: usize, stride: isize) -> isize {
+    at.cast_signed().wrapping_mul(stride)
+}
+
+/// Moves to the next place, the last dimension fastest. `false` after the last one.
+fn advance(at: &mut [usize], dims: &[(usize, isize)]) -> bool {
+    for (at, (len, _)) in at.iter_mut().zip(dims).rev() {
+        *at += 1;
+        if *at < *len {
+            return true;
+        }
+        *at = 0;
+    }
+    false
+}
+
+/// Appends `count` runs, the first of them at `start`.
+fn gather(bytes: &[u8], start: usize, stride: isize, run_bytes: usize, count: usize, block: &mut Vec<u8>) {
+    fn of_width<const WIDTH: usize>(bytes: &[u8], places: impl Iterator<Item = usize>, block: &mut Vec<u8>) {
+        let run = |place| -> [u8; WIDTH] { *bytes[place..].first_chunk().expect("`Strided::new` saw to it") };
+        block.extend(places.flat_map(run));
+    }
+    let places = (0..count).map(|at| start.wrapping_add_signed(offset(at, stride)));
+    match run_bytes {
+        1 => of_width::<1>(bytes, places, block),
+        2 => of_width::<2>(bytes, places, block),
+        4 => of_width::<4>(bytes, places, block),
+        8 => of_width::<8>(bytes, places, block),
+        _ => places.for_each(|place| block.extend_from_slice(&bytes[place..place + run_bytes])),
+    }
+}
+
+/// A table of one batch whose columns need not lie in one piece. It is stored as any other table, and no column of it is
+/// copied before it is written.
+///
+/// # Examples
+/// ```
+/// use arrow_array::{ArrayRef, Int64Array, StringArray, record_batch};
+/// use plasmon::{ScatteredColumn, ScatteredTable, Table};
+/// use std::sync::Arc;
+///
+/// let store = plasmon::testing::Store::start(8 << 20)?;
+/// let brain = store.connect()?;
+/// let whole = record_batch!(("n", Int64, [1, 2, 3]), ("s", Utf8, ["a", "b", "c"]))?;
+/// let numbers: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];
+/// let texts: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec!["a"])), Arc::new(StringArray::from(vec!["b", "c"]))];
+/// let columns = [numbers, texts].map(ScatteredColumn::Chunks).to_vec();
+/// brain.learn("table", &ScatteredTable::new(whole.schema(), 3, columns)?)?;
+/// assert_eq!(brain.recall::<Table>("table")?[..], [whole]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ScatteredTable {
+    schema: SchemaRef,
+    rows: usize,
+    columns: Vec<ScatteredColumn>,
+}
+
+/// A column of a [`ScatteredTable`].
+#[derive(Clone, Debug)]
+pub enum ScatteredColumn {
+    /// Arrays one behind the other.
+    Chunks(Vec<ArrayRef>),
+    /// Values of a type of fixed width, and which of them are null.
+    Strided(Strided, Option<NullBuffer>),
+}
+
+impl ScatteredTable {
+    /// A table of `rows`, with one column for each field of `schema`: of numbers, times, truth values, texts and bytes,
+    /// and of dictionaries in one chunk.
+    ///
+    /// # Errors
+    /// [`CodecError::ColumnMismatch`] names the first column that is of another type or length than it should be;
+    /// [`CodecError::Unsupported`] the first whose type cannot be gathered, or that has more bytes than its offsets can
+    /// number: put its chunks together first.
+    pub fn new(
+        schema: SchemaRef,
+        rows: usize,
+        columns: Vec<ScatteredColumn>,
+    ) -> Result<ScatteredTable, CodecError> {
+        layout::check_types(schema.fields())?;
+        if columns.len() != schema.fields().len() {
+            return Err(CodecError::ColumnMismatch {
+                column: "the table".to_owned(),
+                asked: format!("{} columns", schema.fields().len()),
+                found: format!("{}", columns.len()),
+            });
+        }
+        for (field, column) in schema.fields().iter().zip(&columns) {
+            column.check(field, rows)?;
+        }
+        Ok(ScatteredTable { schema, rows, columns })
+    }
+
+    pub(super) fn prepare_scattered(&self) -> Result<Prepared<'static>, CodecError> {
+        let (mut nodes, mut sources) = (Vec::new(), Vec::new());
+        for (field, column) in self.schema.fields().iter().zip(&self.columns) {
+            let nulls = column.nulls(self.rows);
+            let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
+            nodes.push(FieldNode::new(length(self.rows)?, length(null_count)?));
+            let validity = nulls.filter(|nulls| nulls.null_count() > 0);
+            sources.push(Source::Pieces(validity.iter().map(|nulls| nulls.inner().sliced()).collect()));
+            column.values(field, &mut sources)?;
+        }
+        let lens: Vec<u64> = sources.iter().map(Source::len_bytes).collect();
+        let frame = Frame::of_columns(&self.schema, &self.dictionaries()?, self.rows as u64, &nodes, &lens)?;
+        Ok(Prepared::gathered(value_header_of_batches(Kind::TABLE), Arc::new(frame), sources))
+    }
+
+    /// The dictionaries as messages: copied, for they are small beside what refers to them.
+    fn dictionaries(&self) -> Result<Vec<EncodedData>, CodecError> {
+        let has_dictionary = |field: &&Arc<Field>| contains_dictionary(field.data_type());
+        if self.schema.fields().iter().find(has_dictionary).is_none() {
+            return Ok(Vec::new());
+        }
+        let first_rows = self.schema.fields().iter().zip(&self.columns).map(|(field, column)| match column {
+            ScatteredColumn::Chunks(chunks) if has_dictionary(&field) => chunks[0].slice(0, 1),
+            _ => arrow_array::new_null_array(field.data_type(), 1),
+        });
+        let fields = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
+        let options = IpcWriteOptions::default();
+        let (generator, mut tracker) = (IpcDataGenerator::default(), DictionaryTracker::new(true));
+        generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut tracker, &options);
+        RecordBatch::try_new(schema, first_rows.collect())
+            .and_then(|batch| {
+                generator.encode(&batch, &mut tracker, &options, &mut IpcWriteContext::default())
+            })
+            .map(|(dictionaries, _)| dictionaries)
+            .map_err(CodecError::arrow("encode the dictionaries"))
+    }
+}
+
+impl ScatteredColumn {
+    fn check(&self, field: &Field, rows: usize) -> Result<(), CodecError> {
+        let asked = || format!("{rows} rows of {}", field.data_type());
+        let mismatch = |found: String| CodecError::ColumnMismatch {
+            column: field.name().clone(),
+            asked: asked(),
+            found,
+        };
+        match self {
+            ScatteredColumn::Chunks(chunks) => {
+                if let Some(other) = chunks.iter().find(|chunk| chunk.data_type() != field.data_type()) {
+                    return Err(mismatch(format!("a chunk of {}", other.data_type())));
+                }
+                let found = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+                if found != rows {
+                    return Err(mismatch(format!("{found} rows")));
+                }
+                let is_dictionary = matches!(field.data_type(), DataType::Dictionary(..));
+                match is_gatherable(field.data_type()) || (is_dictionary && chunks.len() == 1 && rows > 0) {
+                    true => Ok(()),
+                    false => Err(cannot_be_gathered(field)),
+                }
+            }
+            ScatteredColumn::Strided(values, nulls) => {
+                let width = field.data_type().primitive_width();
+                if width != Some(values.width()) || values.shape != [rows] {
+                    return Err(mismatch(format!("{} of shape {:?}", values.dtype, values.shape)));
+                }
+                match nulls.as_ref().map(NullBuffer::len) {
+                    Some(found) if found != rows => Err(mismatch(format!("{found} bits of validity"))),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Which rows are null. An eighth of a byte for each row is all that is put together here.
+    fn nulls(&self, rows: usize) -> Option<NullBuffer> {
+        match self {
+            ScatteredColumn::Strided(_, nulls) => nulls.clone(),
+            ScatteredColumn::Chunks(chunks) => match &chunks[..] {
+                [chunk] => chunk.nulls().cloned(),
+                chunks if chunks.iter().all(|chunk| chunk.null_count() == 0) => None,
+                chunks => {
+                    let mut bits = BooleanBufferBuilder::new(rows);
+                    for chunk in chunks {
+                        match chunk.nulls() {
+                            Some(nulls) => bits.append_buffer(nulls.inner()),
+                            None => bits.append_n(chunk.len(), true),
+                        }
+                    }
+                    Some(NullBuffer::new(bits.finish()))
+                }
+            },
+        }
+    }
+
+    /// Appends the sources of the column's buffers but its validity, as Arrow orders them.
+    fn values(&self, field: &Field, sources: &mut Vec<Source>) -> Result<(), CodecError> {
+        let chunks = match self {
+            ScatteredColumn::Strided(values, _) => {
+                sources.push(Source::Strided(values.clone()));
+                return Ok(());
+            }
+            ScatteredColumn::Chunks(chunks) => chunks,
+        };
+        let too_long = || cannot_be_gathered(field);
+        match field.data_type() {
+            DataType::Boolean => {
+                let mut bits = BooleanBufferBuilder::new(0);
+                chunks.iter().for_each(|chunk| bits.append_buffer(chunk.as_boolean().values()));
+                sources.push(Source::Pieces(vec![bits.finish().into_inner()]));
+            }
+            DataType::Utf8 => {
+                let parts = chunks.iter().map(|chunk| chunk.as_string::<i32>());
+                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets32, sources)
+                    .ok_or_else(too_long)?;
+            }
+            DataType::LargeUtf8 => {
+                let parts = chunks.iter().map(|chunk| chunk.as_string::<i64>());
+                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets64, sources)
+                    .ok_or_else(too_long)?;
+            }
+            DataType::Binary => {
+                let parts = chunks.iter().map(|chunk| chunk.as_binary::<i32>());
+                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets32, sources)
+                    .ok_or_else(too_long)?;
+            }
+            DataType::LargeBinary => {
+                let parts = chunks.iter().map(|chunk| chunk.as_binary::<i64>());
+                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets64, sources)
+                    .ok_or_else(too_long)?;
+            }
+            fixed => {
+                let width = width_of(fixed).ok_or_else(|| cannot_be_gathered(field))?;
+                let piece = |chunk: &ArrayRef| {
+                    let data = chunk.to_data();
+                    data.buffers()[0].slice_with_length(data.offset() * width, data.len() * width)
+                };
+                sources.push(Source::Pieces(chunks.iter().map(piece).collect()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends the sources of offsets and bytes. `None` if there are more bytes than an offset can number.
+fn texts<'a, O: OffsetSizeTrait>(
+    parts: impl Iterator<Item = (&'a OffsetBuffer<O>, &'a Buffer)>,
+    source: impl Fn(Vec<OffsetBuffer<O>>) -> Source,
+    sources: &mut Vec<Source>,
+) -> Option<()> {
+    let (mut offsets, mut values, mut len) = (Vec::new(), Vec::new(), 0_usize);
+    for (part, bytes) in parts {
+        let (start, end) = (part[0].as_usize(), part[part.len() - 1].as_usize());
+        len = len.checked_add(end - start)?;
+        O::from_usize(len)?;
+        values.push(bytes.slice_with_length(start, end - start));
+        offsets.push(part.clone());
+    }
+    sources.extend([source(offsets), Source::Pieces(values)]);
+    Some(())
+}
+
+/// Whether chunks of a type are put together by writing one behind the other, offsets counted on.
+fn is_gatherable(data_type: &DataType) -> bool {
+    use DataType::{Binary, Boolean, Dictionary, LargeBinary, LargeUtf8, Utf8};
+    matches!(data_type, Boolean | Utf8 | LargeUtf8 | Binary | LargeBinary)
+        || (!matches!(data_type, Dictionary(..)) && width_of(data_type).is_some())
+}
+
+/// Bytes of a value, or of an index into a dictionary.
+fn width_of(data_type: &DataType) -> Option<usize> {
+    match data_type {
+        DataType::FixedSizeBinary(width) => usize::try_from(*width).ok(),
+        DataType::Dictionary(indices, _) => indices.primitive_width(),
+        _ => data_type.primitive_width(),
+    }
+}
+
+fn cannot_be_gathered(field: &Field) -> CodecError {
+    CodecError::Unsupported {
+        what: format!("column `{}` of type {} in pieces", field.name(), field.data_type()),
+        advice: "put its chunks together first, and learn a `Table`",
+    }
+}
+
+fn length(len: usize) -> Result<i64, CodecError> {
+    i64::try_from(len).map_err(|_| CodecError::malformed("a column is longer than Arrow can say"))
+}
+
+/// Where the bytes of one buffer are.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// One behind the other.
+    Pieces(Vec<Buffer>),
+    Strided(Strided),
+    /// Offsets of texts or bytes in several arrays, each of which begins anew.
+    Offsets32(Vec<OffsetBuffer<i32>>),
+    Offsets64(Vec<OffsetBuffer<i64>>),
+}
+
+impl Source {
+    fn len_bytes(&self) -> u64 {
+        fn offsets<O: OffsetSizeTrait>(parts: &[OffsetBuffer<O>]) -> usize {
+            (1 + parts.iter().map(|part| part.len() - 1).sum::<usize>()) * size_of::<O>()
+        }
+        let len = match self {
+            Source::Pieces(pieces) => pieces.iter().map(Buffer::len).sum(),
+            Source::Strided(values) => values.len_bytes(),
+            Source::Offsets32(parts) => offsets(parts),
+            Source::Offsets64(parts) => offsets(parts),
+        };
+        len as u64
+    }
+
+    fn write(&self, sink: &mut impl io::Write) -> io::Result<()> {
+        match self {
+            Source::Pieces(pieces) => pieces.iter().try_for_each(|piece| sink.write_all(piece)),
+            Source::Strided(values) => values.write(sink),
+            Source::Offsets32(parts) => write_offsets(parts, sink),
+            Source::Offsets64(parts) => write_offsets(parts, sink),
+        }
+    }
+}
+
+/// Writes the sources one after the other, each padded to a multiple of 64 bytes but the last, which the frame pads.
+pub(super) fn write(sources: &[Source], sink: &mut impl io::Write) -> io::Result<()> {
+    let mut len = 0;
+    for source in sources {
+        sink.write_all(&[0; 64][..index_of(padded(len) - len)])?;
+        source.write(sink)?;
+        len = source.len_bytes();
+    }
+    Ok(())
+}
+
+/// Writes offsets that count on from one array to the next.
+fn write_offsets<O: OffsetSizeTrait>(parts: &[OffsetBuffer<O>], sink: &mut impl io::Write) -> io::Result<()> {
+    sink.write_all(O::zero().to_byte_slice())?;
+    let mut base = O::zero();
+    let mut block = Vec::with_capacity(BLOCK_BYTES / size_of::<O>());
+    for part in parts {
+        let (first, last) = (part[0], part[part.len() - 1]);
+        if first == base {
+            sink.write_all(part[1..].to_byte_slice())?;
+        } else {
+            for some in part[1..].chunks(block.capacity()) {
+                block.clear();
+                block.extend(some.iter().map(|offset| *offset - first + base));
+                sink.write_all(block.to_byte_slice())?;
+            }
+        }
+        base += last - first;
+    }
+    Ok(())
+}
