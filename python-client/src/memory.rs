@@ -72,7 +72,8 @@ impl Buffer {
 
 /// An ndarray over all of `buffer`, read-only: `dtype`'s elements in C order, or in column-major order.
 ///
-/// By NumPy's C interface, which takes half the time of calling its class.
+/// By NumPy's C interface, which takes half the time of calling its class. Crate `numpy` has the same numbers,
+/// but brings `ndarray` and others along, and takes 12 ns more of a recall's 480.
 ///
 /// # Errors
 /// What NumPy raises.

@@ -267,7 +267,7 @@ def encode_pickle(value: Any) -> _plasmon.Payload:
 def _pickled(value: Any, place: Callable[[pickle.PickleBuffer], bool]) -> memoryview:
     sink = io.BytesIO()
     pickler = pickle.Pickler(sink, protocol=5, buffer_callback=place)
-    pickler.dispatch_table = _dispatch_table()
+    pickler.dispatch_table = _dispatch_table(value)
     try:
         pickler.dump(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -299,12 +299,16 @@ def _cloudpickler() -> Any:
     return Pickler
 
 
-def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
+def _dispatch_table(value: Any) -> ChainMap[type, Callable[[Any], Any]]:
     ours: dict[type, Callable[[Any], Any]] = {bytearray: _reduce_bytearray, memoryview: _reduce_memoryview}
     if ndarray := _loaded("numpy", "ndarray"):
         ours[ndarray] = _reduce_ndarray
     if tensor := _loaded("pyarrow.lib", "Tensor"):
         ours[tensor] = _reduce_tensor
+    if _loaded("torch", "nn"):
+        from plasmon import _torch
+
+        ours |= _torch.reducers(value)
     return ChainMap(ours, copyreg.dispatch_table)
 
 
