@@ -1,6 +1,6 @@
 //! From `plasmon::Error` to the exceptions of `plasmon.exceptions`.
 
-use plasmon::{CodecError, Error};
+use plasmon::Error;
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyDict};
 use std::error::Error as _;
 
@@ -95,11 +95,6 @@ fn describe<'py>(
         Error::VersionMismatch { .. } => "VersionMismatch",
         Error::TooMany { .. } | Error::TooLarge { .. } => "LimitExceeded",
         Error::WrongKind { .. } => "WrongKind",
-        Error::Codec(CodecError::Unsupported { .. } | CodecError::NoSchema | CodecError::Json(_))
-            if doing == Doing::Learning =>
-        {
-            "NotStorable"
-        }
         Error::Codec(_) if doing == Doing::Learning => "NotStorable",
         Error::Codec(_) => "MalformedObject",
         Error::MetadataNotAnObject { .. } => "MetadataTypeError",

@@ -57,9 +57,7 @@ impl Writable {
     #[pyo3(signature = (options=None))]
     fn seal(&self, py: Python<'_>, options: Option<&Bound<'_, Options>>) -> PyResult<u64> {
         let options = Options::or_none(options);
-        let Some(writable) = self.take() else {
-            return Err(raise(py, "WriterClosed", "this buffer is sealed or given up already", None));
-        };
+        let Some(writable) = self.take() else { return Err(closed(py)) };
         // From here on no view can be made: the state is gone.
         if !self.exposed.load(Ordering::Acquire) {
             return detached(py, || writable.seal_with(&options)).or_raise_learning(py);
@@ -133,18 +131,18 @@ impl TableWriter {
         });
         match written {
             Some(written) => written.or_raise_learning(py),
-            None => Err(raise(py, "WriterClosed", "this writer is finished or given up already", None)),
+            None => Err(closed(py)),
         }
     }
 
     /// Makes the table immutable and binds the name to it. Returns the version.
     #[pyo3(signature = (options=None))]
-    fn finish(&self, py: Python<'_>, options: Option<&Bound<'_, Options>>) -> PyResult<u64> {
+    fn seal(&self, py: Python<'_>, options: Option<&Bound<'_, Options>>) -> PyResult<u64> {
         let options = Options::or_none(options);
         let finished = detached(py, || self.lock().take().map(|writer| writer.finish_with(&options)));
         match finished {
             Some(version) => version.or_raise_learning(py),
-            None => Err(raise(py, "WriterClosed", "this writer is finished or given up already", None)),
+            None => Err(closed(py)),
         }
     }
 
@@ -152,4 +150,8 @@ impl TableWriter {
     fn abort(&self, py: Python<'_>) {
         detached(py, || drop(self.lock().take()));
     }
+}
+
+fn closed(py: Python<'_>) -> PyErr {
+    raise(py, "WriterClosed", "it is sealed or given up already: nothing more can be written to it", None)
 }

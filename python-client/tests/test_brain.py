@@ -277,7 +277,7 @@ def test_writing_in_place(brain: plasmon.Brain) -> None:
             writer.write(pa.table({"x": [1]}))
     assert brain["table"].to_pydict() == {"n": [1, 2, 3], "t": ["a", "b", None]}
     with pytest.raises(exceptions.WriterClosed):
-        writer.finish()
+        writer.seal()
     with pytest.raises(ZeroDivisionError), brain.writer("never", schema):
         1 / 0  # noqa: B018
     del array, buffer, filled, found

@@ -850,40 +850,27 @@ _ROWS_MAX = 100
 _T = TypeVar("_T")
 
 
-@final
-class Creation(Generic[_T]):
-    """An object being made in place, as a context manager. Made by `Brain.create` and `Brain.empty`.
+class _InPlace:
+    """An object being made in place: sealed at the end of a ``with`` block, given up after an exception."""
 
-    Without a ``with`` block: write into ``value``, then `seal` or `abort`.
-    """
+    __slots__ = ("_options", "_writer")
 
-    __slots__ = ("_options", "_writable", "value")
-
-    def __init__(self, writable: _plasmon.Writable, value: _T, options: _plasmon.Options) -> None:
-        self._writable = writable
+    def __init__(self, writer: _plasmon.Writable | _plasmon.TableWriter, options: _plasmon.Options) -> None:
+        self._writer = writer
         self._options = options
-        #: The memory to write into.
-        self.value = value
 
     def seal(self) -> int:
-        """Make the object immutable, bind its name to it, and return the version. Views go on reading.
+        """Make the object immutable, bind its name to it, and return the version.
 
         Raises:
             WriterClosed: It is sealed or given up already.
 
         """
-        flags = getattr(self.value, "flags", None)
-        if flags is not None:
-            flags.writeable = False  # NumPy would not notice, and its next write would end the process
-        return self._writable.seal(self._options)
+        return self._writer.seal(self._options)
 
     def abort(self) -> None:
         """Give the object up: nothing is bound, and its memory is free when no view of it is left."""
-        self._writable.abort()
-
-    def __enter__(self) -> _T:
-        """Return the memory to write into."""
-        return self.value
+        self._writer.abort()
 
     def __exit__(
         self,
@@ -899,21 +886,46 @@ class Creation(Generic[_T]):
 
 
 @final
-class TableCreation:
-    """A table being written batch by batch, as a context manager. Made by `Brain.writer`."""
+class Creation(_InPlace, Generic[_T]):
+    """An object being made in place, as a context manager. Made by `Brain.create` and `Brain.empty`.
 
-    __slots__ = ("_options", "_writer")
+    Without a ``with`` block: write into ``value``, then `seal` or `abort`. Views go on reading what was sealed.
+    """
 
-    def __init__(self, writer: _plasmon.TableWriter, options: _plasmon.Options) -> None:
-        self._writer = writer
-        self._options = options
+    __slots__ = ("value",)
+
+    def __init__(self, writable: _plasmon.Writable, value: _T, options: _plasmon.Options) -> None:
+        super().__init__(writable, options)
+        #: The memory to write into.
+        self.value = value
+
+    def seal(self) -> int:
+        flags = getattr(self.value, "flags", None)
+        if flags is not None:
+            flags.writeable = False  # NumPy would not notice, and its next write would end the process
+        return super().seal()
+
+    def __enter__(self) -> _T:
+        """Return the memory to write into."""
+        return self.value
+
+
+@final
+class TableCreation(_InPlace):
+    """A table being written batch by batch, as a context manager. Made by `Brain.writer`.
+
+    Without a ``with`` block: `write`, then `seal` or `abort`.
+    """
+
+    __slots__ = ()
+    _writer: _plasmon.TableWriter
 
     def write(self, data: Any) -> int:
         """Append a record batch, a table, or anything with ``__arrow_c_stream__``; return the rows written so far.
 
         Raises:
             NotStorable: It has another schema; the next batch may follow.
-            StoreFull: It does not fit; the table cannot be finished.
+            StoreFull: It does not fit; the table cannot be sealed.
 
         """
         import pyarrow as pa
@@ -922,34 +934,9 @@ class TableCreation:
             data = pa.Table.from_batches([data])
         return self._writer.write(data)
 
-    def finish(self) -> int:
-        """Make the table immutable, bind its name to it, and return the version.
-
-        Raises:
-            WriterClosed: It is finished or given up already.
-
-        """
-        return self._writer.finish(self._options)
-
-    def abort(self) -> None:
-        """Give the table up: nothing is bound, and its memory is free."""
-        self._writer.abort()
-
     def __enter__(self) -> TableCreation:
         """Return the writer itself."""
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish it, or give it up after an exception."""
-        if kind is None:
-            self.finish()
-        else:
-            self.abort()
 
 
 @final
