@@ -57,23 +57,33 @@ def test_every_dtype_and_shape_comes_back(brain: plasmon.Brain, dtype: torch.dty
     "view",
     [
         lambda t: t.T,
-        lambda t: t[::2, 5:40],
         lambda t: t.reshape(8, 5, 50, 50).contiguous(memory_format=torch.channels_last),
         lambda t: t.reshape(8, 250, 50).permute(2, 0, 1),
-        lambda t: t[0].expand(100, 50),
-        lambda t: t.flip(0),
         lambda t: t.to(torch.complex64).mul(1j).conj(),
-        lambda t: t.to(torch.complex64).mul(1j).conj().imag,
     ],
-    ids=["transposed", "sliced", "channels last", "permuted", "expanded", "flipped", "conjugated", "negated"],
+    ids=["transposed", "channels last", "permuted", "conjugated"],
 )
-def test_every_stride_comes_back(brain: plasmon.Brain, view: Any) -> None:
+def test_every_order_of_dimensions_comes_back(brain: plasmon.Brain, view: Any) -> None:
     tensor = view(torch.rand(2000, 50))
     brain["tensor"] = tensor
     found = brain["tensor"]
-    assert same(found, tensor) and in_arena(found)
-    if tensor.numel() == tensor.storage().size():  # it lies in one piece
-        assert found.stride() == tensor.stride()
+    assert same(found, tensor) and in_arena(found) and found.stride() == tensor.stride()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda t: t[::2, 5:40],
+        lambda t: t[0].expand(100, 50),
+        lambda t: t.to(torch.complex64).mul(1j).conj().imag,
+    ],
+    ids=["sliced", "expanded", "negated"],
+)
+def test_what_does_not_lie_in_one_piece_comes_back_in_one(brain: plasmon.Brain, view: Any) -> None:
+    tensor = view(torch.rand(2000, 50))
+    brain["tensor"] = tensor
+    found = brain["tensor"]
+    assert same(found, tensor) and in_arena(found) and found.is_contiguous()
 
 
 def test_dictionaries_and_lists_of_tensors_come_back_in_place(brain: plasmon.Brain) -> None:
@@ -130,7 +140,9 @@ def test_what_else_there_is_of_tensors_comes_back(brain: plasmon.Brain) -> None:
     computed = torch.rand(5000, requires_grad=True) * 2
     brain["tensor"] = computed
     assert same(brain["tensor"], computed)
-    quantized = torch.quantize_per_tensor(torch.rand(5000), 0.1, 0, torch.qint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions are about to drop them
+        quantized = torch.quantize_per_tensor(torch.rand(5000), 0.1, 0, torch.qint8)
     brain["tensor"] = quantized
     assert torch.equal(brain["tensor"].int_repr(), quantized.int_repr())
 
