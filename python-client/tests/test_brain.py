@@ -440,3 +440,23 @@ def test_a_cache_takes_more_than_it_holds_and_nothing_else_gives_way() -> None:
         with pytest.raises(plasmon.StoreFull) as caught:
             plain["too large"] = np.zeros(2_000_000)
         assert caught.value.cached_bytes > 8_000_000
+
+
+def test_what_is_asked_wrongly_is_refused_by_the_name_of_the_argument(brain: plasmon.Brain) -> None:
+    brain.update(a=1, frame=pd.DataFrame({"a": [1]}))
+    for ask, kind, word in [
+        (lambda: brain.recall_many("a"), exceptions.NameTypeError, "names"),
+        (lambda: brain.forget_many("a"), exceptions.NameTypeError, "names"),
+        (lambda: brain.recall("frame", columns="a"), TypeError, "columns"),
+        (lambda: brain.learn("a", 1, description=5), exceptions.MetadataTypeError, "description"),
+        (lambda: brain.learn("a", 1, metadata=5), exceptions.MetadataTypeError, "metadata"),
+        (lambda: brain.create("a", -1), ValueError, "nbytes"),
+        (lambda: brain.empty("a", (2, -1)), ValueError, "dimension"),
+        (lambda: brain.empty("a", 2, order="K"), ValueError, "order"),
+    ]:
+        with pytest.raises(kind, match=word):
+            ask()
+    with brain.writer("table", pa.schema([("a", pa.int64())])) as writer:
+        with pytest.raises(plasmon.NotStorable, match="int: 5"):
+            writer.write(5)
+    assert brain["a"] == 1 and brain["table"].num_rows == 0

@@ -16,6 +16,7 @@ from plasmon.exceptions import (
     NameNotFound,
     NamespaceNotFound,
     NameTypeError,
+    NotStorable,
     PlasmonError,
 )
 
@@ -246,7 +247,7 @@ class Brain(MutableMapping[str, Any]):
             NameNotFound: One of them is not bound.
 
         """
-        names = list(names)
+        names = _names(names)
         client = self._in(namespace)
         found = client.objects(names)
         if not missing_ok and None in found:
@@ -356,7 +357,7 @@ class Brain(MutableMapping[str, Any]):
 
     def forget_many(self, names: Iterable[str], *, namespace: str | None = None) -> None:
         """Unbind all names at one moment; those that are not bound are ignored."""
-        self._in(namespace).forget_many(list(names))
+        self._in(namespace).forget_many(_names(names))
 
     def pop(self, name: str, default: Any = _MISSING, /) -> Any:
         """Unbind ``name`` and return its value. Of two callers, one gets it.
@@ -420,6 +421,7 @@ class Brain(MutableMapping[str, Any]):
 
         Raises:
             StoreFull: There is no room.
+            ValueError: ``nbytes`` is negative.
 
         Examples:
             >>> import plasmon
@@ -431,6 +433,8 @@ class Brain(MutableMapping[str, Any]):
             b'abc'
 
         """
+        if nbytes < 0:
+            raise ValueError(f"nbytes is 0 or more, and this is {nbytes}")
         options = _options(description, metadata, ttl, sliding)
         writable = self._in(namespace).create(name, nbytes)
         return Creation(writable, memoryview(writable), options)
@@ -466,6 +470,7 @@ class Brain(MutableMapping[str, Any]):
         Raises:
             StoreFull: There is no room.
             TypeError: Arrays of this dtype are stored as pickles, which cannot be made in place.
+            ValueError: A dimension is negative, or ``order`` is another.
 
         Examples:
             >>> import plasmon
@@ -484,6 +489,8 @@ class Brain(MutableMapping[str, Any]):
         number = _forms.tensor_dtype(element)
         if number is None:
             raise TypeError(f"an array of {element} cannot be made in place; make it and learn it")
+        if any(dim < 0 for dim in shape) or order not in ("C", "F"):
+            raise ValueError(f'an array has no dimension below 0 and order "C" or "F"; this is {shape}, {order!r}')
         options = _options(description, metadata, ttl, sliding)
         writable = self._in(namespace).create_tensor(name, number, shape, order == "F")
         array = np.ndarray(shape, element, memoryview(writable), order=order)
@@ -924,7 +931,7 @@ class TableCreation(_InPlace):
         """Append a record batch, a table, or anything with ``__arrow_c_stream__``; return the rows written so far.
 
         Raises:
-            NotStorable: It has another schema; the next batch may follow.
+            NotStorable: It is no table, or has another schema; the next batch may follow.
             StoreFull: It does not fit; the table cannot be sealed.
 
         """
@@ -932,6 +939,8 @@ class TableCreation(_InPlace):
 
         if isinstance(data, pa.RecordBatch):
             data = pa.Table.from_batches([data])
+        if not hasattr(data, "__arrow_c_stream__"):
+            raise NotStorable(f"a table has __arrow_c_stream__, and this is {type(data).__name__}: {data!r:.100}")
         return self._writer.write(data)
 
     def __enter__(self) -> TableCreation:
@@ -982,6 +991,8 @@ def _options(
     if_absent: bool = False,
     if_version: int | None = None,
 ) -> _plasmon.Options:
+    if description is not None and not isinstance(description, str):
+        raise MetadataTypeError(f"a description is a str, and this is {type(description).__name__}: {description!r}")
     return _plasmon.Options(description, _json_object(metadata), if_absent, if_version, ttl, sliding)
 
 
@@ -999,6 +1010,12 @@ def _text(namespace: object) -> str:
     return namespace
 
 
+def _names(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):  # its characters are names as well
+        raise NameTypeError(f"names are a list of str, and this is one str: {names!r}")
+    return list(names)
+
+
 def _not_found(name: str, namespace: str) -> NameNotFound:
     error = NameNotFound(f"nothing is bound to {name!r} in namespace {namespace!r}")
     error.name, error.namespace = name, namespace
@@ -1008,6 +1025,8 @@ def _not_found(name: str, namespace: str) -> NameNotFound:
 def _json_object(metadata: Mapping[str, Any] | None) -> str | None:
     if metadata is None:
         return None
+    if not isinstance(metadata, Mapping):
+        raise MetadataTypeError(f"metadata is a dictionary, and this is {type(metadata).__name__}: {metadata!r}")
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError) as error:

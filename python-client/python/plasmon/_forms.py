@@ -363,6 +363,8 @@ def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
 
 def convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
     """Return a recalled object as what was asked for."""
+    if isinstance(columns, str):
+        raise TypeError(f"columns is a list of names, and this is one str: {columns!r}")
     if copy:
         _plasmon.count_copied(found.nbytes)
     if as_ is None:
