@@ -150,6 +150,24 @@ impl Object {
         }
     }
 
+    /// The object as an Arrow IPC file, in place, if it need not be validated before others read it: it was written by
+    /// an encoder of this product, in a process of this user, of root, or of a user that is trusted. `None` otherwise,
+    /// and if the value stands in the index itself.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("text", &"x".repeat(1_000))?;
+    /// let object: plasmon::Object = brain.recall("text")?;
+    /// assert!(object.trusted_file().is_some_and(|file| file.starts_with(b"ARROW1")));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn trusted_file(&self) -> Option<&Buffer> {
+        self.file.as_ref().filter(|_| self.trusted)
+    }
+
     /// The IPC file of a value that stands in the index itself: the very bytes that were learned, for our encoder is
     /// a function of the value.
     fn encode_again(&self) -> Result<Vec<u8>, CodecError> {

@@ -118,6 +118,11 @@ impl Object {
         Ok(TableStream::new(self.object.table().or_raise(py)?))
     }
 
+    /// The object as an Arrow IPC file, in place, if its writer is trusted to have written a valid one; `None` if not.
+    fn trusted_file(&self) -> Option<Buffer> {
+        self.object.trusted_file().cloned().map(Buffer::new)
+    }
+
     /// The value's bytes in place: the only data buffer of bytes, texts, JSON and tensors, a pickle's stream.
     fn buffer(&self, py: Python<'_>) -> PyResult<Option<Buffer>> {
         let object = &self.object;

@@ -16,10 +16,10 @@ const LEAVE_IN_PEACE: Duration = Duration::from_millis(100);
 /// Decides between looking for an answer that is about to come and sleeping until it is there.
 ///
 /// Two processes that answer each other in a few microseconds spend more time on falling asleep and on waking each
-/// other than on their work. So each side looks again and again, [`LOOK_FOR`] long, and lends its processor to whoever
+/// other than on their work. So each side looks again and again, for 20 microseconds, and lends its processor to whoever
 /// wants it between two looks: where both share one processor, that is what lets the other side answer at all. A
 /// processor that comes back late was wanted by somebody with more to do; whoever lends one is put behind by the
-/// kernel's scheduler, so then it is slept at once for a while ([`LEAVE_IN_PEACE`]).
+/// kernel's scheduler, so then it is slept at once for the next 100 milliseconds.
 ///
 /// This changes when a system call is made, never which: it needs no shared memory and no agreement with the other
 /// side, which may look, or sleep, as it likes.
