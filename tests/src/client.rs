@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
     time::Duration,
 };
@@ -58,8 +58,18 @@ impl Client {
 
     fn spawn(mut command: Command, socket: &Path) -> Client {
         command.arg("serve").arg(socket).env_remove("PLASMON_SOCKET");
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client starts");
+        Client::run(command).expect("the client starts")
+    }
+
+    /// Runs `command` as it is: a client that takes commands and answers each, whichever they are.
+    ///
+    /// # Errors
+    /// If it does not start.
+    ///
+    /// # Panics
+    /// If it has no pipes, which it was started with.
+    pub fn run(mut command: Command) -> std::io::Result<Client> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let commands = child.stdin.take().expect("a pipe");
         let stdout = child.stdout.take().expect("a pipe");
         let (tell, answers) = channel();
@@ -68,7 +78,7 @@ impl Client {
                 let _ = tell.send(line);
             }
         });
-        Client { child, commands, answers }
+        Ok(Client { child, commands, answers })
     }
 
     /// Its process.
@@ -108,7 +118,15 @@ impl Client {
     /// # Panics
     /// If it is gone.
     pub fn tell(&mut self, command: &str) {
-        writeln!(self.commands, "{command}").expect("the client takes commands");
+        self.try_tell(command).expect("the client takes commands");
+    }
+
+    /// As [`tell`](Self::tell), for a client that may be gone.
+    ///
+    /// # Errors
+    /// If it is.
+    pub fn try_tell(&mut self, command: &str) -> std::io::Result<()> {
+        writeln!(self.commands, "{command}")
     }
 
     /// Waits for its next answer.
@@ -193,12 +211,27 @@ impl Client {
         self.child.wait().expect("the client can be waited for");
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// If it cannot be asked for.
+    pub fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Waits for its next answer, as it wrote it.
+    ///
+    /// # Errors
+    /// If it is gone, or does not answer.
+    pub fn try_next_line(&mut self) -> Result<String, String> {
+        self.answers.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("no answer within {PATIENCE:?}"),
+            RecvTimeoutError::Disconnected => "the client is gone".to_owned(),
+        })
+    }
+
     fn next_line(&mut self) -> String {
-        match self.answers.recv_timeout(PATIENCE) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => panic!("no answer within {PATIENCE:?}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("the client is gone"),
-        }
+        self.try_next_line().unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -22,17 +22,16 @@ use nix::{
 use plasmon::{Brain, Stats};
 use plasmon_shm::FaultPoint;
 use plasmon_tests::{
+    client::Client,
     daemon::Daemon,
     load::{CHILD_WAS_STRUCK, Done},
     random::Random,
 };
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -377,40 +376,23 @@ fn state_of(pid: u32) -> Option<char> {
 }
 
 /// A process that loads the store.
-struct Load {
-    child: Child,
-    commands: ChildStdin,
-    answers: Receiver<String>,
-}
+struct Load(Client);
 
 impl Load {
     fn start(client: &Path, socket: &Path, seed: u64) -> Outcome<Load> {
         let mut command = Command::new(client);
         command.arg("load").arg(socket).arg(seed.to_string()).env_remove("PLASMON_FAULT");
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("no client: {error}"))?;
-        let commands = child.stdin.take().expect("a pipe");
-        let stdout = child.stdout.take().expect("a pipe");
-        let (tell, answers) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = tell.send(line);
-            }
-        });
-        let load = Load { child, commands, answers };
+        let mut load = Load(Client::run(command).map_err(|error| format!("no client: {error}"))?);
         load.answer()?;
         Ok(load)
     }
 
     fn tell(&mut self, command: &str) -> Outcome {
-        writeln!(self.commands, "{command}").map_err(|error| format!("a client that was not struck: {error}"))
+        self.0.try_tell(command).map_err(|error| format!("a client that was not struck: {error}"))
     }
 
-    fn answer(&self) -> Outcome<String> {
-        let line = self.answers.recv_timeout(PATIENCE);
+    fn answer(&mut self) -> Outcome<String> {
+        let line = self.0.try_next_line();
         let line = line.map_err(|error| format!("a client that was not struck gave no answer: {error}"))?;
         line.strip_prefix("ok ").map(str::to_owned).ok_or(line)
     }
@@ -418,13 +400,6 @@ impl Load {
     fn count(&mut self) -> Outcome<u64> {
         self.tell("count")?;
         Ok(self.answer()?.parse().expect("a number"))
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -444,7 +419,7 @@ fn soak_for(lasts: Duration, seed: u64) -> u64 {
                 std::thread::sleep(Duration::from_millis(random.below(200)));
                 let load = usize::try_from(random.below(world.loads.len() as u64)).expect("an index");
                 // What it had checked is not told any more; whether it found something wrong, its death tells.
-                let status = world.loads[load].child.try_wait().map_err(|error| error.to_string())?;
+                let status = world.loads[load].0.ended().map_err(|error| error.to_string())?;
                 if let Some(status) = status {
                     return Err(format!("a client ended with {status}"));
                 }
