@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -61,7 +61,7 @@ impl Daemon {
         self.try_start_again(program, arguments).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// As [`start_again`](Self::start_again), for one that may die before it is ready.
+    /// As [`start_again`](Self::start_again), for one that may die or be stopped before it is ready.
     ///
     /// # Errors
     /// That it did, and what it logged.
@@ -85,6 +85,12 @@ impl Daemon {
     /// Whether it is still running.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether a signal has stopped it.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        is_stopped(self.pid())
     }
 
     /// Sends it a signal.
@@ -148,10 +154,13 @@ fn launch(
             let _ = tell.send(line);
         }
     });
-    let mut seen = Vec::new();
+    let (start, mut seen) = (Instant::now(), Vec::new());
     while !seen.last().is_some_and(|line: &String| line.contains("ready:")) {
-        match log.recv_timeout(Duration::from_secs(60)) {
+        match log.recv_timeout(Duration::from_millis(100)) {
             Ok(line) => seen.push(line),
+            // It becomes ready when somebody wakes it.
+            Err(RecvTimeoutError::Timeout) if is_stopped(child.id()) => break,
+            Err(RecvTimeoutError::Timeout) if start.elapsed() < Duration::from_secs(60) => {}
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -160,6 +169,12 @@ fn launch(
         }
     }
     Ok((child, log))
+}
+
+/// Whether a signal has stopped the process.
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 /// Runs `program` to its end and returns its exit code, standard output and standard error.

@@ -1,4 +1,5 @@
-//! A campaign of faults against a real store with real clients: `fault-campaign [--soak] --seconds N --seed S`.
+//! A campaign of faults against a real store with real clients, or several side by side, each with a store of its own.
+//! `fault-campaign --seconds N --seed S`; `--attempts N` in place of the time, `--jobs N`, `--soak`.
 //!
 //! Three processes load the store all the time and check every word of what they see (`plasmon_tests::load`). Round for
 //! round another process, or the store itself, is struck at one of the [`FaultPoint`]s: killed, or stopped for a while.
@@ -32,6 +33,7 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -41,31 +43,58 @@ type Outcome<T = ()> = Result<T, String>;
 /// Longest time that anything here may take that does not depend on chance.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const STORE_FLAGS: [&str; 2] = ["--size", "256MiB"];
+const STORE_FLAGS: [&str; 2] = ["--size", "128MiB"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (soak, words) = match words[..] {
-        ["--soak", ref rest @ ..] => (true, rest),
-        ref rest => (false, rest),
-    };
-    let &["--seconds", seconds, "--seed", seed] = words else {
-        eprintln!("fault-campaign [--soak] --seconds N --seed S");
+    let Some(asked) = Asked::parse(&arguments) else {
+        eprintln!("fault-campaign [--soak | --jobs N] (--seconds N | --attempts N) --seed S");
         return ExitCode::from(2);
     };
-    let (Ok(seconds), Ok(seed)) = (seconds.parse(), seed.parse()) else {
-        eprintln!("fault-campaign: numbers, not {seconds:?} and {seed:?}");
-        return ExitCode::from(2);
-    };
-    let lasts = Duration::from_secs(seconds);
-    let lost = if soak { soak_for(lasts, seed) } else { campaign(lasts, seed) };
+    let lost = if asked.soak { soak_for(asked.lasts, asked.seed) } else { campaigns(&asked) };
     match lost {
         0 => ExitCode::SUCCESS,
         lost => {
             eprintln!("fault-campaign: {lost} lost");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What the command line asks for.
+struct Asked {
+    soak: bool,
+    jobs: u64,
+    lasts: Duration,
+    /// Attempts in all, if that is the measure.
+    attempts: Option<u64>,
+    seed: u64,
+}
+
+impl Asked {
+    fn parse(arguments: &[String]) -> Option<Asked> {
+        let (mut soak, mut jobs, mut seconds, mut attempts, mut seed) = (false, 1, None, None, None);
+        let mut rest = arguments.iter();
+        while let Some(option) = rest.next() {
+            if option == "--soak" {
+                soak = true;
+                continue;
+            }
+            let number: u64 = rest.next()?.parse().ok()?;
+            match option.as_str() {
+                "--jobs" => jobs = number,
+                "--seconds" => seconds = Some(number),
+                "--attempts" => attempts = Some(number),
+                "--seed" => seed = Some(number),
+                _ => return None,
+            }
+        }
+        let lasts = match (seconds, attempts) {
+            (Some(seconds), None) => Duration::from_secs(seconds),
+            (None, Some(_)) if !soak => Duration::MAX,
+            _ => return None,
+        };
+        (jobs > 0).then_some(Asked { soak, jobs, lasts, attempts, seed: seed? })
     }
 }
 
@@ -78,6 +107,8 @@ enum Strike {
 }
 
 impl Strike {
+    const ALL: [Strike; 2] = [Strike::Kill, Strike::Stop];
+
     fn name(self) -> &'static str {
         match self {
             Strike::Kill => "kill",
@@ -86,7 +117,7 @@ impl Strike {
     }
 }
 
-/// A row of the table.
+/// What became of the attempts at one step with one strike.
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     attempts: u64,
@@ -95,59 +126,128 @@ struct Row {
     survived: u64,
 }
 
-fn campaign(lasts: Duration, seed: u64) -> u64 {
-    let end = Instant::now() + lasts;
+impl Row {
+    fn add(&mut self, other: Row) {
+        self.attempts += other.attempts;
+        self.missed += other.missed;
+        self.survived += other.survived;
+    }
+}
+
+/// What campaigns have come to.
+#[derive(Default)]
+struct Tally {
+    rows: BTreeMap<(usize, Strike), Row>,
+    /// Times when the store was killed wherever it was.
+    kills_anywhere: u64,
+    outages: Outages,
+    lost: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        for (key, row) in other.rows {
+            self.rows.entry(key).or_default().add(row);
+        }
+        self.kills_anywhere += other.kills_anywhere;
+        self.outages.add(other.outages);
+        self.lost += other.lost;
+    }
+
+    /// Prints it as a table in Markdown.
+    fn print(&self) {
+        let mut sum = Row::default();
+        println!("| step | killed | survived | stopped | survived |");
+        println!("| --- | --: | --: | --: | --: |");
+        for (index, point) in FaultPoint::ALL.iter().enumerate() {
+            let [killed, stopped] = Strike::ALL.map(|strike| self.rows.get(&(index, strike)).copied());
+            let (killed, stopped) = (killed.unwrap_or_default(), stopped.unwrap_or_default());
+            println!(
+                "| `{}` | {} | {} | {} | {} |",
+                point.name(),
+                killed.attempts,
+                killed.survived,
+                stopped.attempts,
+                stopped.survived
+            );
+            sum.add(killed);
+            sum.add(stopped);
+        }
+        println!("\n{} attempts, {} survived, {} not come to", sum.attempts, sum.survived, sum.missed);
+        println!("beside them the store was killed {} times wherever it was", self.kills_anywhere);
+        self.outages.print();
+    }
+
+    /// How many steps nobody comes to: they are not tried, and the campaign is to be mended. Some few misses are chance.
+    fn not_tried(&self) -> u64 {
+        let missed = self.rows.iter().filter(|(_, row)| row.missed * 2 > row.attempts);
+        let name = |((index, strike), _): (&(usize, Strike), &Row)| {
+            println!("LOST {} {}: nobody comes there", strike.name(), FaultPoint::ALL[*index].name());
+        };
+        missed.map(name).count() as u64
+    }
+}
+
+/// As many campaigns as are asked for, side by side. Returns what was lost.
+fn campaigns(asked: &Asked) -> u64 {
+    let start = Instant::now();
+    let begun = AtomicU64::new(0);
+    let goes_on = || {
+        start.elapsed() < asked.lasts
+            && asked.attempts.is_none_or(|attempts| begun.fetch_add(1, Ordering::Relaxed) < attempts)
+    };
+    let mut seeds = Random::new(asked.seed);
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        let jobs: Vec<_> = (0..asked.jobs)
+            .map(|_| seeds.word())
+            .map(|seed| scope.spawn(move || campaign(goes_on, seed)))
+            .collect();
+        for job in jobs {
+            tally.add(job.join().expect("a campaign does not panic"));
+        }
+    });
+    tally.print();
+    println!("seed {}, {} side by side, {} s", asked.seed, asked.jobs, start.elapsed().as_secs());
+    tally.lost + tally.not_tried()
+}
+
+fn campaign(goes_on: impl Fn() -> bool, seed: u64) -> Tally {
     let mut random = Random::new(seed);
-    let mut rows: BTreeMap<(usize, Strike), Row> = BTreeMap::new();
-    let mut lost = 0;
-    let mut outages = Outages::default();
+    let mut tally = Tally::default();
     let mut world = World::new(&mut random, 3);
     let mut turn: Vec<(usize, Strike)> = Vec::new();
-    while Instant::now() < end {
-        // Every point once for each strike, in some order, and then again.
-        let Some((index, strike)) = turn.pop() else {
+    while goes_on() {
+        if turn.is_empty() {
+            // Every point once for each strike, in some order, and then again.
             let points = 0..FaultPoint::ALL.len();
-            turn = points.flat_map(|point| [(point, Strike::Kill), (point, Strike::Stop)]).collect();
+            turn = points.flat_map(|point| Strike::ALL.map(|strike| (point, strike))).collect();
             random.shuffle(&mut turn);
-            continue;
-        };
+        }
+        let (index, strike) = turn.pop().expect("it was filled");
         let point = FaultPoint::ALL[index];
         let round = match is_of_store(point) {
-            true => world.strike_store(point, strike, &mut random),
+            true => {
+                tally.kills_anywhere += 1;
+                world.strike_store(point, strike, &mut random)
+            }
             false => world.strike_client(point, strike, &mut random),
         };
-        let settled = round.and_then(|struck| world.settle(&mut outages).map(|()| struck));
-        let row = rows.entry((index, strike)).or_default();
+        let settled = round.and_then(|struck| world.settle(&mut tally.outages).map(|()| struck));
+        let row = tally.rows.entry((index, strike)).or_default();
         row.attempts += 1;
         match settled {
             Ok(true) => row.survived += 1,
             Ok(false) => row.missed += 1,
             Err(wrong) => {
-                lost += 1;
+                tally.lost += 1;
                 println!("LOST {} {}: {wrong}", strike.name(), point.name());
                 drop(world);
                 world = World::new(&mut random, 3);
             }
         }
     }
-    let mut sum = Row::default();
-    println!("{:<28} {:>4} {:>9} {:>9} {:>11}", "failure", "", "attempts", "survived", "not reached");
-    for ((index, strike), row) in &rows {
-        let (name, Row { attempts, missed, survived }) = (FaultPoint::ALL[*index].name(), *row);
-        println!("{name:<28} {:>4} {attempts:>9} {survived:>9} {missed:>11}", strike.name());
-        sum.attempts += attempts;
-        sum.missed += missed;
-        sum.survived += survived;
-        // A step that nobody comes to is not tried: the campaign is to be mended. Some few misses are chance.
-        if missed * 2 > attempts {
-            lost += 1;
-            println!("LOST {} {name}: nobody comes there", strike.name());
-        }
-    }
-    println!("{:<33} {:>9} {:>9} {:>11}", "all", sum.attempts, sum.survived, sum.missed);
-    println!("seed {seed}, {} s", lasts.as_secs());
-    outages.print();
-    lost
+    tally
 }
 
 /// What the loading processes saw when the store was killed.
@@ -159,6 +259,12 @@ struct Outages {
 }
 
 impl Outages {
+    fn add(&mut self, other: Outages) {
+        self.count += other.count;
+        self.checked += other.checked;
+        self.slowest_us = self.slowest_us.max(other.slowest_us);
+    }
+
     fn print(&self) {
         println!(
             "{} values checked; {} times a store was gone, and the slowest call that failed for it took {} ms",
@@ -209,7 +315,7 @@ impl World {
             _ => 1 + random.below(12),
         };
         let fault = format!("{}:{count}:{}", point.name(), strike.name());
-        let mut victim = self.victim(Some(&fault), random)?;
+        let mut victim = self.victim(Some(&fault), 2, random)?;
         let pid = Pid::from_raw(i32::try_from(victim.id()).expect("pids fit"));
         match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).map_err(|error| error.to_string())? {
             WaitStatus::Exited(_, 0) => Ok(false),
@@ -239,7 +345,10 @@ impl World {
         self.store.kill();
         let count = match point {
             FaultPoint::ChildSessionMade => 1,
+            // A few for each victim.
             FaultPoint::Orphaned | FaultPoint::SessionEnding | FaultPoint::SessionMade => 1 + random.below(3),
+            FaultPoint::Accepted => 1 + random.below(8),
+            FaultPoint::Copied => 1 + random.below(10),
             FaultPoint::Populated => 1 + random.below(50),
             _ => 1 + random.below(30),
         };
@@ -256,11 +365,11 @@ impl World {
                 Some((Ok(Some(ended)), _)) if !is_well(ended) => {
                     return Err(format!("a client ended with {ended}"));
                 }
-                _ => victim = Some(self.victim(None, random)?),
+                _ => victim = Some(self.victim(None, 1, random)?),
             }
             struck = match strike {
                 Strike::Kill => !self.store.is_alive(),
-                Strike::Stop => state_of(self.store.pid()) == Some('T'),
+                Strike::Stop => self.store.is_stopped(),
             };
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -271,7 +380,7 @@ impl World {
                 .map_err(|error| format!("after its death: {error}"))?,
             Strike::Kill => {}
             Strike::Stop => {
-                std::thread::sleep(Duration::from_millis(random.below(300)));
+                std::thread::sleep(Duration::from_millis(random.below(100)));
                 self.store.signal(Signal::SIGCONT);
             }
         }
@@ -285,9 +394,9 @@ impl World {
         Ok(struck)
     }
 
-    fn victim(&self, fault: Option<&str>, random: &mut Random) -> Outcome<Child> {
+    fn victim(&self, fault: Option<&str>, rounds: u64, random: &mut Random) -> Outcome<Child> {
         let mut command = Command::new(&self.client);
-        command.arg("victim").arg(self.store.socket()).arg(random.word().to_string()).arg("2");
+        command.arg("victim").arg(self.store.socket()).arg(random.word().to_string()).arg(rounds.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         command.env_remove("PLASMON_FAULT").envs(fault.map(|fault| ("PLASMON_FAULT", fault)));
         command.spawn().map_err(|error| format!("no victim: {error}"))
@@ -367,12 +476,6 @@ impl World {
 /// Whether a process that was not struck by itself ended as it should: in its own time, or killed from here.
 fn is_well(ended: ExitStatus) -> bool {
     ended.success() || ended.signal() == Some(Signal::SIGKILL as i32)
-}
-
-/// The state of a process, as /proc has it: T is stopped.
-fn state_of(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// A process that loads the store.
