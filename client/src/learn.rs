@@ -16,7 +16,8 @@ use plasmon_protocol::{
         METADATA_BYTES_MAX,
     },
     message::{
-        Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, LongCommit, Payload, Ttl,
+        Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, LongCommit, NoRoom, Payload,
+        Ttl,
     },
     name::Name,
     object::Header,
@@ -212,6 +213,8 @@ pub struct Batch {
     inline_bytes: usize,
     /// Bytes of payloads, wherever they are.
     placed_bytes: u64,
+    /// What the store said when there was no room for as much as was wanted.
+    short: Option<NoRoom>,
 }
 
 /// Bytes that were written in place and are sealed: the mapping that they were written through, read-only now, and a
@@ -242,6 +245,7 @@ impl Batch {
             rest: None,
             inline_bytes: 0,
             placed_bytes: 0,
+            short: None,
         }
     }
 
@@ -393,15 +397,29 @@ impl Batch {
     }
 
     /// A lease for an object of `len_bytes` and, in a long batch, for more of its kind: an eighth of what the batch
-    /// has so far, so that a batch of any length takes few leases and holds little that it does not need.
-    fn lease(&self, len_bytes: u64) -> Result<Lease, CallError> {
-        let ahead_bytes = (self.placed_bytes / 8).next_multiple_of(len_bytes.next_multiple_of(64));
+    /// has so far, so that a batch of any length takes few leases and holds little that it does not need. Where there
+    /// is no room for that, the longest piece there is.
+    fn lease(&mut self, len_bytes: u64) -> Result<Lease, CallError> {
+        let object_bytes = len_bytes.next_multiple_of(64);
+        let ahead_bytes = (self.placed_bytes / 8).next_multiple_of(object_bytes);
         if ahead_bytes <= len_bytes {
             return Lease::get(&self.session, len_bytes);
         }
-        match Lease::reserve(&self.session, ahead_bytes) {
-            Err(CallError::Failed(Failure::StoreFull { .. })) => Lease::reserve(&self.session, len_bytes),
-            result => result,
+        let mut wanted_bytes = ahead_bytes;
+        loop {
+            match Lease::reserve(&self.session, wanted_bytes) {
+                Err(CallError::Failed(Failure::StoreFull { room })) if wanted_bytes > object_bytes => {
+                    let longest_bytes = room.largest_free_bytes.min(wanted_bytes / 2);
+                    wanted_bytes = (longest_bytes / object_bytes * object_bytes).max(object_bytes);
+                    self.short = Some(room);
+                }
+                // There is room in more pieces than there are leases: what is short is room in one piece.
+                Err(CallError::Failed(Failure::TooMany { .. })) if self.short.is_some() => {
+                    let room = self.short.take().expect("it is some");
+                    return Err(CallError::Failed(Failure::StoreFull { room }));
+                }
+                result => return result,
+            }
         }
     }
 
@@ -782,6 +800,43 @@ mod tests {
         assert!(matches!(refused, Err(Error::StoreFull(_))), "{refused:?}");
         let stats = brain.stats().unwrap();
         assert_eq!((stats.leases, stats.used_bytes, stats.objects), (0, 0, 0));
+    }
+
+    /// Invariant 6: a store that is full says so with its figures, however a batch comes upon it.
+    #[test]
+    fn a_batch_of_100_000_small_values_finds_a_nearly_full_store_full() {
+        let store = Store::start(64 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let fill = |len: usize| {
+            let mut count = 0;
+            while brain.learn(&format!("{len} {count}"), &vec![1_u8; len]).is_ok() {
+                count += 1;
+            }
+            count
+        };
+        let learn_all = || {
+            let value = vec![7_u8; 200];
+            let mut batch = brain.batch()?;
+            for number in 0..100_000 {
+                batch = batch.learn(&number.to_string(), &value)?;
+            }
+            batch.commit()
+        };
+        // In one piece there is far too little; then there is half of the store, in pieces that hold a few values each.
+        for (len, is_fragmented) in [(1 << 20, false), (4_000, true)] {
+            let count = fill(len);
+            for odd in (1..count).step_by(2).filter(|_| is_fragmented) {
+                brain.forget(&format!("{len} {odd}")).unwrap();
+            }
+            let before = brain.stats().unwrap();
+            let refused = learn_all();
+            let Err(Error::StoreFull(room)) = &refused else { panic!("{len}: {refused:?}") };
+            assert!(room.capacity_bytes >= 64 << 20 && room.largest_free_bytes < 1 << 20, "{room:?}");
+            let after = brain.stats().unwrap();
+            let in_use = |stats: &crate::Stats| (stats.leases, stats.used_bytes, stats.objects);
+            assert_eq!(in_use(&after), in_use(&before));
+            brain.clear().unwrap();
+        }
     }
 
     #[test]
