@@ -15,7 +15,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
+
+/// Nanoseconds since 1970, by the clock that people set: to be shown, never to be compared.
+pub(crate) fn realtime_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A namespace's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) metadata: Box<str>,
     /// The time to live of a binding that expires.
     ttl: Option<Ttl>,
+    /// When it was learned, by CLOCK_BOOTTIME: what the index says is for people, and goes by a clock that is set.
+    learned_ns: u64,
     /// When it was last used, as the queue of cached bindings has it; `None` if it is not in there.
     queued_ns: Option<u64>,
 }
@@ -72,7 +81,7 @@ pub(crate) struct NewBinding {
 /// A place in the queue of cached bindings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cached {
-    /// When the binding was last used, as far as was known when it was queued: CLOCK_REALTIME, in nanoseconds.
+    /// When the binding was last used, as far as was known when it was queued: CLOCK_BOOTTIME, in nanoseconds.
     used_ns: u64,
     /// Its index entry.
     pub(crate) number: u32,
@@ -298,8 +307,8 @@ impl Catalog {
 
     /// When a binding was last recalled or learned, as far as is known.
     fn last_use(&self, number: u32) -> u64 {
-        let created_ns = self.writer.read(self.index.words(), number).map_or(0, |entry| entry.created_ns);
-        self.recalls.last(number).map_or(created_ns, |recalled_ns| recalled_ns.max(created_ns))
+        let learned_ns = self.record(number).map_or(0, |record| record.learned_ns);
+        self.recalls.last(number).map_or(learned_ns, |recalled_ns| recalled_ns.max(learned_ns))
     }
 
     /// What comes behind `at` in the queue of cached bindings: nothing that is known to have been used later than what is
@@ -409,6 +418,7 @@ impl Catalog {
             self.deadlines.extend(expires_ns.map(|at| (at, number)));
             let record = self.records[slot(number)].as_mut().expect("a bound name has a record");
             record.ttl = ttl;
+            record.learned_ns = new.now_ns;
             record.object_uuid = new.object_uuid;
             record.writer_pid = new.writer_pid;
             let before_bytes = record.text_bytes();
@@ -436,6 +446,7 @@ impl Catalog {
             description: new.description.unwrap_or_default().into(),
             metadata: new.metadata.unwrap_or_default().into(),
             ttl,
+            learned_ns: new.now_ns,
             queued_ns: None,
         };
         self.recalls.set_sliding(number, record.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
@@ -537,7 +548,10 @@ impl Catalog {
             created_ns: entry.created_ns,
             writer_pid: record.writer_pid,
             writer_uid: entry.writer_uid,
-            recalled_ns: self.recalls.last(number).unwrap_or(0),
+            recalled_ns: self
+                .recalls
+                .last(number)
+                .map_or(0, |at| realtime_ns().saturating_sub(now_ns.saturating_sub(at))),
             ttl: record.ttl.clone(),
             left_ns: (entry.expires_ns != 0).then(|| entry.expires_ns.saturating_sub(now_ns)),
         })

@@ -10,7 +10,7 @@
 use crate::{
     allocator::{Extent, GRANULE_BYTES, Room},
     budget::Held,
-    catalog::{Catalog, NamespaceId, NewBinding},
+    catalog::{Catalog, NamespaceId, NewBinding, realtime_ns},
     connection::ConnectionId,
     copy::Run,
     server::Tried,
@@ -31,7 +31,6 @@ use plasmon_shm::{FaultPoint, Region, fault_point};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque, btree_map::Entry},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Where a reply goes.
@@ -56,6 +55,8 @@ pub(crate) struct Workbench<'a> {
     pub(crate) space: &'a mut Space,
     pub(crate) arena: &'a Region,
     pub(crate) last_version: &'a mut u64,
+    /// The latest time in an object's id, in milliseconds since 1970.
+    pub(crate) last_id_ms: &'a mut u64,
     /// CLOCK_BOOTTIME now, in nanoseconds.
     pub(crate) now_ns: u64,
     /// Random, and other in every store.
@@ -174,6 +175,8 @@ pub(crate) struct CommitJob {
     /// 0 until the checks are passed.
     version: u64,
     created_ns: u64,
+    /// The time in the ids of its objects, in milliseconds since 1970.
+    id_ms: u64,
     unbound: u64,
     unbound_bytes: u64,
     epoch_is_open: bool,
@@ -233,6 +236,7 @@ impl CommitJob {
             moment_ns: 0,
             version: 0,
             created_ns: 0,
+            id_ms: 0,
             unbound: 0,
             unbound_bytes: 0,
             epoch_is_open: false,
@@ -520,8 +524,10 @@ impl CommitJob {
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))?;
         *bench.last_version += 1;
         self.version = *bench.last_version;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.created_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.created_ns = realtime_ns();
+        // Ids sort by age, also while the clock stands before where it was.
+        self.id_ms = (self.created_ns / 1_000_000).max(*bench.last_id_ms);
+        *bench.last_id_ms = self.id_ms;
         if checks.touched.len() as u64 + checks.emptied_names > 1 {
             bench.catalog.open_epoch();
             self.epoch_is_open = true;
@@ -622,8 +628,7 @@ impl CommitJob {
         let number = (self.version << COMMIT_ENTRIES_BITS) | self.at as u64;
         let tail = u128::from_le_bytes(seed).wrapping_add(number.into()).to_be_bytes();
         let tail = tail.last_chunk().expect("16 bytes end with 10");
-        let created_ms = self.created_ns / 1_000_000;
-        uuid::Builder::from_unix_timestamp_millis(created_ms, tail).into_uuid().into_bytes()
+        uuid::Builder::from_unix_timestamp_millis(self.id_ms, tail).into_uuid().into_bytes()
     }
 }
 
@@ -797,6 +802,7 @@ mod tests {
         catalog: Catalog,
         space: Space,
         last_version: u64,
+        last_id_ms: u64,
         index: ReadOnlyWords,
         /// What takes room: a binding that has expired does until it is unbound.
         bound: BTreeMap<(Namespace, Name), Bound>,
@@ -846,6 +852,7 @@ mod tests {
                 catalog: Catalog::new(words, shape, [7; 16], capacity_bytes),
                 space: Space::new(capacity_bytes, populated),
                 last_version: 0,
+                last_id_ms: 0,
                 index: reader.map_words_read_only().expect("a mapping"),
                 bound: BTreeMap::new(),
                 namespaces: BTreeMap::from([(Namespace::default(), Declared::default())]),
@@ -903,6 +910,7 @@ mod tests {
                     space: &mut self.space,
                     arena: &self.arena,
                     last_version: &mut self.last_version,
+                    last_id_ms: &mut self.last_id_ms,
                     now_ns: self.now_ns,
                     uuid_seed: [7; 16],
                 };

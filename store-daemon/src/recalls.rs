@@ -14,13 +14,10 @@
 //! falls into these rounds is not noted; to whoever looks for what is not in use, the name is new anyway.
 
 use plasmon_protocol::{index_of, pins::SessionRegion};
-use plasmon_shm::WordsMapping;
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{SystemTime, UNIX_EPOCH},
+use plasmon_shm::{WordsMapping, boottime_ns};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 /// Entries whose times are allocated together.
@@ -31,7 +28,8 @@ const UNBOUND: u64 = 1 << 63;
 
 /// When the binding in each index entry was last recalled, shared by the loop and the scan thread.
 ///
-/// A word holds 0 or the time, by CLOCK_REALTIME in nanoseconds, or [`UNBOUND`] and a round. Each stands for itself
+/// A word holds 0 or the time, by CLOCK_BOOTTIME in nanoseconds (which nobody sets, so that what was recalled later has
+/// the later time), or [`UNBOUND`] and a round. Each stands for itself
 /// and orders nothing else, so all accesses are relaxed.
 #[derive(Debug)]
 pub(crate) struct Recalls {
@@ -48,7 +46,7 @@ impl Recalls {
         Recalls { entry_count, chunks, sliding }
     }
 
-    /// When the binding in entry `number` was last recalled, in nanoseconds of CLOCK_REALTIME; `None` if nobody has
+    /// When the binding in entry `number` was last recalled, in nanoseconds of CLOCK_BOOTTIME; `None` if nobody has
     /// noted that it was.
     pub(crate) fn last(&self, number: u32) -> Option<u64> {
         let (chunk, at) = self.place(number)?;
@@ -59,7 +57,7 @@ impl Recalls {
     /// The binding in entry `number` was recalled just now, as the daemon itself knows.
     pub(crate) fn note(&self, number: u32) {
         if let Some(word) = self.word(number) {
-            word.store(now_ns(), Relaxed);
+            word.store(boottime_ns(), Relaxed);
         }
     }
 
@@ -125,7 +123,7 @@ pub(crate) struct CollectJob {
 /// Does one round. Reads one word of each session, and a page more for each page with something new in it. Returns the
 /// entries whose time to live slides and that were recalled.
 pub(crate) fn collect(job: &CollectJob) -> Vec<u32> {
-    let now_ns = now_ns();
+    let now_ns = boottime_ns();
     let mut slid = Vec::new();
     for region in &job.regions {
         let region = SessionRegion::assume_checked(region.words());
@@ -136,11 +134,6 @@ pub(crate) fn collect(job: &CollectJob) -> Vec<u32> {
         });
     }
     slid
-}
-
-fn now_ns() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX) & !UNBOUND
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@ use nix::{
     },
     unistd::getuid,
 };
-use plasmon::{Blob, Brain, Error, Stats, Table};
+use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions, Stats, Table};
 use plasmon_protocol::{layout::session::PIN_HIGH_WATER, message::Stats as RawStats};
 use plasmon_shm::ClientRegion;
 use plasmon_tests::{
     TestResult,
     client::Client,
+    clock::Clock,
     daemon::{Daemon, run},
     eventually,
     random::Random,
@@ -25,7 +26,7 @@ use std::{
     fs,
     process::{Command, Stdio},
     sync::atomic::Ordering,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 fn connect(daemon: &Daemon) -> plasmon::Result<Brain> {
@@ -424,6 +425,96 @@ fn a_client_whose_clocks_stand_elsewhere_is_served_as_any() -> TestResult {
     assert_eq!(client.answer(), version.to_string());
     let error = client.ask_for_error("wait never 20");
     assert!(error.starts_with("WaitTimeout "), "{error}");
+    Ok(())
+}
+
+/// Row 29: a clock that is set, of the store and of a client. Nothing that counts goes by it; what it says is shown.
+#[test]
+fn clocks_that_are_set_by_hours_change_nothing_but_what_is_shown() -> TestResult {
+    const HOUR: i64 = 3_600;
+    let clock = Clock::new();
+    let variables = clock.variables();
+    let arguments =
+        [&[&*variables[0], &*variables[1], STORE], &["--size", "64MiB", "--log", "debug"][..]].concat();
+    let daemon = Daemon::start_with("env", &arguments);
+    let brain = connect(&daemon)?;
+    let mut command = Command::new("env");
+    command.args(&variables).arg(CLIENT);
+    let mut client = Client::start_by(command, daemon.socket());
+    client.ask("connect");
+    client.ask("learn theirs 100000 3");
+    let cache = brain.in_namespace("a-cache")?;
+    cache.declare(&NamespaceOptions::new().cache())?;
+    let before = brain.stats()?;
+
+    brain.learn_with("hour", &1, &LearnOptions::new().ttl(Duration::from_secs(3_600)))?;
+    brain.learn_with("sliding", &2, &LearnOptions::new().sliding_ttl(Duration::from_secs(3_600)))?;
+    let mut ids: Vec<Vec<u8>> = Vec::new();
+    let (mut learned, mut cached) = (0, 0);
+    for step in [0, -5, 7, -40_000, 0, 30, -1] {
+        clock.set(step * HOUR);
+        let shown = || {
+            let off = Duration::from_secs((step * HOUR).unsigned_abs());
+            if step < 0 { SystemTime::now() - off } else { SystemTime::now() + off }
+        };
+        let is_now = |at: SystemTime| {
+            let apart = at.duration_since(shown()).or_else(|_| shown().duration_since(at));
+            apart.is_ok_and(|apart| apart < Duration::from_secs(60))
+        };
+        // What lives for hours lives on, and what lives for a moment ends after it.
+        assert_eq!((brain.recall::<i64>("hour")?, brain.recall::<i64>("sliding")?), (1, 2), "{step} h");
+        assert_eq!(client.ask("ends theirs"), "100000 3 0");
+        let lifetime = Duration::from_millis(300);
+        let from = Instant::now();
+        brain.learn_with("brief", &3, &LearnOptions::new().ttl(lifetime))?;
+        assert!(brain.exists("brief")? || from.elapsed() >= lifetime, "{step} h");
+        eventually("it has expired", || !brain.exists("brief").expect("the store answers"));
+        assert!(from.elapsed() >= lifetime, "{step} h");
+        let left = brain.metadata("hour")?.and_then(|it| it.expires).ok_or("it expires")?;
+        let left = left.duration_since(SystemTime::now())?;
+        assert!(
+            left > Duration::from_secs(3_000) && left <= Duration::from_secs(3_600),
+            "{step} h: {left:?}"
+        );
+        // Waits last as long as they should.
+        let from = Instant::now();
+        assert!(client.ask_for_error("wait never 50").starts_with("WaitTimeout "), "{step} h");
+        assert!(from.elapsed() >= Duration::from_millis(50) && from.elapsed() < Duration::from_secs(20));
+        // The index and its record go by the same order, whatever the clock shows: ids, and last recalls.
+        for _ in 0..3 {
+            brain.learn("a", &learned)?;
+            let found = brain.metadata("a")?.ok_or("it is bound")?;
+            assert!(is_now(found.created), "{step} h: {:?}", found.created);
+            ids.push(found.object_id.as_bytes().to_vec());
+            learned += 1;
+        }
+        eventually("a recall is noted", || {
+            brain.recall::<i64>("a").expect("it is bound");
+            brain.metadata("a").is_ok_and(|found| found.and_then(|it| it.recalled).is_some_and(is_now))
+        });
+        // Of a cache that goes which was used least recently: here what was learned first.
+        for _ in 0..25 {
+            cache.learn(&cached.to_string(), &words(1_000_000, cached))?;
+            cached += 1;
+        }
+        let bound = (0..cached).map(|number| cache.exists(&number.to_string()));
+        let bound = bound.collect::<Result<Vec<bool>, _>>()?;
+        assert!(bound.is_sorted() && bound.ends_with(&[true; 25]), "{step} h: {bound:?}");
+    }
+    assert!(brain.stats()?.evicted > 25);
+    cache.clear()?;
+    assert!(ids.is_sorted(), "ids sort by age: {ids:x?}");
+    drop(client);
+    for name in ["hour", "sliding", "a"] {
+        assert!(brain.forget(name)?);
+    }
+    eventually("all is as before", || {
+        brain
+            .stats()
+            .is_ok_and(|now| (now.used_bytes, now.pins, now.limbo_bytes) == (before.used_bytes, 0, 0))
+    });
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.iter().any(|line| line.contains("expired")), "{status}");
     Ok(())
 }
 

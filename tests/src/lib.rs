@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod client;
+pub mod clock;
 pub mod daemon;
 pub mod load;
 pub mod random;

@@ -311,6 +311,7 @@ impl Server {
             space: &mut self.space,
             arena: &self.arena,
             last_version: &mut self.last_version,
+            last_id_ms: &mut self.last_id_ms,
             now_ns: boottime_ns(),
             uuid_seed: self.store_uuid,
         };

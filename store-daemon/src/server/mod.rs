@@ -300,6 +300,7 @@ pub(crate) struct Server {
     looks: Looks,
     pub(crate) counters: Counters,
     pub(crate) last_version: u64,
+    pub(crate) last_id_ms: u64,
 
     pub(crate) demands: Demands,
     pub(crate) copies: Copies,
@@ -429,6 +430,7 @@ impl Server {
             looks: Looks::new(parts.look_jobs),
             counters: Counters::default(),
             last_version: 0,
+            last_id_ms: 0,
             demands: parts.demands,
             copies: parts.copies,
             grants: HashMap::new(),
