@@ -242,7 +242,9 @@ impl Session {
 
     /// The daemon's CLOCK_BOOTTIME now, in nanoseconds.
     pub(crate) fn store_clock_ns(&self) -> u64 {
-        boottime_ns().wrapping_add(self.clock_offset_ns)
+        let now_ns = boottime_ns().wrapping_add(self.clock_offset_ns);
+        fault_point(FaultPoint::ClockRead);
+        now_ns
     }
 
     /// Whether what this uid wrote may be decoded without validating it: it is this user, as the daemon sees him, or

@@ -58,6 +58,8 @@ points! {
     PinPublished = "pin-published",
     /// An object is held.
     Held = "held",
+    /// The clock is read for a binding that expires, and nothing is held.
+    ClockRead = "clock-read",
     /// A pin is about to be withdrawn.
     Unpin = "unpin",
     /// A pin is withdrawn, and its slot still counts as taken.
@@ -107,6 +109,14 @@ points! {
     Populated = "store-populated",
     /// A part of an object is copied into the arena, or of a long commit out of it.
     Copied = "store-copied",
+    /// A recall was heard of that prolongs a binding's life, and its deadline is where it was.
+    Sliding = "store-sliding",
+    /// A binding whose time is over is unbound, and its memory not given back.
+    Expired = "store-expired",
+    /// It is known which bindings of a cache give way, and none is unbound.
+    Evicting = "store-evicting",
+    /// A binding of a cache gave way, and its memory is not given back.
+    Evicted = "store-evicted",
     /// A lifeline was closed.
     Orphaned = "store-orphaned",
     /// A session is taken off the list, and what it held is not free.

@@ -87,6 +87,11 @@ impl Daemon {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended, if it has, and what it logged since it was ready and nobody has asked for.
+    pub fn last_words(&mut self) -> (Option<ExitStatus>, Vec<String>) {
+        (self.child.try_wait().ok().flatten(), self.log.try_iter().collect())
+    }
+
     /// Whether a signal has stopped it.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

@@ -12,8 +12,8 @@
 //! | `go` | goes on |
 //! | `end` | ends |
 //!
-//! `victim SOCKET SEED ROUNDS` does everything that a client can do, `ROUNDS` times, and is meant to be struck meanwhile
-//! (`plasmon_shm::FaultPoint`).
+//! `victim SOCKET SEED ROUNDS POINT` does everything that a client can do, `ROUNDS` times, and is meant to be struck
+//! meanwhile, or the store at what it does for it, at `POINT` (`plasmon_shm::FaultPoint`).
 
 use crate::{
     random::Random,
@@ -25,9 +25,10 @@ use nix::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
+    time::{ClockId, clock_gettime},
     unistd::{ForkResult, alarm, fork},
 };
-use plasmon::{Blob, Brain, Error, Object, Table};
+use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions, Object, Table};
 use plasmon_shm::{FaultPoint, fault_point};
 use std::{
     collections::HashMap,
@@ -49,6 +50,9 @@ const SHARED: u64 = 6;
 
 /// Names that a loading process has to itself.
 const OWN: u64 = 6;
+
+/// A namespace whose names give way when room is short. Campaigns remove its names as they do those of `default`.
+pub const CACHE: &str = "campaign-cache";
 
 /// Objects that a loading process holds at most.
 const HELD_MAX: usize = 12;
@@ -118,14 +122,18 @@ pub fn load(socket: &Path, seed: u64) -> Outcome {
         }
     });
     let brain = connect(socket).map_err(|error| error.to_string())?;
+    let cache = cache_of(&brain).map_err(|error| error.to_string())?;
     let store = brain.stats().map_err(|error| error.to_string())?.store_uuid;
     say("ready");
     let mut load = Load {
         brain,
+        cache,
         store,
         random: Random::new(seed),
         me: std::process::id(),
         own: HashMap::new(),
+        brief: HashMap::new(),
+        cached: HashMap::new(),
         versions: HashMap::new(),
         held: Vec::new(),
         done: Done::default(),
@@ -147,6 +155,17 @@ fn connect(socket: &Path) -> plasmon::Result<Brain> {
     Brain::builder().path(socket).connect()
 }
 
+fn cache_of(brain: &Brain) -> plasmon::Result<Brain> {
+    let cache = brain.in_namespace(CACHE)?;
+    cache.declare(&NamespaceOptions::new().cache())?;
+    Ok(cache)
+}
+
+/// The clock by which bindings expire.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).expect("there is such a clock").into()
+}
+
 fn say(text: impl std::fmt::Display) {
     let mut stdout = std::io::stdout().lock();
     // Whoever does not listen any more has ended.
@@ -155,12 +174,18 @@ fn say(text: impl std::fmt::Display) {
 
 struct Load {
     brain: Brain,
+    /// The same store, where names give way.
+    cache: Brain,
     /// Which store it is.
     store: [u8; 16],
     random: Random,
     me: u32,
     /// What its own names are bound to.
     own: HashMap<String, u64>,
+    /// What those of its names that expire are bound to, and between which moments they do.
+    brief: HashMap<String, (u64, [Duration; 2])>,
+    /// What its names in the cache are bound to, unless they gave way.
+    cached: HashMap<String, u64>,
     /// The last version that it saw of each shared name.
     versions: HashMap<String, u64>,
     held: Vec<(u64, Blob)>,
@@ -216,6 +241,8 @@ impl Load {
 
     fn know_nothing(&mut self) {
         self.own.clear();
+        self.brief.clear();
+        self.cached.clear();
         self.versions.clear();
     }
 
@@ -229,7 +256,7 @@ impl Load {
         self.check_held()?;
         let start = Instant::now();
         loop {
-            match self.brain.stats() {
+            match cache_of(&self.brain).and_then(|_| self.brain.stats()) {
                 Ok(stats) => {
                     self.store = stats.store_uuid;
                     break;
@@ -248,11 +275,16 @@ impl Load {
     fn operate(&mut self) -> plasmon::Result<Outcome> {
         let own = format!("own {} {}", self.me, self.random.below(OWN));
         let shared = format!("shared {}", self.random.below(SHARED));
-        match self.random.below(14) {
+        match self.random.below(18) {
             0..=2 => {
                 let fill = self.random.word();
+                // Some would expire if nobody recalled them for a long time.
+                let options = match fill % 3 {
+                    0 => LearnOptions::new().sliding_ttl(Duration::from_secs(600)),
+                    _ => LearnOptions::new(),
+                };
                 // Not known until it is answered: an outage clears what is known anyway.
-                self.brain.learn(&own, &value(fill))?;
+                self.brain.learn_with(&own, &value(fill), &options)?;
                 self.own.insert(own, fill);
             }
             3..=4 => {
@@ -276,17 +308,30 @@ impl Load {
             }
             11 => return self.table(),
             12 => return Ok(self.check_held()),
+            13 => {
+                let (fill, ttl) = (self.random.word(), Duration::from_millis(1 + self.random.below(60)));
+                let from = now();
+                self.brain.learn_with(
+                    &format!("brief {own}"),
+                    &value(fill),
+                    &LearnOptions::new().ttl(ttl),
+                )?;
+                self.brief.insert(format!("brief {own}"), (fill, [from + ttl, now() + ttl]));
+            }
+            14 => return self.look_at_brief(&format!("brief {own}")),
+            15 => {
+                let fill = self.random.word();
+                self.cache.learn(&own, &value(fill))?;
+                self.cached.insert(own, fill);
+            }
+            16 => return self.look_at_cached(&own),
             _ => self.held.truncate(HELD_MAX / 2),
         }
         Ok(Ok(()))
     }
 
     fn look_at_own(&mut self, name: &str) -> plasmon::Result<Outcome> {
-        let found = match self.brain.recall::<Blob>(name) {
-            Ok(blob) => Some(blob),
-            Err(Error::NameNotFound { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let found = blob(&self.brain, name)?;
         let expected = self.own.get(name).copied();
         let Some(blob) = found else {
             return Ok(if expected.is_none() { Ok(()) } else { Err(format!("`{name}` is lost")) });
@@ -295,6 +340,43 @@ impl Load {
         Ok(number_of(name, &blob).and_then(|fill| {
             if Some(fill) != expected {
                 return Err(format!("`{name}` is {fill:x} and not {expected:x?}"));
+            }
+            self.hold(fill, blob);
+            Ok(())
+        }))
+    }
+
+    /// It is bound until its time is over, to the millisecond, and never again.
+    fn look_at_brief(&mut self, name: &str) -> plasmon::Result<Outcome> {
+        let from = now();
+        let found = blob(&self.brain, name)?;
+        let (expected, to) = (self.brief.get(name).copied(), now());
+        let Some(blob) = found else {
+            self.brief.remove(name);
+            let early = expected.is_some_and(|(_, [earliest, _])| to < earliest);
+            return Ok(if early { Err(format!("`{name}` expired before its time")) } else { Ok(()) });
+        };
+        self.done.checked += 1;
+        Ok(number_of(name, &blob).and_then(|fill| match expected {
+            Some((expected, [_, latest])) if fill == expected && from < latest => {
+                self.hold(fill, blob);
+                Ok(())
+            }
+            _ => Err(format!("`{name}` is {fill:x} at {from:?} and not {expected:x?}")),
+        }))
+    }
+
+    /// It is what it was, or gave way, and then for good.
+    fn look_at_cached(&mut self, name: &str) -> plasmon::Result<Outcome> {
+        let Some(blob) = blob(&self.cache, name)? else {
+            self.cached.remove(name);
+            return Ok(Ok(()));
+        };
+        self.done.checked += 1;
+        let expected = self.cached.get(name).copied();
+        Ok(number_of(name, &blob).and_then(|fill| {
+            if Some(fill) != expected {
+                return Err(format!("`{name}` of the cache is {fill:x} and not {expected:x?}"));
             }
             self.hold(fill, blob);
             Ok(())
@@ -345,6 +427,14 @@ impl Load {
     }
 }
 
+fn blob(brain: &Brain, name: &str) -> plasmon::Result<Option<Blob>> {
+    match brain.recall(name) {
+        Ok(blob) => Ok(Some(blob)),
+        Err(Error::NameNotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Errors that say that the store is not there, or was not when it should have answered.
 fn is_outage(error: &Error) -> bool {
     error.is_unavailable() || matches!(error, Error::OutcomeUnknown { .. })
@@ -367,12 +457,12 @@ fn check_table(name: &str, table: &Table, number: i64, rows: usize) -> Outcome {
 ///
 /// # Errors
 /// What it found that must not be.
-pub fn victim(socket: &Path, seed: u64, rounds: u64) -> Outcome<u8> {
+pub fn victim(socket: &Path, seed: u64, rounds: u64, point: &str) -> Outcome<u8> {
     alarm::set(GIVES_UP_AFTER_SECS);
     let mut random = Random::new(seed);
     let mut exit = 0;
     for round in 0..rounds {
-        match play(socket, &mut random, round) {
+        match play(socket, &mut random, round, point) {
             Ok(Ok(true)) => exit = CHILD_WAS_STRUCK,
             Ok(Ok(false)) => {}
             Ok(Err(wrong)) => return Err(wrong),
@@ -385,7 +475,7 @@ pub fn victim(socket: &Path, seed: u64, rounds: u64) -> Outcome<u8> {
 }
 
 /// Everything that a client can do, in a session of its own. Returns whether a child that it forked was struck.
-fn play(socket: &Path, random: &mut Random, round: u64) -> plasmon::Result<Outcome<bool>> {
+fn play(socket: &Path, random: &mut Random, round: u64, point: &str) -> plasmon::Result<Outcome<bool>> {
     let brain = connect(socket)?;
     // Few names, so that those who die do not fill the store; and not those of who died a moment ago.
     let me = std::process::id() % 16;
@@ -416,10 +506,21 @@ fn play(socket: &Path, random: &mut Random, round: u64) -> plasmon::Result<Outco
     }
     batch.commit()?;
     drop(brain.recall_many(&[&format!("victim {me} 0"), &format!("victim {me} 3"), "nothing"])?);
-    // A batch that is too long for a frame, which only a store can be struck in.
-    let fault = std::env::var("PLASMON_FAULT");
-    if round == 0 && fault.is_err() {
-        let text = plasmon::LearnOptions::new().description("x".repeat(60_000));
+    if let Err(wrong) = watch_it_expire(&brain, &format!("victim {me} brief"))? {
+        return Ok(Err(wrong));
+    }
+    // What only a store can be struck in, and takes long, mostly where it is.
+    let is_of_store = round == 0 && point.starts_with("store-");
+    if (is_of_store && random.below(8) == 0)
+        || ["store-sliding", "store-evicting", "store-evicted"].contains(&point)
+    {
+        if let Err(wrong) = fill_cache(&brain, me)? {
+            return Ok(Err(wrong));
+        }
+    }
+    // A batch that is too long for a frame.
+    if (is_of_store && random.below(4) == 0) || point == "store-copied" {
+        let text = LearnOptions::new().description("x".repeat(60_000));
         let mut batch = brain.batch()?;
         for index in 0..300 {
             batch = batch.learn_with(&format!("victim {me} long {index}"), &index, &text)?;
@@ -436,7 +537,7 @@ fn play(socket: &Path, random: &mut Random, round: u64) -> plasmon::Result<Outco
         batch.commit()?;
     }
     // More pins than a region has: too slow to be done for nothing.
-    if fault.is_ok_and(|fault| fault.starts_with("region-added")) {
+    if point == "region-added" {
         let name = format!("victim {me} 1");
         let pins: Result<Vec<Blob>, Error> = (0..66_000).map(|_| brain.recall(&name)).collect();
         drop(pins?);
@@ -451,6 +552,53 @@ fn play(socket: &Path, random: &mut Random, round: u64) -> plasmon::Result<Outco
         }
     }
     Ok(child)
+}
+
+/// Learns a name that expires at once, or nearly, and recalls it until it has.
+fn watch_it_expire(brain: &Brain, name: &str) -> plasmon::Result<Outcome> {
+    let (fill, ttl) = (3, Duration::from_millis(3));
+    let from = now();
+    brain.learn_with(name, &value(fill), &LearnOptions::new().ttl(ttl))?;
+    let latest = now() + ttl;
+    let mut held = None;
+    loop {
+        let looked = now();
+        match blob(brain, name)? {
+            Some(blob) if number_of(name, &blob) == Ok(fill) && looked < latest => held = Some(blob),
+            Some(blob) => return Ok(Err(format!("`{name}` is there for too long, {} bytes", blob.len()))),
+            None if now() < from + ttl => return Ok(Err(format!("`{name}` expired before its time"))),
+            None => break,
+        }
+    }
+    Ok(held.map_or(Ok(()), |blob| number_of("what has expired and is held", &blob).map(drop)))
+}
+
+/// Learns more than the store has room for where names give way, while it holds the first and recalls one name that
+/// lives on for as long as it is recalled.
+fn fill_cache(brain: &Brain, me: u32) -> plasmon::Result<Outcome> {
+    const LEN: usize = 4 << 20;
+    let store = brain.stats()?.store_uuid;
+    let sliding = LearnOptions::new().sliding_ttl(Duration::from_secs(600));
+    brain.learn_with(&format!("victim {me} sliding"), &value(1), &sliding)?;
+    let mut held: Option<Blob> = None;
+    let name = |index| format!("victim {me} {index}");
+    for index in 0..45 {
+        // Each time, for another store may have taken the place of the one that was.
+        let cache = cache_of(brain)?;
+        cache.learn(&name(index), &words(LEN, index))?;
+        drop(blob(brain, &format!("victim {me} sliding"))?);
+        if index == 0 {
+            held = blob(&cache, &name(0))?;
+        }
+    }
+    let is_bound = cache_of(brain)?.exists(&name(0))?;
+    let Some(held) = held.filter(|_| brain.stats().is_ok_and(|stats| stats.store_uuid == store)) else {
+        return Ok(Ok(()));
+    };
+    Ok(match fill_of(&held) {
+        Some(0) if held.len() == LEN && is_bound => Ok(()),
+        found => Err(format!("what is held of the cache is {found:?}, and bound: {is_bound}")),
+    })
 }
 
 /// Forks a child that uses what it inherited and the store. Returns whether it was struck.

@@ -69,8 +69,8 @@ pub fn run(arguments: &[String]) -> Answer<()> {
         ("stress-write", [rounds]) => stress::write(socket, rounds.parse()?),
         ("serve", []) => serve(socket)?,
         ("load", [seed]) => crate::load::load(socket, seed.parse()?)?,
-        ("victim", [seed, rounds]) => {
-            let code = crate::load::victim(socket, seed.parse()?, rounds.parse()?)?;
+        ("victim", [seed, rounds, point]) => {
+            let code = crate::load::victim(socket, seed.parse()?, rounds.parse()?, point)?;
             std::process::exit(code.into());
         }
         _ => return Err(format!("unknown command {arguments:?}").into()),

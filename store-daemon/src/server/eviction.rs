@@ -7,7 +7,7 @@ use crate::{
     slice::Slice,
 };
 use plasmon_protocol::message::Failure;
-use plasmon_shm::boottime_ns;
+use plasmon_shm::{FaultPoint, boottime_ns, fault_point};
 use std::sync::Arc;
 
 /// How often cached bindings give way for one request, where others take the room that came of it.
@@ -116,6 +116,7 @@ impl Server {
                 Chosen::These(victims) => eviction.victims = Some(victims),
             }
         }
+        fault_point(FaultPoint::Evicting);
         while let Some((number, offset)) = eviction.victims.as_mut().and_then(Vec::pop) {
             self.unbind_cached(&mut eviction, number, offset);
             if !slice.spend() {
@@ -128,6 +129,7 @@ impl Server {
 
     fn unbind_cached(&mut self, eviction: &mut Eviction, number: u32, offset: u64) {
         if let Some((name, entry)) = self.catalog.evict(number, offset) {
+            fault_point(FaultPoint::Evicted);
             self.space.retire(entry.offset, name);
             eviction.evicted += 1;
             eviction.evicted_bytes += entry.len_bytes;

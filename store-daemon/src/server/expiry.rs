@@ -3,7 +3,7 @@
 
 use super::Server;
 use crate::slice::Slice;
-use plasmon_shm::boottime_ns;
+use plasmon_shm::{FaultPoint, boottime_ns, fault_point};
 use std::time::Duration;
 
 impl Server {
@@ -19,10 +19,9 @@ impl Server {
         }
         let (now_ns, mut slice) = (boottime_ns(), Slice::begin());
         while slice.spend() {
-            match self.slid.pop() {
-                Some(number) => self.catalog.slide(number, now_ns),
-                None => return,
-            }
+            let Some(number) = self.slid.pop() else { return };
+            fault_point(FaultPoint::Sliding);
+            self.catalog.slide(number, now_ns);
         }
     }
 
@@ -47,6 +46,7 @@ impl Server {
         while slice.spend()
             && let Some((name, entry)) = self.catalog.expire(now_ns)
         {
+            fault_point(FaultPoint::Expired);
             self.space.retire(entry.offset, name);
             expired += 1;
         }

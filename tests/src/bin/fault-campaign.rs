@@ -1,5 +1,5 @@
 //! A campaign of faults against a real store with real clients, or several side by side, each with a store of its own.
-//! `fault-campaign --seconds N --seed S`; `--attempts N` in place of the time, `--jobs N`, `--soak`.
+//! `fault-campaign --seconds N --seed S`; `--attempts N` in place of the time, `--jobs N`, `--point POINT`, `--soak`.
 //!
 //! Three processes load the store all the time and check every word of what they see (`plasmon_tests::load`). Round for
 //! round another process, or the store itself, is struck at one of the [`FaultPoint`]s: killed, or stopped for a while.
@@ -25,7 +25,7 @@ use plasmon_shm::FaultPoint;
 use plasmon_tests::{
     client::Client,
     daemon::Daemon,
-    load::{CHILD_WAS_STRUCK, Done},
+    load::{CACHE, CHILD_WAS_STRUCK, Done},
     random::Random,
 };
 use std::{
@@ -48,7 +48,7 @@ const STORE_FLAGS: [&str; 2] = ["--size", "128MiB"];
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(asked) = Asked::parse(&arguments) else {
-        eprintln!("fault-campaign [--soak | --jobs N] (--seconds N | --attempts N) --seed S");
+        eprintln!("fault-campaign [--soak | --jobs N] [--point POINT] (--seconds N | --attempts N) --seed S");
         return ExitCode::from(2);
     };
     let lost = if asked.soak { soak_for(asked.lasts, asked.seed) } else { campaigns(&asked) };
@@ -69,15 +69,21 @@ struct Asked {
     /// Attempts in all, if that is the measure.
     attempts: Option<u64>,
     seed: u64,
+    /// Begin with this all points at which it strikes.
+    point: String,
 }
 
 impl Asked {
     fn parse(arguments: &[String]) -> Option<Asked> {
         let (mut soak, mut jobs, mut seconds, mut attempts, mut seed) = (false, 1, None, None, None);
-        let mut rest = arguments.iter();
+        let (mut point, mut rest) = (String::new(), arguments.iter());
         while let Some(option) = rest.next() {
             if option == "--soak" {
                 soak = true;
+                continue;
+            }
+            if option == "--point" {
+                point.clone_from(rest.next()?);
                 continue;
             }
             let number: u64 = rest.next()?.parse().ok()?;
@@ -94,7 +100,8 @@ impl Asked {
             (None, Some(_)) if !soak => Duration::MAX,
             _ => return None,
         };
-        (jobs > 0).then_some(Asked { soak, jobs, lasts, attempts, seed: seed? })
+        let is_some = FaultPoint::ALL.iter().any(|it| it.name().starts_with(&point));
+        (jobs > 0 && is_some).then_some(Asked { soak, jobs, lasts, attempts, seed: seed?, point })
     }
 }
 
@@ -201,7 +208,7 @@ fn campaigns(asked: &Asked) -> u64 {
     std::thread::scope(|scope| {
         let jobs: Vec<_> = (0..asked.jobs)
             .map(|_| seeds.word())
-            .map(|seed| scope.spawn(move || campaign(goes_on, seed)))
+            .map(|seed| scope.spawn(move || campaign(goes_on, &asked.point, seed)))
             .collect();
         for job in jobs {
             tally.add(job.join().expect("a campaign does not panic"));
@@ -212,7 +219,7 @@ fn campaigns(asked: &Asked) -> u64 {
     tally.lost + tally.not_tried()
 }
 
-fn campaign(goes_on: impl Fn() -> bool, seed: u64) -> Tally {
+fn campaign(goes_on: impl Fn() -> bool, only: &str, seed: u64) -> Tally {
     let mut random = Random::new(seed);
     let mut tally = Tally::default();
     let mut world = World::new(&mut random, 3);
@@ -221,6 +228,7 @@ fn campaign(goes_on: impl Fn() -> bool, seed: u64) -> Tally {
         if turn.is_empty() {
             // Every point once for each strike, in some order, and then again.
             let points = 0..FaultPoint::ALL.len();
+            let points = points.filter(|&point| FaultPoint::ALL[point].name().starts_with(only));
             turn = points.flat_map(|point| Strike::ALL.map(|strike| (point, strike))).collect();
             random.shuffle(&mut turn);
         }
@@ -242,6 +250,7 @@ fn campaign(goes_on: impl Fn() -> bool, seed: u64) -> Tally {
             Err(wrong) => {
                 tally.lost += 1;
                 println!("LOST {} {}: {wrong}", strike.name(), point.name());
+                println!("the store: {:?}", world.store.last_words());
                 drop(world);
                 world = World::new(&mut random, 3);
             }
@@ -315,7 +324,7 @@ impl World {
             _ => 1 + random.below(12),
         };
         let fault = format!("{}:{count}:{}", point.name(), strike.name());
-        let mut victim = self.victim(Some(&fault), 2, random)?;
+        let mut victim = self.victim(point, Some(&fault), 2, random)?;
         let pid = Pid::from_raw(i32::try_from(victim.id()).expect("pids fit"));
         match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).map_err(|error| error.to_string())? {
             WaitStatus::Exited(_, 0) => Ok(false),
@@ -347,6 +356,7 @@ impl World {
             FaultPoint::ChildSessionMade => 1,
             // A few for each victim.
             FaultPoint::Orphaned | FaultPoint::SessionEnding | FaultPoint::SessionMade => 1 + random.below(3),
+            FaultPoint::Evicting | FaultPoint::Sliding => 1 + random.below(3),
             FaultPoint::Accepted => 1 + random.below(8),
             FaultPoint::Copied => 1 + random.below(10),
             FaultPoint::Populated => 1 + random.below(50),
@@ -365,7 +375,7 @@ impl World {
                 Some((Ok(Some(ended)), _)) if !is_well(ended) => {
                     return Err(format!("a client ended with {ended}"));
                 }
-                _ => victim = Some(self.victim(None, 1, random)?),
+                _ => victim = Some(self.victim(point, None, 1, random)?),
             }
             struck = match strike {
                 Strike::Kill => !self.store.is_alive(),
@@ -394,9 +404,20 @@ impl World {
         Ok(struck)
     }
 
-    fn victim(&self, fault: Option<&str>, rounds: u64, random: &mut Random) -> Outcome<Child> {
+    fn victim(
+        &self,
+        point: FaultPoint,
+        fault: Option<&str>,
+        rounds: u64,
+        random: &mut Random,
+    ) -> Outcome<Child> {
         let mut command = Command::new(&self.client);
-        command.arg("victim").arg(self.store.socket()).arg(random.word().to_string()).arg(rounds.to_string());
+        command
+            .arg("victim")
+            .arg(self.store.socket())
+            .arg(random.word().to_string())
+            .arg(rounds.to_string())
+            .arg(point.name());
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         command.env_remove("PLASMON_FAULT").envs(fault.map(|fault| ("PLASMON_FAULT", fault)));
         command.spawn().map_err(|error| format!("no victim: {error}"))
@@ -429,7 +450,8 @@ impl World {
         }
         let start = Instant::now();
         loop {
-            self.brain.clear().map_err(|error| format!("clear: {error}"))?;
+            let cleared = self.brain.clear().and_then(|_| self.brain.in_namespace(CACHE)?.clear());
+            cleared.map_err(|error| format!("clear: {error}"))?;
             let stats = self.brain.stats().map_err(|error| format!("stats: {error}"))?;
             match self.left(&stats) {
                 None => {
