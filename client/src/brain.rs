@@ -99,8 +99,9 @@ impl Builder {
         self
     }
 
-    /// How long a call waits for its answer, 30 seconds if nothing is said. The first `Brain` of a process on a store
-    /// decides for all.
+    /// How long a call waits for its answer, 30 seconds if nothing is said. Memory that has to be made first, and long
+    /// batches, may take longer: there it is how long the store may stand still, which is looked at whenever that long has
+    /// passed. The first `Brain` of a process on a store decides for all.
     ///
     /// # Examples
     /// ```

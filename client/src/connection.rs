@@ -96,7 +96,7 @@ impl Connection {
     pub(crate) fn begin_session(&mut self, patience: Duration) -> Result<(Welcome, Vec<OwnedFd>), CallError> {
         self.greet(Role::Lifeline {})?;
         fault_point(FaultPoint::HelloSent);
-        self.receive_with_fds(Some(patience))
+        self.receive_with_fds(patience, give_up)
     }
 
     /// Begins a session on this connection, which becomes its lifeline, for a child that the process behind `token` is
@@ -108,7 +108,7 @@ impl Connection {
         patience: Duration,
     ) -> Result<(ChildAdded, Vec<OwnedFd>), CallError> {
         self.greet(Role::Child { token, regions })?;
-        self.receive_with_fds(Some(patience))
+        self.receive_with_fds(patience, give_up)
     }
 
     /// Asks to join the session with this token; [`joined`](Self::joined) hears the answer.
@@ -148,29 +148,47 @@ impl Connection {
         self.receive(patience)
     }
 
-    /// As [`call`](Self::call), for an answer that comes with descriptors.
+    /// As [`call`](Self::call), for an answer that takes as long as it takes: whenever `patience` has passed and nothing
+    /// of it has come, `go_on` says whether to.
+    pub(crate) fn call_at_length<R: Request>(
+        &mut self,
+        request: &R,
+        patience: Duration,
+        go_on: impl FnMut() -> Result<(), CallError>,
+    ) -> Result<R::Reply, CallError> {
+        self.send(request)?;
+        fault_point(FaultPoint::RequestSent);
+        self.receive_while(Some(patience), go_on)
+    }
+
+    /// As [`call_at_length`](Self::call_at_length), for an answer that comes with descriptors.
     pub(crate) fn call_with_fds<R: Request>(
         &mut self,
         request: &R,
-        patience: Option<Duration>,
+        patience: Duration,
+        go_on: impl FnMut() -> Result<(), CallError>,
     ) -> Result<(R::Reply, Vec<OwnedFd>), CallError> {
         self.send(request)?;
-        self.receive_with_fds(patience)
+        self.receive_with_fds(patience, go_on)
     }
 
     fn receive_with_fds<M: Message>(
         &mut self,
-        patience: Option<Duration>,
+        patience: Duration,
+        mut go_on: impl FnMut() -> Result<(), CallError>,
     ) -> Result<(M, Vec<OwnedFd>), CallError> {
         if !self.surplus.is_empty() {
-            return Ok((self.receive(patience)?, Vec::new())); // a last word: no descriptors come with it
+            return Ok((self.receive(Some(patience))?, Vec::new())); // a last word: no descriptors come with it
         }
-        self.set_patience(patience)?;
+        self.set_patience(Some(patience))?;
         let mut buffer = vec![0; 64 << 10];
         // Descriptors come with the first byte of their message, so one call gets them; the rest may come later.
-        let (mut len, fds) = plasmon_shm::receive(self.stream.as_fd(), &mut buffer).map_err(|error| {
-            if error.is_would_block() { CallError::TimedOut } else { lost(io::Error::other(error)) }
-        })?;
+        let (mut len, fds) = loop {
+            match plasmon_shm::receive(self.stream.as_fd(), &mut buffer) {
+                Err(error) if error.is_would_block() => go_on()?,
+                received => break received.map_err(|error| lost(io::Error::other(error)))?,
+            }
+        };
         if len == 0 {
             return Err(lost(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -213,13 +231,24 @@ impl Connection {
     }
 
     fn receive<M: Message>(&mut self, patience: Option<Duration>) -> Result<M, CallError> {
+        self.receive_while(patience, give_up)
+    }
+
+    fn receive_while<M: Message>(
+        &mut self,
+        patience: Option<Duration>,
+        mut go_on: impl FnMut() -> Result<(), CallError>,
+    ) -> Result<M, CallError> {
         self.set_patience(patience)?;
         let mut first = [0; FIRST_READ_BYTES];
         let mut len = self.surplus.len(); // what one such read left over
         first[..len].copy_from_slice(&self.surplus);
         self.surplus.clear();
         while len < HEADER_BYTES {
-            len += self.read_some(&mut first[len..])?;
+            match self.read_some(&mut first[len..]) {
+                Err(CallError::TimedOut) if len == 0 => go_on()?,
+                read => len += read?,
+            }
         }
         let header = self.check_header(&first)?;
         let read = &first[HEADER_BYTES..len];
@@ -295,6 +324,11 @@ const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// Shortest timeout of a socket: one of zero would mean none at all.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// What has not come in time is not waited for any longer.
+fn give_up() -> Result<(), CallError> {
+    Err(CallError::TimedOut)
+}
+
 fn lost(source: io::Error) -> CallError {
     CallError::Lost { source, sent: true }
 }
@@ -351,6 +385,27 @@ mod tests {
         let stuck = std::iter::repeat_with(|| connection.send(&long)).take(10_000).find_map(Result::err);
         assert!(matches!(stuck, Some(CallError::TimedOut)), "{stuck:?}");
         assert!(start.elapsed() < Duration::from_secs(10));
+        std::fs::remove_file(socket).unwrap();
+    }
+
+    #[test]
+    fn an_answer_may_take_as_long_as_the_store_lives() {
+        let (listener, socket) = listener("slow");
+        let mut connection = Connection::open(&socket, PATIENCE).unwrap().connection;
+        let mut store = listener.accept().unwrap().0;
+        let mut looks = 0;
+        let result = connection.call_at_length(&EndLease { lease: 1 }, PATIENCE, || {
+            looks += 1;
+            if looks == 3 {
+                let mut answer = Vec::new();
+                LeaseEnded {}.frame(1, &mut answer).unwrap();
+                store.write_all(&answer).unwrap();
+            }
+            Ok(())
+        });
+        assert!(result.is_ok() && looks == 3, "{result:?}");
+        let given_up = connection.call_at_length(&EndLease { lease: 1 }, PATIENCE, give_up);
+        assert!(matches!(given_up, Err(CallError::TimedOut)), "{given_up:?}");
         std::fs::remove_file(socket).unwrap();
     }
 

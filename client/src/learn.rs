@@ -479,7 +479,7 @@ impl Batch {
         let result = match is_long {
             true => self.send_long(&mut commit),
             // What was written for the store to copy is copied first: as long as it takes.
-            false if has_leases && !self.session.welcome.writable => self.session.call_for(&commit, None),
+            false if has_leases && !self.session.welcome.writable => self.session.call_at_length(&commit),
             false => self.session.call(&commit),
         };
         let result = match result {
@@ -594,7 +594,7 @@ impl Batch {
             commit.end_leases.push(number);
         }
         // As long as it takes: a million names take seconds, and others may come first.
-        self.session.call_for(&LongCommit { lease: number, offset, len_bytes }, None)
+        self.session.call_at_length(&LongCommit { lease: number, offset, len_bytes })
     }
 }
 

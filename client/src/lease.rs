@@ -91,15 +91,15 @@ impl Lease {
     }
 
     /// Asks for a lease. With it comes the region to write into, if that is not the arena. The answer may wait for
-    /// population, which takes as long as it takes.
+    /// population, which takes as long as it takes while the store answers others.
     fn ask<R: Request<Reply = Granted>>(
         session: &Session,
         request: &R,
     ) -> Result<(Granted, Option<OwnedFd>), CallError> {
         if session.welcome.writable {
-            return Ok((session.call_for(request, None)?, None));
+            return Ok((session.call_at_length(request)?, None));
         }
-        let (grant, fds) = session.call_with_fds(request, None)?;
+        let (grant, fds) = session.call_with_fds(request)?;
         Ok((grant, fds.into_iter().next()))
     }
 

@@ -266,22 +266,52 @@ impl Session {
         request: &R,
         patience: Option<Duration>,
     ) -> Result<R::Reply, CallError> {
-        let mut connection = self.check_out()?;
-        let result = connection.call(request, patience);
-        if connection.is_usable() && matches!(result, Ok(_) | Err(CallError::Failed(_))) {
-            self.check_in(connection);
-        }
-        result
+        self.on_a_connection(|connection| connection.call(request, patience))
     }
 
-    /// As [`call_for`](Self::call_for), for an answer that comes with descriptors.
+    /// As [`call`](Self::call), for an answer that takes as long as it takes: a store that answers others meanwhile is at
+    /// work on it.
+    pub(crate) fn call_at_length<R: Request>(&self, request: &R) -> Result<R::Reply, CallError> {
+        self.on_a_connection(|connection| {
+            connection.call_at_length(request, self.patience, || self.answers_others())
+        })
+    }
+
+    /// As [`call_at_length`](Self::call_at_length), for an answer that comes with descriptors.
     pub(crate) fn call_with_fds<R: Request>(
         &self,
         request: &R,
-        patience: Option<Duration>,
     ) -> Result<(R::Reply, Vec<OwnedFd>), CallError> {
+        self.on_a_connection(|connection| {
+            connection.call_with_fds(request, self.patience, || self.answers_others())
+        })
+    }
+
+    /// Fails if the store stands still: it does not answer on a new connection either. That it is gone is seen by who
+    /// waits.
+    fn answers_others(&self) -> Result<(), CallError> {
+        let another = self.join(self.patience).and_then(|mut another| {
+            another.joined(self.patience)?;
+            Ok(another)
+        });
+        match another {
+            Ok(another) => self.check_in(another),
+            Err(CallError::TimedOut) => return Err(CallError::TimedOut),
+            // So many wait to be accepted that this one cannot even wait.
+            Err(CallError::Lost { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
+                return Err(CallError::TimedOut);
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn on_a_connection<T>(
+        &self,
+        call: impl FnOnce(&mut Connection) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         let mut connection = self.check_out()?;
-        let result = connection.call_with_fds(request, patience);
+        let result = call(&mut connection);
         if connection.is_usable() && matches!(result, Ok(_) | Err(CallError::Failed(_))) {
             self.check_in(connection);
         }
@@ -378,7 +408,7 @@ impl Session {
         if self.regions[number].get().is_some() {
             return Ok(()); // another thread was faster
         }
-        let answer = self.call_with_fds(&AddRegion {}, Some(self.patience));
+        let answer = self.call_with_fds(&AddRegion {});
         let (added, fds) = answer.map_err(|error| self.explain(error))?;
         fault_point(FaultPoint::RegionAdded);
         let region = match fds.into_iter().next() {

@@ -2,7 +2,7 @@
 
 use crate::{CLIENT, STORE};
 use nix::{libc, sys::signal::Signal};
-use plasmon::{Blob, Brain, Error, Object};
+use plasmon::{Blob, Brain, Error, LearnOptions, Object};
 use plasmon_tests::{
     TestResult,
     client::Client,
@@ -289,6 +289,40 @@ fn a_learn_in_flight_when_the_daemon_dies_fails_and_does_not_hang() -> TestResul
         let error = client.failure();
         assert!(error.starts_with(wanted), "{command}: {error}");
         assert!(start.elapsed() < Duration::from_secs(10), "{command}: {:?}", start.elapsed());
+    }
+    Ok(())
+}
+
+/// Nobody hangs: a store that stands still is given up, also by calls that take as long as they take.
+#[test]
+fn long_calls_give_up_a_store_that_stands_still() -> TestResult {
+    let patience = Duration::from_secs(1);
+    for at in ["store-lease-reserved", "store-populated", "store-commit-half-visible"] {
+        // The room of a long batch is the second lease; what is in it, the second commit.
+        let count = if at == "store-populated" { 30 } else { 2 };
+        let fault = format!("PLASMON_FAULT={at}:{count}:stop");
+        let daemon = Daemon::start_with("env", &[&fault, STORE, "--size", "256MiB"]);
+        let brain = Brain::builder().path(daemon.socket()).timeout(patience).connect()?;
+        let (start, long) = (Instant::now(), LearnOptions::new().description("x".repeat(60_000)));
+        let error = (|| {
+            brain.batch()?.learn("a", &1)?.learn("b", &2)?.commit()?;
+            brain.learn("large", &words(100 << 20, 1))?;
+            let mut batch = brain.batch()?;
+            for number in 0..300 {
+                batch = batch.learn_with(&number.to_string(), &number, &long)?;
+            }
+            batch.commit()
+        })();
+        let Err(Error::NoAnswer { .. }) = error else { panic!("{at}: {error:?}") };
+        assert!(daemon.is_stopped(), "{at}");
+        assert!(start.elapsed() < 30 * patience, "{at}: {:?}", start.elapsed());
+        daemon.signal(Signal::SIGCONT);
+        brain.learn("after", &words(100_000, 5))?;
+        assert_eq!(fill_of(&brain.recall::<Blob>("after")?), Some(5));
+        brain.clear()?;
+        eventually("nothing is left of it", || {
+            brain.stats().is_ok_and(|now| (now.used_bytes, now.limbo_bytes, now.objects) == (0, 0, 0))
+        });
     }
     Ok(())
 }
