@@ -365,7 +365,7 @@ impl World {
         let fault = format!("PLASMON_FAULT={}:{count}:{}", point.name(), strike.name());
         let armed = [&[fault.as_str(), &self.program], &STORE_FLAGS[..]].concat();
         let mut struck = self.store.try_start_again("env", &armed).is_err();
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + PATIENCE;
         let mut victim: Option<Child> = None;
         while !struck && Instant::now() < until {
             // There is always somebody who does everything, or dies meanwhile.
@@ -383,16 +383,14 @@ impl World {
             };
             std::thread::sleep(Duration::from_millis(1));
         }
-        match strike {
-            Strike::Kill if struck => self
-                .store
-                .try_start_again(&self.program, &STORE_FLAGS)
-                .map_err(|error| format!("after its death: {error}"))?,
-            Strike::Kill => {}
-            Strike::Stop => {
-                std::thread::sleep(Duration::from_millis(random.below(100)));
-                self.store.signal(Signal::SIGCONT);
-            }
+        if strike == Strike::Stop && struck {
+            std::thread::sleep(Duration::from_millis(random.below(100)));
+            self.store.signal(Signal::SIGCONT);
+        } else {
+            // If it did not come there, it must not do so later.
+            self.store.kill();
+            let started = self.store.try_start_again(&self.program, &STORE_FLAGS);
+            started.map_err(|error| format!("after its death: {error}"))?;
         }
         if let Some(mut victim) = victim {
             let ended = victim.wait().map_err(|error| error.to_string())?;
