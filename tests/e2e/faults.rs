@@ -5,6 +5,7 @@ use nix::{libc, sys::signal::Signal};
 use plasmon::{Blob, Brain, Error, LearnOptions, Object};
 use plasmon_tests::{
     TestResult,
+    bystander::is_as_before,
     client::Client,
     daemon::Daemon,
     eventually,
@@ -41,6 +42,7 @@ fn a_writer_that_is_killed_in_the_middle_of_a_gibibyte_leaves_nothing_behind() -
     for reserve in ["lazy", "background"] {
         let daemon = Daemon::start_with(STORE, &["--size", "1536MiB", "--reserve", reserve]);
         let brain = connect(&daemon)?;
+        let before = brain.stats()?;
         for command in ["half", "half-table"] {
             let mut writer = Client::start(CLIENT, daemon.socket());
             writer.ask(&format!("{command} large 1073741824"));
@@ -53,6 +55,7 @@ fn a_writer_that_is_killed_in_the_middle_of_a_gibibyte_leaves_nothing_behind() -
             assert_eq!((stats.used_bytes, stats.leases, stats.limbo_bytes), (0, 0, 0), "{command}");
             assert!(!brain.exists("large")?);
             assert!(brain.names("")?.is_empty());
+            is_as_before(&brain, &before);
         }
     }
     Ok(())
@@ -63,6 +66,7 @@ fn a_writer_that_is_killed_in_the_middle_of_a_gibibyte_leaves_nothing_behind() -
 fn writers_that_are_killed_while_they_learn_leave_nothing_behind() -> TestResult {
     let daemon = Daemon::start(STORE, "64MiB");
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     for round in 0..10 {
         let mut writer = Client::start(CLIENT, daemon.socket());
         let learned = brain.stats()?.commits;
@@ -84,6 +88,7 @@ fn writers_that_are_killed_while_they_learn_leave_nothing_behind() -> TestResult
         brain.clear()?;
         assert_eq!(brain.stats()?.used_bytes, 0, "{command}");
     }
+    is_as_before(&brain, &before);
     Ok(())
 }
 
@@ -92,6 +97,7 @@ fn writers_that_are_killed_while_they_learn_leave_nothing_behind() -> TestResult
 fn a_reader_that_is_killed_gives_back_what_it_held() -> TestResult {
     let daemon = Daemon::start(STORE, "32MiB");
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     for round in 0..20 {
         let mut reader = Client::start(CLIENT, daemon.socket());
         for (number, len) in [100, 1_000, 70_000, 12_000_000, 12_000_000].into_iter().enumerate() {
@@ -108,6 +114,7 @@ fn a_reader_that_is_killed_gives_back_what_it_held() -> TestResult {
         brain.clear()?;
         assert_eq!(brain.stats()?.used_bytes, 0);
     }
+    is_as_before(&brain, &before);
     Ok(())
 }
 
@@ -116,6 +123,7 @@ fn a_reader_that_is_killed_gives_back_what_it_held() -> TestResult {
 fn a_held_object_never_changes_whatever_happens_to_its_name() -> TestResult {
     let daemon = Daemon::start(STORE, "16MiB");
     let observer = connect(&daemon)?;
+    let at_first = observer.stats()?;
     let mut writer = Client::start(CLIENT, daemon.socket());
     let mut reader = Client::start(CLIENT, daemon.socket());
     for (number, len) in [8, 33, 1_000, 70_000, 2_000_000].into_iter().enumerate() {
@@ -152,9 +160,7 @@ fn a_held_object_never_changes_whatever_happens_to_its_name() -> TestResult {
     assert!(observer.stats()?.limbo_bytes > 2_000_000);
     drop(reader);
     drop(held);
-    eventually("nothing is left", || {
-        observer.stats().is_ok_and(|stats| (stats.used_bytes, stats.pins) == (0, 0))
-    });
+    is_as_before(&observer, &at_first);
     Ok(())
 }
 

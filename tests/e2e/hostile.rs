@@ -12,6 +12,7 @@ use plasmon_protocol::{
     object::{Header, Kind},
 };
 use plasmon_tests::{
+    bystander::Bystander,
     client::Client,
     daemon::Daemon,
     raw::{Raw, RawSession, bind, commit, inline, name},
@@ -52,6 +53,7 @@ fn assert_serves(daemon: &mut Daemon) {
 #[test]
 fn garbage_in_place_of_a_handshake_ends_that_connection_only() {
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let hello = |magic, version| Hello { magic, version, role: Role::Lifeline {} };
     let frame = |len_bytes, kind| FrameHeader { len_bytes, kind, request_id: 1 }.to_bytes();
     for bytes in [
@@ -75,11 +77,14 @@ fn garbage_in_place_of_a_handshake_ends_that_connection_only() {
     assert_eq!(refusal, Err(Failure::VersionMismatch { client: 99, store: VERSION }));
     assert!(raw.is_closed_by_peer());
     assert_serves(&mut daemon);
+    drop(raw);
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 #[test]
 fn an_announced_length_beyond_the_limit_ends_the_connection_with_an_error() {
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut session = RawSession::begin(daemon.socket());
     session.requests.send_bytes(&[0xff, 0xff, 0xff, 0x7f, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let refusal = session.requests.receive::<Stats>().expect_err("the length is refused");
@@ -89,11 +94,14 @@ fn an_announced_length_beyond_the_limit_ends_the_connection_with_an_error() {
     let mut again = Raw::connect(daemon.socket());
     again.join(session.welcome.token).expect("the session lives");
     assert_serves(&mut daemon);
+    drop((session, again));
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 #[test]
 fn half_a_frame_then_silence_is_given_up() {
     let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--frame-time-ms", "200"]);
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut session = RawSession::begin(daemon.socket());
     let mut silent = Raw::connect(daemon.socket()); // not even a handshake
     session.requests.send_bytes(&FrameHeader { len_bytes: 100, kind: 8, request_id: 1 }.to_bytes());
@@ -101,11 +109,14 @@ fn half_a_frame_then_silence_is_given_up() {
     assert!(session.requests.is_closed_by_peer());
     assert!(silent.is_closed_by_peer());
     assert_serves(&mut daemon);
+    drop((session, silent));
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 #[test]
 fn malformed_messages_are_answered_and_the_connection_goes_on() {
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut session = RawSession::begin(daemon.socket());
     for (kind, body) in [(8_u16, &b"zz"[..]), (999, b""), (30, b"trailing"), (18, &[255; 40]), (10, b"")] {
         let len_bytes = u32::try_from(body.len()).expect("short");
@@ -119,6 +130,8 @@ fn malformed_messages_are_answered_and_the_connection_goes_on() {
     }
     assert_eq!(stats(&mut session).refused, 5);
     assert_serves(&mut daemon);
+    drop(session);
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 #[test]
@@ -165,6 +178,7 @@ fn an_orphaned_session_is_not_kept_by_a_session_region_of_another_store() {
 #[test]
 fn a_client_cannot_use_what_is_not_its_own() {
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut mine = RawSession::begin(daemon.socket());
     let mut theirs = RawSession::begin(daemon.socket());
     let lease = theirs.requests.call(&Reserve { len_bytes: 10_000 }).expect("there is room");
@@ -192,9 +206,11 @@ fn a_client_cannot_use_what_is_not_its_own() {
         assert!(matches!(refusal, Err(Failure::BadLease { .. })), "{refusal:?}");
     }
     let before = stats(&mut theirs);
-    assert_eq!((before.objects, before.leases), (0, 1), "{before:?}");
+    assert_eq!((before.objects, before.leases), (1, 1), "the bystander's object: {before:?}");
     theirs.requests.call(&commit(vec![piece(lease.lease, offset, len_bytes)])).expect("all of it is its own");
     assert_serves(&mut daemon);
+    drop((mine, theirs));
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 #[test]
@@ -321,6 +337,7 @@ fn sessions_and_connections_are_limited() {
 #[test]
 fn replies_that_nobody_reads_close_that_connection() {
     let mut daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--max-queued-output", "100000"]);
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut session = RawSession::begin(daemon.socket());
     for batch in 0..20 {
         let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
@@ -331,8 +348,10 @@ fn replies_that_nobody_reads_close_that_connection() {
     let list = ListNames { namespace: None, prefix: String::new(), after: None, limit: 0 };
     (0..60).for_each(|id| deaf.send(id, &list));
     assert!(deaf.is_closed_by_peer());
-    assert_eq!(stats(&mut session).objects, 10_000);
+    assert_eq!(stats(&mut session).objects, 10_001, "the bystander's among them");
     assert_serves(&mut daemon);
+    drop((session, deaf));
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 /// Descriptors wait with their message, behind replies that the client has not read yet.
@@ -428,10 +447,12 @@ fn a_process_that_is_kicked_ends() {
 #[test]
 fn a_thousand_silent_connections_disturb_nobody() {
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let silent: Vec<_> = (0..1_000).map(|_| Raw::connect(daemon.socket())).collect();
     let start = Instant::now();
     assert_serves(&mut daemon);
     drop(silent);
+    bystander.was_not_disturbed(&mut daemon);
     assert!(start.elapsed().as_secs() < 30);
     let mut session = RawSession::begin(daemon.socket());
     plasmon_tests::eventually("their descriptors are closed", || stats(&mut session).connections == 2);
@@ -442,6 +463,7 @@ fn a_thousand_silent_connections_disturb_nobody() {
 fn the_index_and_sealed_memory_are_read_only_for_clients() {
     use nix::fcntl::{FallocateFlags, fallocate};
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let session = RawSession::begin(daemon.socket());
     let [index, arena, region, _] = &session.fds[..] else { panic!("four descriptors") };
     for fd in [index, arena] {
@@ -474,6 +496,8 @@ fn the_index_and_sealed_memory_are_read_only_for_clients() {
         assert!(client.map_words().is_err(), "the seal holds for every opening");
     }
     assert_serves(&mut daemon);
+    drop(session);
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 /// A lease may end at any moment; a piece that a commit has claimed outlives it.
@@ -583,6 +607,7 @@ fn goodbye_does_not_drop_pins() {
 #[test]
 fn a_hello_of_another_version_is_refused_by_version_whatever_else_it_says() {
     let mut daemon = Daemon::start(STORE, "4MiB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut raw = Raw::connect(daemon.socket());
     let body = [&MAGIC[..], &7_u32.to_le_bytes(), b"fields of a later version"].concat();
     let len_bytes = u32::try_from(body.len()).expect("short");
@@ -590,6 +615,8 @@ fn a_hello_of_another_version_is_refused_by_version_whatever_else_it_says() {
     raw.send_bytes(&body);
     assert_eq!(raw.receive::<Stats>(), Err(Failure::VersionMismatch { client: 7, store: VERSION }));
     assert_serves(&mut daemon);
+    drop(raw);
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 /// A header that contradicts itself never gets into the index, where readers would act on it.
@@ -724,6 +751,7 @@ fn a_first_message_that_is_long_is_refused() {
 fn unread_replies_of_all_connections_are_limited() {
     let arguments = ["--size", "16MiB", "--max-queued-output-in-all", "4000000"];
     let mut daemon = Daemon::start_with(STORE, &arguments);
+    let bystander = Bystander::start(CLIENT, &daemon);
     let mut modest = RawSession::begin(daemon.socket());
     for batch in 0..4 {
         let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
@@ -746,4 +774,6 @@ fn unread_replies_of_all_connections_are_limited() {
         assert_eq!(answered, Some(id), "who leaves little is served");
     }
     assert_serves(&mut daemon);
+    drop((modest, greedy, connections));
+    bystander.was_not_disturbed(&mut daemon);
 }

@@ -4,6 +4,7 @@ use crate::{CLIENT, STORE};
 use plasmon::{Blob, Brain, Error, Object};
 use plasmon_tests::{
     TestResult,
+    bystander::is_as_before,
     client::Client,
     daemon::Daemon,
     eventually,
@@ -68,6 +69,7 @@ fn used_is_what_it_was_after_100_000_objects_were_learned_and_forgotten() -> Tes
 fn a_store_of_50_000_000_bytes_takes_48_objects_of_1_000_000_and_says_what_is_full() -> TestResult {
     let daemon = Daemon::start(STORE, "50000000");
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     let mut taken = 0;
     let full = loop {
         match brain.learn(&format!("object {taken}"), &words(1_000_000, taken)) {
@@ -100,6 +102,8 @@ fn a_store_of_50_000_000_bytes_takes_48_objects_of_1_000_000_and_says_what_is_fu
     // One goes, one comes.
     brain.forget("object 7")?;
     brain.learn("another", &words(1_000_000, 99))?;
+    brain.clear()?;
+    is_as_before(&brain, &before);
     Ok(())
 }
 
@@ -108,6 +112,7 @@ fn a_store_of_50_000_000_bytes_takes_48_objects_of_1_000_000_and_says_what_is_fu
 fn a_full_store_names_the_processes_that_hold_what_was_forgotten() -> TestResult {
     let daemon = Daemon::start(STORE, "16MiB");
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     let mut holding = Client::start(CLIENT, daemon.socket());
     brain.learn("large", &words(12_000_000, 1))?;
     holding.ask("hold large");
@@ -125,6 +130,9 @@ fn a_full_store_names_the_processes_that_hold_what_was_forgotten() -> TestResult
     assert_eq!(pins[0].name, "default/large");
     holding.ask("drop");
     brain.learn("next", &words(12_000_000, 2))?;
+    brain.clear()?;
+    drop(holding);
+    is_as_before(&brain, &before);
     Ok(())
 }
 
@@ -262,6 +270,7 @@ fn a_process_holds_70_000_objects_at_once_and_lets_go_of_all() -> TestResult {
 fn one_pin_too_many_is_refused_by_the_name_of_the_limit() -> TestResult {
     let daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--max-pins", "65536"]);
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     brain.learn("held", &words(1_000, 1))?;
     let mut held: Vec<Object> = Vec::new();
     for _ in 0..65_536 {
@@ -275,6 +284,9 @@ fn one_pin_too_many_is_refused_by_the_name_of_the_limit() -> TestResult {
     held.pop();
     brain.recall::<Object>("held")?;
     assert_eq!(brain.stats()?.pins, 65_535);
+    drop(held);
+    brain.clear()?;
+    is_as_before(&brain, &before);
     Ok(())
 }
 

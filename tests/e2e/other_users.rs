@@ -10,6 +10,7 @@ use plasmon_protocol::{
 };
 use plasmon_tests::{
     TestResult,
+    bystander::is_as_before,
     client::Client,
     daemon::Daemon,
     eventually,
@@ -88,6 +89,7 @@ fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult 
     assert!(error.starts_with("NotAdmitted ") && error.contains("--allow-uid 54321"), "{error}");
 
     let (daemon, brain) = store("16MiB");
+    let before = brain.stats()?;
     brain.learn("ours", &words(1_000_000, 7))?;
     brain.learn("small", &words(20, 8))?;
     let mut client = programs.connected(UID, &daemon);
@@ -107,6 +109,9 @@ fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult 
         assert_eq!(brain.recall::<Object>("theirs")?.writer_uid(), UID);
     }
     client.ask("forget small");
+    drop((client, root));
+    brain.clear()?;
+    is_as_before(&brain, &before);
     Ok(())
 }
 
@@ -181,6 +186,7 @@ fn another_user_commits_a_batch_beyond_a_frame() -> TestResult {
 fn what_another_user_wrote_cannot_be_changed_by_it_any_more() -> TestResult {
     let Some(programs) = Programs::copy() else { return Ok(()) };
     let (mut daemon, brain) = store("16MiB");
+    let before = brain.stats()?;
     let mut theirs = programs.client(UID, &daemon);
     assert_eq!(theirs.ask("write-after-commit written"), "0x11");
     let mut root = RawSession::begin(daemon.socket());
@@ -189,8 +195,10 @@ fn what_another_user_wrote_cannot_be_changed_by_it_any_more() -> TestResult {
     let mut bytes = vec![0; 100_000];
     assert_eq!(pread(&root.fds[1], &mut bytes, i64::try_from(found.offset)?)?, 100_000);
     assert!(bytes.iter().all(|&byte| byte == 0x11));
-    drop(theirs);
-    eventually("its lease has ended", || brain.stats().is_ok_and(|stats| stats.leases == 0));
+    drop((theirs, root));
+    brain.clear()?;
+    is_as_before(&brain, &before);
+    assert_eq!(brain.stats()?.leases, 0);
     assert!(daemon.is_alive());
     Ok(())
 }
@@ -201,6 +209,7 @@ fn what_another_user_wrote_cannot_be_changed_by_it_any_more() -> TestResult {
 fn malformed_objects_of_another_user_are_errors_for_those_who_recall_them() -> TestResult {
     let Some(programs) = Programs::copy() else { return Ok(()) };
     let (mut daemon, brain) = store("16MiB");
+    let before = brain.stats()?;
     let mut stranger = programs.connected(UID, &daemon);
     let count = stranger.ask_for_number("learn-garbage bad");
     let mut refused = 0;
@@ -225,6 +234,9 @@ fn malformed_objects_of_another_user_are_errors_for_those_who_recall_them() -> T
     }
     // Some bytes of the damaged files are not looked at, or mean something else that is valid.
     assert!(refused > count, "{refused} of {}", 2 * count);
+    drop(stranger);
+    brain.clear()?;
+    is_as_before(&brain, &before);
     assert!(daemon.is_alive());
     Ok(())
 }

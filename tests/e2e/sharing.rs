@@ -4,6 +4,7 @@ use crate::{CLIENT, STORE};
 use plasmon::{Blob, Brain, Error, LearnOptions, Object};
 use plasmon_tests::{
     TestResult,
+    bystander::is_as_before,
     client::Client,
     daemon::Daemon,
     eventually,
@@ -42,6 +43,8 @@ fn eight_processes_read_whole_and_ever_newer_values_while_another_rebinds_them()
     const ROUNDS: u64 = 20;
     // Small enough that what is freed is written again at once.
     let daemon = Daemon::start(STORE, "16MiB");
+    let brain = Brain::builder().path(daemon.socket()).connect().expect("the store answers");
+    let before = brain.stats().expect("the store answers");
     let mut writer = Client::start(CLIENT, daemon.socket());
     writer.ask("rebind 1 1");
     let mut readers: Vec<Client> = (0..8).map(|_| Client::start(CLIENT, daemon.socket())).collect();
@@ -53,6 +56,9 @@ fn eight_processes_read_whole_and_ever_newer_values_while_another_rebinds_them()
         assert_eq!((seen.misses, seen.torn, seen.backwards), (0, 0, 0), "{seen:?}");
         assert!(seen.recalls == 7 * LOOKS && seen.news > 100, "{seen:?}");
     }
+    drop((writer, readers));
+    brain.clear().expect("the store answers");
+    is_as_before(&brain, &before);
 }
 
 /// Invariant 3, for names that are rebound together.
@@ -277,6 +283,7 @@ fn a_wait_that_is_not_met_ends_in_time_and_names_what_it_waited_for() -> TestRes
 fn a_process_that_dies_while_it_waits_leaves_no_wait_behind() -> TestResult {
     let daemon = Daemon::start(STORE, "16MiB");
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     let mut waiting: Vec<Client> = (0..3).map(|_| Client::start(CLIENT, daemon.socket())).collect();
     waiting.iter_mut().for_each(|client| client.tell("wait result 600000"));
     eventually("all wait", || brain.stats().is_ok_and(|stats| stats.waits == 3));
@@ -285,5 +292,7 @@ fn a_process_that_dies_while_it_waits_leaves_no_wait_behind() -> TestResult {
         brain.stats().is_ok_and(|stats| (stats.waits, stats.sessions) == (0, 1))
     });
     brain.learn("result", &1)?;
+    brain.clear()?;
+    is_as_before(&brain, &before);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Starting and stopping the daemon.
 
-use crate::STORE;
+use crate::{CLIENT, STORE};
 use nix::sys::signal::Signal;
 use plasmon_protocol::{
     message::{Bind, Bound, Change, Commit, Committed, Failure, ListNames, Payload, ReadStats, Wait},
@@ -8,6 +8,7 @@ use plasmon_protocol::{
     object::{Header, Kind},
 };
 use plasmon_tests::{
+    bystander::Bystander,
     daemon::{Daemon, run},
     raw::{Raw, RawSession},
 };
@@ -123,12 +124,14 @@ fn a_socket_path_that_cannot_be_used_is_named() {
 
 #[test]
 fn a_second_store_on_a_live_path_is_refused_and_the_first_goes_on() {
-    let daemon = Daemon::start(STORE, "1MB");
+    let mut daemon = Daemon::start(STORE, "1MB");
+    let bystander = Bystander::start(CLIENT, &daemon);
     let socket = daemon.socket().display().to_string();
     let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &socket]);
     assert_eq!(code, 5);
     assert_one_line(&stderr, &["another store serves", &socket]);
     let _ = RawSession::begin(daemon.socket());
+    bystander.was_not_disturbed(&mut daemon);
 }
 
 /// A program that takes no lock may listen there as well.

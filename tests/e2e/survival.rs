@@ -9,11 +9,12 @@ use nix::{
     },
     unistd::getuid,
 };
-use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions, Stats, Table};
+use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions, Table};
 use plasmon_protocol::{layout::session::PIN_HIGH_WATER, message::Stats as RawStats};
 use plasmon_shm::ClientRegion;
 use plasmon_tests::{
     TestResult,
+    bystander::is_as_before,
     client::Client,
     clock::Clock,
     daemon::{Daemon, run},
@@ -31,16 +32,6 @@ use std::{
 
 fn connect(daemon: &Daemon) -> plasmon::Result<Brain> {
     Brain::builder().path(daemon.socket()).connect()
-}
-
-/// What must be back where it was. The rest of a lease that a client keeps is free.
-fn in_use(stats: &Stats) -> [u64; 6] {
-    [stats.used_bytes, stats.limbo_bytes, stats.pins, stats.waits, stats.sessions, stats.descriptors]
-}
-
-/// Waits until nothing is in use that was not when `before` was taken.
-fn is_as_before(brain: &Brain, before: &Stats) {
-    eventually("all is as before", || brain.stats().is_ok_and(|now| in_use(&now) == in_use(before)));
 }
 
 /// The beginning of a command that runs another one in namespaces of its own; `None`, and a note, if this user may not.
@@ -311,6 +302,7 @@ fn a_client_that_ends_takes_no_named_segment_with_it() -> TestResult {
 fn a_store_whose_socket_is_removed_goes_on_for_those_who_are_connected() -> TestResult {
     let mut daemon = Daemon::start(STORE, "16MiB");
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     brain.learn("before", &words(100_000, 1))?;
     let held: Blob = brain.recall("before")?;
     fs::remove_file(daemon.socket())?;
@@ -325,6 +317,9 @@ fn a_store_whose_socket_is_removed_goes_on_for_those_who_are_connected() -> Test
     assert_eq!(code, 5, "{stderr}");
     assert_eq!(fill_of(&held), Some(1));
     assert!(daemon.is_alive());
+    drop((held, late));
+    brain.clear()?;
+    is_as_before(&brain, &before);
     Ok(())
 }
 

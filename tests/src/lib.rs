@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: a real daemon in a process of its own, client processes that can be steered
 //! and killed, and raw connections that can misbehave.
 
+pub mod bystander;
 pub mod cgroup;
 pub mod client;
 pub mod clock;
