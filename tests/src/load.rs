@@ -576,13 +576,13 @@ fn watch_it_expire(brain: &Brain, name: &str) -> plasmon::Result<Outcome> {
 /// Learns more than the store has room for where names give way, while it holds the first and recalls one name that
 /// lives on for as long as it is recalled.
 fn fill_cache(brain: &Brain, me: u32) -> plasmon::Result<Outcome> {
-    const LEN: usize = 1 << 20;
+    const LEN: usize = 2 << 20;
     let store = brain.stats()?.store_uuid;
     let sliding = LearnOptions::new().sliding_ttl(Duration::from_secs(600));
     brain.learn_with(&format!("victim {me} sliding"), &value(1), &sliding)?;
     let mut held: Option<Blob> = None;
     let name = |index| format!("victim {me} {index}");
-    for index in 0..150 {
+    for index in 0..80 {
         // Each time, for another store may have taken the place of the one that was.
         let cache = cache_of(brain)?;
         match cache.learn(&name(index), &words(LEN, index)) {
