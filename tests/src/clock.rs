@@ -66,7 +66,7 @@ impl Clock {
         // In place: whoever goes by it has the file mapped.
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(self.file());
         let written =
-            file.and_then(|file| std::os::unix::fs::FileExt::write_all_at(&file, &off_s.to_ne_bytes(), 0));
+            file.and_then(|file| std::os::unix::fs::FileExt::write_all_at(&file, &off_s.to_le_bytes(), 0));
         written.expect("the file can be written");
     }
 

@@ -511,12 +511,11 @@ fn play(socket: &Path, random: &mut Random, round: u64, point: &str) -> plasmon:
     }
     // What only a store can be struck in, and takes long, mostly where it is.
     let is_of_store = round == 0 && point.starts_with("store-");
-    if (is_of_store && random.below(8) == 0)
-        || ["store-sliding", "store-evicting", "store-evicted"].contains(&point)
+    let needs_full_cache = ["store-sliding", "store-evicting", "store-evicted"].contains(&point);
+    if ((is_of_store && random.below(8) == 0) || needs_full_cache)
+        && let Err(wrong) = fill_cache(&brain, me)?
     {
-        if let Err(wrong) = fill_cache(&brain, me)? {
-            return Ok(Err(wrong));
-        }
+        return Ok(Err(wrong));
     }
     // A batch that is too long for a frame.
     if (is_of_store && random.below(4) == 0) || point == "store-copied" {
