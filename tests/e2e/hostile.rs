@@ -339,8 +339,9 @@ fn replies_that_nobody_reads_close_that_connection() {
     let mut daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--max-queued-output", "100000"]);
     let bystander = Bystander::start(CLIENT, &daemon);
     let mut session = RawSession::begin(daemon.socket());
+    let named = |batch, n| format!("a name of some length {batch} {n}");
     for batch in 0..20 {
-        let names = (0..500).map(|n| inline(&format!("a name of some length {batch} {n}"), 1)).collect();
+        let names = (0..500).map(|n| inline(&named(batch, n), 1)).collect();
         session.requests.call(&commit(names)).expect("there is room");
     }
     let mut deaf = Raw::connect(daemon.socket());
@@ -350,6 +351,11 @@ fn replies_that_nobody_reads_close_that_connection() {
     assert!(deaf.is_closed_by_peer());
     assert_eq!(stats(&mut session).objects, 10_001, "the bystander's among them");
     assert_serves(&mut daemon);
+    // A list of all of them may be too long for a connection, whoever asks for it.
+    for batch in 0..20 {
+        let unbind = |n| Change::Unbind { namespace: Namespace::default(), name: name(&named(batch, n)) };
+        session.requests.call(&commit((0..500).map(unbind).collect())).expect("they are bound");
+    }
     drop((session, deaf));
     bystander.was_not_disturbed(&mut daemon);
 }
