@@ -25,6 +25,8 @@ import pyarrow as pa
 import pytest
 from plasmon import _plasmon
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 
 def in_arena(address: int, nbytes: int = 1) -> bool:
     """Whether memory lies in a mapping of a store's arena in this process."""
@@ -410,7 +412,8 @@ def test_64_processes_that_start_at_once_lose_nothing(store: plasmon.Store) -> N
         worker.join()
     brain = store.connect("everybody")
     assert len(brain) == 64 and {f"worker-{n}" for n in range(64)} <= brain.namespaces()
-    brain.remove_namespace()
+    for namespace in ["everybody", *(f"worker-{n}" for n in range(64))]:
+        brain.in_namespace(namespace).remove_namespace()
 
 
 def test_threads_share_a_brain(brain: plasmon.Brain) -> None:

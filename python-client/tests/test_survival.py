@@ -9,6 +9,9 @@ import time
 
 import numpy as np
 import plasmon
+import pytest
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 WRITES = """
 import ctypes, sys
