@@ -2,13 +2,22 @@
 //! and says whether all was as it must be: `tests/src/bin/fork-under-test.rs`.
 
 use crate::STORE;
-use plasmon_tests::daemon::{Daemon, run};
+use plasmon::Brain;
+use plasmon_tests::{
+    bystander::is_as_before,
+    daemon::{Daemon, run},
+};
 
 fn goes_well(scenario: &str, flags: &[&str]) {
     let mut daemon = Daemon::start_with(STORE, &[&["--size", "16MiB"], flags].concat());
+    let connect = || Brain::builder().path(daemon.socket()).connect().expect("the store answers");
+    let before = connect().stats().expect("the store answers");
     let socket = daemon.socket().display().to_string();
     let (code, _, stderr) = run(env!("CARGO_BIN_EXE_fork-under-test"), &[scenario, &socket]);
     assert_eq!(code, 0, "{stderr}");
+    let brain = connect();
+    brain.clear().expect("the store answers");
+    is_as_before(&brain, &before);
     assert!(daemon.is_alive());
 }
 

@@ -153,8 +153,11 @@ fn a_store_of_memfds_does_not_need_dev_shm() -> TestResult {
     let shell = ["--mount", "sh", "-c", script, STORE, "--size", "128MiB", "--debuggable"];
     let mut daemon = Daemon::start_with("unshare", &[root, &shell].concat());
     let brain = connect(&daemon)?;
+    let before = brain.stats()?;
     brain.learn("large", &words(100_000_000, 3))?;
     assert_eq!(fill_of(&brain.recall::<Blob>("large")?), Some(3));
+    brain.clear()?;
+    is_as_before(&brain, &before);
     assert!(daemon.is_alive());
     Ok(())
 }
