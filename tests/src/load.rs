@@ -581,7 +581,7 @@ fn fill_cache(brain: &Brain, me: u32) -> plasmon::Result<Outcome> {
     brain.learn_with(&format!("victim {me} sliding"), &value(1), &sliding)?;
     let mut held: Option<Blob> = None;
     let name = |index| format!("victim {me} {index}");
-    for index in 0..80 {
+    for index in 0..110 {
         // Each time, for another store may have taken the place of the one that was.
         let cache = cache_of(brain)?;
         match cache.learn(&name(index), &words(LEN, index)) {

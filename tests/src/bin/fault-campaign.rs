@@ -43,7 +43,7 @@ type Outcome<T = ()> = Result<T, String>;
 /// Longest time that anything here may take that does not depend on chance.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const STORE_FLAGS: [&str; 2] = ["--size", "128MiB"];
+const STORE_FLAGS: [&str; 2] = ["--size", "192MiB"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -319,6 +319,8 @@ impl World {
             FaultPoint::ForkCopied | FaultPoint::ForkFilled => 1,
             // Once in each session.
             FaultPoint::HelloSent | FaultPoint::Welcomed | FaultPoint::Goodbye => 1 + random.below(2),
+            // At least once for a name that expires, also where that takes no time.
+            FaultPoint::ClockRead => 1 + random.below(2),
             FaultPoint::ForkPrepared | FaultPoint::ForkBegun | FaultPoint::ForkParent => 1 + random.below(2),
             FaultPoint::Reserve | FaultPoint::LeaseGranted | FaultPoint::LeaseClaimed => 1 + random.below(5),
             _ => 1 + random.below(12),
