@@ -60,7 +60,7 @@ pub use codec::{
 pub use create::{TableWriter, Writable};
 pub use error::{Error, Full, Result};
 pub use learn::{Batch, LearnOptions, NamespaceOptions, SealedView};
-pub use object::{Blob, FromObject, Object};
+pub use object::{Blob, CopyOnWrite, FromObject, Object};
 pub use plasmon_protocol::{
     id::ObjectId,
     message::{Expect, Ttl},

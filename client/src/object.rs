@@ -7,15 +7,18 @@ use crate::{
         decode_text,
     },
     error::{Error, Result},
+    process,
     session::{Session, Slot},
 };
 use arrow_array::Array;
 use arrow_buffer::Buffer;
 use plasmon_protocol::{index::Entry, index_of, object::Flags};
+use plasmon_shm::CopyOnWriteMapping;
 use std::{
     borrow::Cow,
     fmt,
-    ops::Deref,
+    ops::{Deref, DerefMut, Range},
+    ptr::NonNull,
     sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
@@ -214,20 +217,75 @@ impl Object {
     /// [`table`](Self::table) returns.
     #[must_use]
     pub fn copied_bytes(&self, table: &Table) -> usize {
-        fn outside(data: &arrow_data::ArrayData, file: &std::ops::Range<usize>) -> usize {
-            let lies_outside = |buffer: &&Buffer| {
-                let start = buffer.as_ptr().addr();
-                let inside = file.contains(&start) && start + buffer.len() <= file.end;
-                !inside && !buffer.is_empty()
-            };
+        fn outside(data: &arrow_data::ArrayData, object: &Object) -> usize {
+            let lies_outside = |buffer: &&Buffer| object.range_of(buffer).is_none();
             let nulls = data.nulls().map(|nulls| nulls.buffer());
             let own: usize = data.buffers().iter().chain(nulls).filter(lies_outside).map(Buffer::len).sum();
-            own + data.child_data().iter().map(|child| outside(child, file)).sum::<usize>()
+            own + data.child_data().iter().map(|child| outside(child, object)).sum::<usize>()
         }
-        let file =
-            self.file.as_ref().map_or(0..0, |file| file.as_ptr().addr()..file.as_ptr().addr() + file.len());
         let columns = table.iter().flat_map(|batch| batch.columns());
-        columns.map(|column| outside(&column.to_data(), &file)).sum()
+        columns.map(|column| outside(&column.to_data(), self)).sum()
+    }
+
+    /// Where in the object's bytes, the IPC file, `buffer` lies; `None` if it lies elsewhere.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("raw", &[7_u8; 1000])?;
+    /// let object: plasmon::Object = brain.recall("raw")?;
+    /// let buffer = object.to::<plasmon::Blob>()?.into_buffer();
+    /// let range = object.range_of(&buffer).expect("it was not copied");
+    /// assert_eq!(object.as_ipc()?[range], [7; 1000]);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn range_of(&self, buffer: &Buffer) -> Option<Range<usize>> {
+        let file = self.file.as_ref()?;
+        let start = buffer.as_ptr().addr().checked_sub(file.as_ptr().addr())?;
+        let end = start.checked_add(buffer.len())?;
+        (end <= file.len()).then_some(start..end)
+    }
+
+    /// The object's bytes, the IPC file, such that this process can write to them and the store keeps what it has.
+    /// `None` for a value of at most 32 bytes, which stands in the index itself.
+    ///
+    /// Nothing is copied until it is written, and then a page at a time. Each call gives bytes of its own.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the kernel refuses another mapping: a process may have some 65,000.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn("raw", &[7_u8; 1000])?;
+    /// let object: plasmon::Object = brain.recall("raw")?;
+    /// let range = object.range_of(&object.to::<plasmon::Blob>()?.into_buffer()).expect("it was not copied");
+    ///
+    /// let mut own = object.copy_on_write()?.expect("it is larger than 32 bytes");
+    /// own[range][0] = 8;
+    /// assert!(brain.recall::<plasmon::Blob>("raw")?.iter().all(|&byte| byte == 7));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn copy_on_write(&self) -> Result<Option<CopyOnWrite>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let (offset, len_bytes) = (self.entry.offset, self.entry.len_bytes);
+        // The session that has the bytes mapped here: its pin, which `file` owns, keeps it in this list. Recalls need
+        // not pay for a reference to it.
+        let has_it = |session: &&Arc<Session>| {
+            let found = session.pointer(offset, len_bytes);
+            found.is_some_and(|found| std::ptr::eq(found.as_ptr(), file.as_ptr()))
+        };
+        let sessions = process::sessions();
+        let Some(session) = sessions.iter().find(has_it) else {
+            return Err(Error::internal("an object lies in the memory of no session".to_owned()));
+        };
+        Ok(Some(CopyOnWrite {
+            mapping: session.map_copy_on_write(offset, len_bytes)?,
+            _object: self.clone(),
+        }))
     }
 }
 
@@ -256,6 +314,46 @@ fn buffer_over(session: &Session, entry: &Entry, slot: Slot) -> Result<Buffer> {
     //   (plasmon_protocol::pins). Trusted, not proven: a process of the daemon's own uid that holds the writable arena
     //   keeps its hands off sealed extents (docs/SECURITY.md).
     Ok(unsafe { Buffer::from_custom_allocation(pointer, index_of(entry.len_bytes), owner) })
+}
+
+/// An object's bytes that this process can write to without changing the object: whoever else recalls it, also in this
+/// process, sees what was learned. Made by [`Object::copy_on_write`].
+///
+/// It holds the object as an [`Object`] does. A forked child inherits what was written so far, and from then on neither
+/// sees what the other writes.
+#[derive(Debug)]
+pub struct CopyOnWrite {
+    // Unmapped before the pin goes: fields are dropped in this order.
+    mapping: CopyOnWriteMapping,
+    _object: Object,
+}
+
+impl CopyOnWrite {
+    /// The first byte. Reading and writing through it is for callers that share these bytes with code in another
+    /// language; meanwhile no slice of them may be looked at.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.mapping.as_ptr()
+    }
+}
+
+impl Deref for CopyOnWrite {
+    type Target = [u8];
+
+    #[expect(unsafe_code, reason = "the pin that it asks for is held here")]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `as_slice` asks that pins be held on all of the range, which is the object's: `_object` does, as
+        // `buffer_over` says; and that nobody write through `as_ptr` meanwhile, which its documentation asks.
+        unsafe { self.mapping.as_slice() }
+    }
+}
+
+impl DerefMut for CopyOnWrite {
+    #[expect(unsafe_code, reason = "the pin that it asks for is held here")]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `as_ptr` asks the same of those who read.
+        unsafe { self.mapping.as_mut_slice() }
+    }
 }
 
 /// Bytes recalled without copying: a slice of shared memory.

@@ -91,6 +91,13 @@ pub(crate) fn add_session(session: &Arc<Session>) -> io::Result<()> {
     Ok(())
 }
 
+/// All sessions that something of this process holds, inherited ones as well. They are dropped with the gate open: the
+/// last reference to one says goodbye to its store.
+pub(crate) fn sessions() -> Vec<Arc<Session>> {
+    let process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
+    process.sessions.iter().filter_map(Weak::upgrade).collect()
+}
+
 /// A fork on its way. What must be dropped with nobody waiting at the gate comes last.
 struct Fork {
     gate: RwLockWriteGuard<'static, Process>,
@@ -112,10 +119,7 @@ extern "C" fn prepare() {
         return; // a thread that forks as it ends
     }
     let deadline = Instant::now() + PREPARE_TIME_MAX;
-    let sessions: Vec<Arc<Session>> = {
-        let process = PROCESS.read().unwrap_or_else(PoisonError::into_inner);
-        process.sessions.iter().filter_map(Weak::upgrade).collect()
-    };
+    let sessions = sessions();
     let heir = |session: Arc<Session>| {
         let heir = session.make_heir(deadline);
         (session, heir)

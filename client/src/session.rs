@@ -17,8 +17,8 @@ use plasmon_protocol::{
     pins::{HandOver, SessionRegion, pin_for},
 };
 use plasmon_shm::{
-    BytesMapping, ClientRegion, FaultPoint, ForkMark, ReadOnlyWords, WordsMapping, boottime_ns, fault_point,
-    monotonic_coarse_ns,
+    BytesMapping, ClientRegion, CopyOnWriteMapping, FaultPoint, ForkMark, ReadOnlyWords, WordsMapping,
+    boottime_ns, fault_point, monotonic_coarse_ns,
 };
 use std::{
     collections::HashSet,
@@ -55,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) store_is_own: bool,
     pub(crate) welcome: Welcome,
     pub(crate) index: IndexReader<ReadOnlyWords>,
+    /// Opened for reading only.
+    arena: ClientRegion,
     bytes: BytesMapping,
     here: ArcSwap<Here>,
     regions: Vec<OnceLock<PinRegion>>,
@@ -176,6 +178,7 @@ impl Session {
             store_is_own: crate::store::is_own(store_uid),
             index: IndexReader::open(index.map_words_read_only()?)?,
             bytes: arena.map_bytes_read_only()?,
+            arena,
             here: ArcSwap::from_pointee(Here::new(welcome.token, lifeline, writable)),
             regions,
             clock_offset_ns,
@@ -591,6 +594,12 @@ impl Session {
     /// pin for the object is held.
     pub(crate) fn pointer(&self, offset: u64, len_bytes: u64) -> Option<NonNull<u8>> {
         self.bytes.pointer(offset, len_bytes)
+    }
+
+    /// Maps the bytes of an object once more, to be written by this process without changing them. As for
+    /// [`pointer`](Self::pointer), a pin for the object is held as long as they are read.
+    pub(crate) fn map_copy_on_write(&self, offset: u64, len_bytes: u64) -> Result<CopyOnWriteMapping> {
+        Ok(self.arena.map_copy_on_write(offset, len_bytes)?)
     }
 
     /// What a failed call means to the caller, for calls that change nothing.

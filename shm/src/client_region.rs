@@ -11,7 +11,7 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::claim::Claims;
 use crate::error::{Error, refused};
-use crate::mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, WordsMapping};
+use crate::mapping::{BytesMapping, CopyOnWriteMapping, LeaseMapping, ReadOnlyWords, WordsMapping};
 use crate::region::{check_name, check_range, page_bytes};
 
 /// A region that another process created: received as a descriptor, or opened by its name.
@@ -153,6 +153,36 @@ impl ClientRegion {
             lease.populate()?;
         }
         Ok(lease)
+    }
+
+    /// Maps the `len_bytes` bytes at `offset` such that this process may write them and the region stays as it is.
+    ///
+    /// A read-only descriptor is enough. Nothing is copied, and no memory taken, before a page is written.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`]; [`Error::System`] if the kernel refuses: a process may have 65,530 mappings, and where
+    /// memory must not be overcommitted, all of the range counts as this process's own.
+    ///
+    /// ```
+    /// use plasmon_shm::{Backend, ClientRegion, Kernel, Region, Seals};
+    ///
+    /// let region = Region::create("plasmon-arena", 1 << 20, Backend::Memfd, &Kernel::detect())?;
+    /// region.seal(Seals::ShrinkGrow)?;
+    /// region.write_at(5_000, b"prime")?;
+    /// let reader = ClientRegion::from_fd(region.open_read_only()?, 1 << 20)?;
+    /// let mut own = reader.map_copy_on_write(5_000, 5)?;
+    /// // SAFETY: nobody else has the region, and no pointer was given out.
+    /// let bytes = unsafe { own.as_mut_slice() };
+    /// bytes[0] = b'c';
+    /// assert_eq!(bytes, b"crime");
+    /// let mut found = [0; 5];
+    /// region.read_at(5_000, &mut found)?;
+    /// assert_eq!(&found, b"prime");
+    /// # Ok::<(), plasmon_shm::Error>(())
+    /// ```
+    pub fn map_copy_on_write(&self, offset: u64, len_bytes: u64) -> Result<CopyOnWriteMapping, Error> {
+        check_range(offset, len_bytes, self.len_bytes)?;
+        CopyOnWriteMapping::new(self.fd.as_fd(), offset, len_bytes)
     }
 
     pub(crate) fn memory(&self) -> MemoryId {

@@ -61,7 +61,9 @@ pub use error::Error;
 pub use fault::{FaultPoint, fault_point};
 pub use fork_mark::ForkMark;
 pub use kernel::Kernel;
-pub use mapping::{BytesMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping};
+pub use mapping::{
+    BytesMapping, CopyOnWriteMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping,
+};
 pub use polling::Polling;
 pub use process::{
     boottime_ns, kill_process, maps_any, monotonic_coarse_ns, open_process, overflow_uid, set_not_dumpable,

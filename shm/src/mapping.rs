@@ -7,6 +7,7 @@
 //! | [`BytesMapping`] | read-only | pointers with checked bounds |
 //! | [`LeaseMapping`] | read-write, of this process alone | a `&mut [u8]` |
 //! | [`SealedMapping`] | read-only, where a lease was | a pointer, a slice for who holds a pin |
+//! | [`CopyOnWriteMapping`] | the region's until a page is written, then the process's own | a pointer, slices for who holds a pin |
 //!
 //! Every mapping lies at an address congruent to its offset modulo [`STEP_BYTES`], so that huge pages can be mapped
 //! as such, and none is written to core dumps.
@@ -376,18 +377,95 @@ impl SealedMapping {
     }
 }
 
+/// A range of a region that this process may write, and that stays as it is: what is written, nobody else sees.
+///
+/// A page is the region's until it is first written; then the kernel gives this process a copy of it. A forked child
+/// inherits what was written so far, and from then on neither sees what the other writes.
+#[derive(Debug)]
+pub struct CopyOnWriteMapping {
+    mapping: Mapping,
+    /// Bytes of the first page before the range.
+    ahead: usize,
+    len_bytes: usize,
+}
+
+impl CopyOnWriteMapping {
+    pub(crate) fn new(fd: BorrowedFd<'_>, offset: u64, len_bytes: u64) -> Result<Self, Error> {
+        let ahead = offset % page_bytes();
+        let mapping = Mapping::new(fd, offset - ahead, ahead + len_bytes, Access::CopyOnWrite)?;
+        Ok(Self { mapping, ahead: to_usize(ahead), len_bytes: to_usize(len_bytes) })
+    }
+
+    /// Length of the range.
+    #[must_use]
+    #[inline]
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes as u64
+    }
+
+    /// The first byte, for reading and writing as long as the mapping lives. Reading needs what
+    /// [`as_slice`](Self::as_slice) asks for.
+    #[must_use]
+    #[inline]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.mapping.start.map_addr(|address| address.saturating_add(self.ahead))
+    }
+
+    /// The bytes: the region's, and what this process has written over them.
+    ///
+    /// # Safety
+    /// While the slice lives
+    /// - the caller must hold pins on every extent in the range, so that the daemon lends none of its bytes to a
+    ///   writer, whom the pages that are still the region's would show;
+    /// - nobody must write through a pointer that [`as_ptr`](Self::as_ptr) gave.
+    #[must_use]
+    #[inline]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY: `slice::from_raw_parts` asks that the bytes be
+        // - in one allocation, readable and aligned: the mapping has `ahead + len_bytes`, at most `LEN_BYTES_MAX`,
+        //   and lives as long as `&self`;
+        // - initialised: shared memory starts zeroed;
+        // - unwritten meanwhile: the caller's part, and no `&mut self` gives out a slice beside this one.
+        unsafe { slice::from_raw_parts(self.as_ptr().as_ptr().cast_const(), self.len_bytes) }
+    }
+
+    /// The bytes, to be written.
+    ///
+    /// # Safety
+    /// As for [`as_slice`](Self::as_slice), and nobody must read through such a pointer either.
+    #[must_use]
+    #[inline]
+    pub unsafe fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`; and that the bytes be
+        // - writable: the mapping is, whatever the descriptor, and what is written goes to pages of this process;
+        // - reached through nothing else meanwhile: the slice borrows `self` mutably, no other mapping of this process
+        //   has these pages once they are written, and pointers are the caller's part.
+        unsafe { slice::from_raw_parts_mut(self.as_ptr().as_ptr(), self.len_bytes) }
+    }
+}
+
 /// What a mapping's pages may be used for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Access {
     ReadOnly,
     ReadWrite,
+    /// Writable, and the region stays as it is.
+    CopyOnWrite,
 }
 
 impl Access {
     fn rights(self) -> ProtFlags {
         match self {
             Access::ReadOnly => ProtFlags::PROT_READ,
-            Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            Access::ReadWrite | Access::CopyOnWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        }
+    }
+
+    fn sharing(self) -> MapFlags {
+        match self {
+            Access::ReadOnly | Access::ReadWrite => MapFlags::MAP_SHARED,
+            // Memory is taken page by page as they are written, not set aside for all of them now.
+            Access::CopyOnWrite => MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
         }
     }
 }
@@ -438,7 +516,7 @@ impl Mapping {
         let len_bytes = to_usize(len_bytes);
         let mapped_bytes = len_bytes.next_multiple_of(to_usize(page_bytes()));
         let pages = NonZeroUsize::new(mapped_bytes).ok_or_else(|| refuse(Errno::EINVAL))?;
-        let start = map_congruent(fd, file_offset, pages, access.rights()).map_err(refuse)?;
+        let start = map_congruent(fd, file_offset, pages, access).map_err(refuse)?;
         let mapping = Self { start: start.cast(), len_bytes, mapped_bytes, only_in: None };
         mapping.advise(Advice::DontDump, mapped_bytes).map_err(|errno| mapping.advice_refused(errno))?;
         Ok(mapping)
@@ -496,7 +574,7 @@ impl Mapping {
         else {
             return Err(refuse(Errno::EINVAL));
         };
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        let flags = access.sharing() | MapFlags::MAP_FIXED;
         // SAFETY: `MAP_FIXED` replaces what is mapped at these addresses: whole pages of this mapping, which is here.
         // Who refers to them: of a lease (`seal_in_place`) raw pointers alone, for it was borrowed mutably, and they
         // see the same memory at the same offset (`memory` was compared), now for reading only; of words (`replace`)
@@ -542,7 +620,7 @@ fn map_congruent(
     fd: BorrowedFd<'_>,
     offset: i64,
     pages: NonZeroUsize,
-    rights: ProtFlags,
+    access: Access,
 ) -> Result<NonNull<c_void>, Errno> {
     let step_bytes = to_usize(STEP_BYTES);
     let room = pages.checked_add(step_bytes).ok_or(Errno::ENOMEM)?;
@@ -556,10 +634,10 @@ fn map_congruent(
         let behind = place.map_addr(|address| address.saturating_add(pages.get()));
         // SAFETY: these pages are in the middle of the reservation above, whose address has not left this function.
         unsafe { munmap(place, pages.get()) }?;
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED_NOREPLACE;
+        let flags = access.sharing() | MapFlags::MAP_FIXED_NOREPLACE;
         // SAFETY: a new mapping where no other is (`MAP_FIXED_NOREPLACE`, which every kernel since 4.17 knows)
         // changes nothing that exists.
-        let mapped = unsafe { mmap(Some(place.addr()), pages, rights, flags, fd, offset) };
+        let mapped = unsafe { mmap(Some(place.addr()), pages, access.rights(), flags, fd, offset) };
         // What is left of the reservation. If it cannot be let go (too many mappings), it costs addresses only.
         for (rest, rest_bytes) in [(reserved, ahead), (behind, step_bytes - ahead)] {
             if rest_bytes > 0 {

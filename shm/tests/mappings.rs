@@ -237,6 +237,87 @@ fn nothing_is_dumped_and_only_leases_are_kept_from_children() {
     flags_of(lease.as_ptr(), true);
     let sealed = lease.seal_in_place(&reader).unwrap();
     flags_of(sealed.as_ptr(), false);
+    let own = reader.map_copy_on_write(0, 4096).unwrap();
+    flags_of(own.as_ptr(), false);
+}
+
+/// Pages beside the range, other mappings and the region itself see nothing of what is written.
+#[test]
+fn what_is_written_into_a_copy_on_write_mapping_stays_there() {
+    let (region, writer, reader) = arena(2 * STEP_BYTES);
+    let (offset, len) = (STEP_BYTES - 6000, 12_000_usize);
+    region.write_at(offset, &[7; 12_000]).unwrap();
+    let bytes = reader.map_bytes_read_only().unwrap();
+    for region_of_client in [&reader, &writer] {
+        let mut own = region_of_client.map_copy_on_write(offset, 12_000).unwrap();
+        let beside = region_of_client.map_copy_on_write(offset, 12_000).unwrap();
+        assert_eq!((own.len_bytes(), own.as_ptr().addr().get() as u64 % STEP_BYTES), (12_000, offset));
+        // SAFETY: nobody writes the region now, and pointers are not read or written through.
+        let written = unsafe { own.as_mut_slice() };
+        written[1..].fill(9);
+        assert_eq!(written, [&[7][..], &[9; 11_999]].concat());
+        // SAFETY: as above.
+        assert_eq!(unsafe { beside.as_slice() }, [7; 12_000]);
+        assert_eq!(copy_of(&bytes, offset, len), [7; 12_000]);
+        let mut found = [0; 12_000];
+        region.read_at(offset, &mut found).unwrap();
+        assert_eq!(found, [7; 12_000]);
+    }
+}
+
+#[test]
+fn a_copy_on_write_mapping_shows_the_region_until_it_is_written_and_outlives_it() {
+    let (region, _, reader) = arena_labelled("plasmon-own", STEP_BYTES);
+    let mut own = reader.map_copy_on_write(64, 128).unwrap();
+    assert!(
+        fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .lines()
+            .any(|line| { line.contains(" rw-p ") && line.contains("/memfd:plasmon-own") })
+    );
+    region.write_at(64, &[3; 128]).unwrap();
+    drop((region, reader));
+    // SAFETY: the region has gone, and pointers are not read or written through.
+    assert_eq!(unsafe { own.as_slice() }, [3; 128]);
+    // SAFETY: as above.
+    unsafe { own.as_mut_slice() }.fill(4);
+    // SAFETY: as above.
+    assert_eq!(unsafe { own.as_slice() }, [4; 128]);
+    drop(own);
+    assert!(!fs::read_to_string("/proc/self/maps").unwrap().contains("plasmon-own"), "it is unmapped");
+}
+
+#[test]
+fn a_copy_on_write_mapping_lies_inside_the_region() {
+    let (_region, _, reader) = arena(10_000);
+    for (offset, len_bytes) in [(0, 10_001), (10_000, 1), (9_999, 2), (0, 0), (u64::MAX, 1), (1, u64::MAX)] {
+        let refused = reader.map_copy_on_write(offset, len_bytes);
+        assert!(matches!(refused, Err(Error::OutOfBounds { .. })), "{len_bytes} at {offset}: {refused:?}");
+    }
+    assert_eq!(reader.map_copy_on_write(9_999, 1).unwrap().len_bytes(), 1);
+}
+
+#[test]
+fn a_forked_child_inherits_what_was_written_and_shares_no_later_write() {
+    let (region, _, reader) = arena(STEP_BYTES);
+    let mut own = reader.map_copy_on_write(0, 8192).unwrap();
+    // SAFETY: nobody writes the region, and pointers are not read or written through.
+    let bytes = unsafe { own.as_mut_slice() };
+    bytes[0] = 1;
+    // SAFETY: the child reads and writes its own memory and exits; it allocates nothing and takes no lock.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let inherited = bytes[0] == 1 && bytes[4096] == 0;
+            bytes.fill(2);
+            // SAFETY: `_exit` ends the process, running nothing of the parent's.
+            unsafe { libc::_exit(i32::from(!inherited)) }
+        }
+        ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
+    }
+    assert_eq!((bytes[0], bytes[4096]), (1, 0));
+    let mut found = [9; 8192];
+    region.read_at(0, &mut found).unwrap();
+    assert_eq!(found, [0; 8192]);
 }
 
 /// In a child a lease's addresses are free, and soon hold something else, which dropping the lease must not unmap.
