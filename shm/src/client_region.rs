@@ -87,12 +87,10 @@ impl ClientRegion {
     }
 
     fn of_length(fd: OwnedFd, expected_bytes: u64) -> Result<Self, Error> {
-        let status = fstat(&fd).map_err(refused("fstat", || "a region's length".to_owned()))?;
-        let found_bytes = u64::try_from(status.st_size).unwrap_or(0);
+        let (memory, found_bytes) = memory_of(&fd)?;
         if found_bytes != expected_bytes {
             return Err(Error::LengthMismatch { expected_bytes, found_bytes });
         }
-        let memory = MemoryId { device: status.st_dev, inode: status.st_ino };
         Ok(Self { fd, len_bytes: expected_bytes, memory, claims: Arc::default() })
     }
 
@@ -160,8 +158,9 @@ impl ClientRegion {
     /// A read-only descriptor is enough. Nothing is copied, and no memory taken, before a page is written.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`]; [`Error::System`] if the kernel refuses: a process may have 65,530 mappings, and where
-    /// memory must not be overcommitted, all of the range counts as this process's own.
+    /// [`Error::OutOfBounds`]; [`Error::OtherRegion`] if the process has closed all descriptors behind our back, and
+    /// this number is another file's now; [`Error::System`] if the kernel refuses: a process may have 65,530 mappings,
+    /// and where memory must not be overcommitted, all of the range counts as this process's own.
     ///
     /// ```
     /// use plasmon_shm::{Backend, ClientRegion, Kernel, Region, Seals};
@@ -182,12 +181,21 @@ impl ClientRegion {
     /// ```
     pub fn map_copy_on_write(&self, offset: u64, len_bytes: u64) -> Result<CopyOnWriteMapping, Error> {
         check_range(offset, len_bytes, self.len_bytes)?;
+        if memory_of(&self.fd)?.0 != self.memory {
+            return Err(Error::OtherRegion);
+        }
         CopyOnWriteMapping::new(self.fd.as_fd(), offset, len_bytes)
     }
 
     pub(crate) fn memory(&self) -> MemoryId {
         self.memory
     }
+}
+
+fn memory_of(fd: &OwnedFd) -> Result<(MemoryId, u64), Error> {
+    let status = fstat(fd).map_err(refused("fstat", || "a region's length".to_owned()))?;
+    let memory = MemoryId { device: status.st_dev, inode: status.st_ino };
+    Ok((memory, u64::try_from(status.st_size).unwrap_or(0)))
 }
 
 impl AsFd for ClientRegion {

@@ -58,8 +58,8 @@ pub enum Error {
     /// The range, or a part of it, is already mapped writable through the same [`ClientRegion`](crate::ClientRegion).
     #[error("the {len_bytes} bytes at offset {offset} overlap a lease that is still mapped")]
     LeaseOverlap { offset: u64, len_bytes: u64 },
-    /// The lease is of other memory than the region it was to be sealed with.
-    #[error("the lease and the read-only region are not the same memory")]
+    /// A region's descriptor is of other memory than the lease that was to be sealed with it, or than it was of before.
+    #[error("the region's descriptor is of other memory than what is mapped already")]
     OtherRegion,
     /// The lease belongs to the parent of this forked process, in which it is not mapped.
     #[error(

@@ -2,7 +2,13 @@
 
 use crate::{CLIENT, STORE};
 use plasmon::{Blob, Brain, Error, Kind, LearnOptions, Metadata, Object, Table, TensorView};
-use plasmon_tests::{TestResult, client::Client, daemon::Daemon, samples, worker::words};
+use plasmon_tests::{
+    TestResult,
+    client::Client,
+    daemon::Daemon,
+    samples,
+    worker::{fill_of, words},
+};
 use std::{collections::BTreeSet, time::SystemTime};
 
 fn connect(daemon: &Daemon) -> plasmon::Result<Brain> {
@@ -29,7 +35,7 @@ fn conforms(arena: &str, reserve: &str) -> TestResult {
     eprintln!("--arena {arena} --reserve {reserve}");
     let daemon = Daemon::start_with(STORE, &["--size", "64MiB", "--arena", arena, "--reserve", reserve]);
     let brain = connect(&daemon)?;
-    for check in [every_kind, wrong_kinds, names_and_namespaces, descriptions, listings] {
+    for check in [every_kind, wrong_kinds, copies_on_write, names_and_namespaces, descriptions, listings] {
         check(&brain)?;
         let stats = brain.stats()?;
         let left = (stats.objects, stats.used_bytes, stats.limbo_bytes, stats.pins, stats.namespaces);
@@ -89,6 +95,34 @@ fn wrong_kinds(brain: &Brain) -> TestResult {
         assert_eq!((name.as_str(), namespace.as_str(), found), (asked, "default", kind));
     }
     brain.clear()?;
+    Ok(())
+}
+
+/// What is written to an object's copy-on-write bytes, nobody else sees; and they hold the object.
+fn copies_on_write(brain: &Brain) -> TestResult {
+    brain.learn("small", &7)?;
+    assert!(brain.recall::<Object>("small")?.copy_on_write()?.is_none());
+    brain.forget("small")?;
+
+    brain.learn("bytes", &words(1_000_000, 7))?;
+    let object: Object = brain.recall("bytes")?;
+    let learned = object.as_ipc()?.into_owned();
+    let range = object.range_of(&object.to::<Blob>()?.into_buffer()).ok_or("it was copied")?;
+    let (mut one, other) = (object.copy_on_write()?.ok_or("none")?, object.copy_on_write()?.ok_or("none")?);
+    drop(object);
+    one[range.clone()].fill(1);
+    assert!(one[range.clone()].iter().all(|&byte| byte == 1) && one[..range.start] == learned[..range.start]);
+    assert_eq!(fill_of(&brain.recall::<Blob>("bytes")?), Some(7));
+
+    // Forgotten, the pages that nobody has written stay what they were, whoever learns meanwhile.
+    brain.forget("bytes")?;
+    drop(one);
+    for number in 0..100 {
+        brain.learn("others", &words(1_000_000, number))?;
+    }
+    assert_eq!((brain.stats()?.pins, &other[..]), (1, &learned[..]));
+    drop(other);
+    brain.forget("others")?;
     Ok(())
 }
 

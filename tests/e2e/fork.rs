@@ -32,6 +32,11 @@ fn what_a_child_inherited_stays_when_its_parent_lets_go() {
 }
 
 #[test]
+fn what_a_child_inherited_copy_on_write_stays_when_its_parent_lets_go() {
+    goes_well("copy-on-write", &[]);
+}
+
+#[test]
 fn what_a_child_inherited_stays_with_named_segments_too() {
     goes_well("parent-forgets", &["--arena", "named"]);
 }

@@ -109,6 +109,12 @@ fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult 
         assert_eq!(brain.recall::<Object>("theirs")?.writer_uid(), UID);
     }
     client.ask("forget small");
+
+    // It writes to a copy-on-write mapping of what it can only read, and changes nothing.
+    let ours: Blob = brain.recall("ours")?;
+    assert_eq!(client.ask("overwrite ours"), "true");
+    assert_eq!((fill_of(&ours), brain.recall::<Blob>("ours")?), (Some(7), ours));
+
     drop((client, root));
     brain.clear()?;
     is_as_before(&brain, &before);

@@ -260,6 +260,12 @@ impl Client {
                 let (first, last) = (bytes.first().ok_or("no bytes")?, bytes.last().ok_or("no bytes")?);
                 text(format!("{} {first} {last}", bytes.len()))
             }
+            ["overwrite", name] => {
+                let object: Object = brain.recall(name)?;
+                let mut own = object.copy_on_write()?.ok_or("it stands in the index")?;
+                own.fill(0xEE);
+                text(own.iter().all(|&byte| byte == 0xEE) && object.as_ipc()?[..] != own[..])
+            }
             ["wait", name, ms] => {
                 let object: Object = brain.recall_within(name, Duration::from_millis(ms.parse()?))?;
                 text(object.version())

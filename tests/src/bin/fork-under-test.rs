@@ -10,7 +10,7 @@ use nix::{
     },
     unistd::{ForkResult, Pid, alarm, execv, fork, getppid, pipe2, read, write},
 };
-use plasmon::{Blob, Brain, Error};
+use plasmon::{Blob, Brain, Error, Object};
 use std::{
     ffi::CString,
     os::fd::{AsFd, OwnedFd},
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     match scenario.as_str() {
         "both-go-on" => both_go_on(&brain),
         "parent-forgets" => parent_forgets(&brain),
+        "copy-on-write" => copy_on_write(&brain),
         "parent-dies-first" => parent_dies_first(&brain),
         "child-executes" => child_executes(&brain),
         "twice" => twice(&brain),
@@ -89,6 +90,28 @@ fn parent_forgets(brain: &Brain) {
     write(&tell, b"!").expect("the child hears");
     ended_well(child);
     assert_eq!(brain.stats().expect("stats").used_bytes, used, "the child's end gave back all it held");
+}
+
+/// The child inherits what its parent wrote to copy-on-write bytes, and the pin under what nobody has written.
+fn copy_on_write(brain: &Brain) {
+    let (told, tell) = a_pipe();
+    drop(learned(brain, "inherited", 1));
+    let object: Object = brain.recall("inherited").expect("it is bound");
+    brain.forget("inherited").expect("the store answers");
+    let mut own = object.copy_on_write().expect("it can be mapped").expect("it is large");
+    own[LEN / 2..][..100].fill(2);
+    let as_written = own.to_vec();
+    let child = in_child(|| {
+        hear(&told);
+        assert!(own[..] == as_written[..], "memory was reused under the child");
+        own.fill(3);
+        assert!(own.iter().all(|&byte| byte == 3));
+    });
+    drop((object, own));
+    overwrite_all_that_is_free(brain);
+    assert!(brain.stats().expect("stats").limbo_bytes >= LEN as u64, "the child holds it");
+    write(&tell, b"!").expect("the child hears");
+    ended_well(child);
 }
 
 /// The parent is killed as soon as the child is there, and a third process overwrites what is free.
