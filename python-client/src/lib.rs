@@ -30,7 +30,7 @@ mod _plasmon {
     use crate::{
         client::{Client, name_id},
         exit::{forget_other_threads, prepare_exit},
-        memory::{Buffer, TableStream},
+        memory::{Buffer, CopyOnWrite, TableStream},
         options::Options,
         payload::Payload,
         programs::run_plasmon,

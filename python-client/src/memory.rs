@@ -1,7 +1,11 @@
 //! The buffer protocol, both ways, Arrow's C interface, both ways, and ndarrays over recalled bytes: the only unsafe code
 //! of the package.
 
-use crate::{exit::detached, numpy};
+use crate::{
+    exit::detached,
+    numpy,
+    recalled::{COPY_DETACHED_BYTES, copied_writable},
+};
 use arrow_array::{
     RecordBatchReader,
     ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader},
@@ -16,7 +20,11 @@ use pyo3::{
     sync::PyOnceLock,
     types::PyCapsule,
 };
-use std::{ffi::CStr, sync::Arc};
+use std::{
+    ffi::CStr,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 /// Name of the capsules that hold a C stream, as Arrow's PyCapsule interface has it.
 const STREAM_NAME: &CStr = c"arrow_array_stream";
@@ -24,22 +32,61 @@ const STREAM_NAME: &CStr = c"arrow_array_stream";
 /// Recalled bytes in the store's shared memory, which they hold in place and unchanged: read-only, by the buffer
 /// protocol.
 #[pyclass(frozen, module = "plasmon._plasmon")]
-pub(crate) struct Buffer(arrow_buffer::Buffer);
+pub(crate) struct Buffer {
+    bytes: arrow_buffer::Buffer,
+    /// The recall that it comes from, if it is a part of a pickle.
+    recall: Option<Arc<Recall>>,
+}
+
+/// One recall of an object. All of its parts that are to be written to lie in one mapping.
+pub(crate) struct Recall {
+    object: plasmon::Object,
+    /// `None` if the kernel refuses it.
+    own: OnceLock<Option<Arc<plasmon::CopyOnWrite>>>,
+}
+
+impl Recall {
+    pub(crate) fn new(object: plasmon::Object) -> Arc<Recall> {
+        Arc::new(Recall { object, own: OnceLock::new() })
+    }
+
+    /// `bytes`, if they are a part of the object, for writing and without copying them.
+    fn own(&self, bytes: &arrow_buffer::Buffer) -> Option<CopyOnWrite> {
+        let range = self.object.range_of(bytes)?;
+        let own = self.own.get_or_init(|| self.object.copy_on_write().ok().flatten().map(Arc::new));
+        Some(CopyOnWrite { object: Arc::clone(own.as_ref()?), range })
+    }
+}
 
 impl Buffer {
     pub(crate) fn new(bytes: arrow_buffer::Buffer) -> Buffer {
-        Buffer(bytes)
+        Buffer { bytes, recall: None }
+    }
+
+    pub(crate) fn of_pickle(bytes: arrow_buffer::Buffer, recall: &Arc<Recall>) -> Buffer {
+        Buffer { bytes, recall: Some(Arc::clone(recall)) }
     }
 }
 
 #[pymethods]
 impl Buffer {
     fn __len__(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     fn __repr__(&self) -> String {
-        format!("<plasmon buffer of {} bytes>", self.0.len())
+        format!("<plasmon buffer of {} bytes>", self.bytes.len())
+    }
+
+    /// The same bytes such that they can be written to, without changing what the store has: a buffer whose pages are
+    /// copied when they are first written or, where that is not worth a mapping, a `bytearray`.
+    fn writable<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let is_large = self.bytes.len() > COPY_DETACHED_BYTES;
+        let own = self.recall.as_ref().filter(|_| is_large).and_then(|recall| recall.own(&self.bytes));
+        match own {
+            Some(own) => Ok(Bound::new(py, own)?.into_any()),
+            None => Ok(copied_writable(py, &self.bytes)?.into_any()),
+        }
     }
 
     /// Fills in `view` with all of the bytes.
@@ -48,7 +95,7 @@ impl Buffer {
         view: *mut ffi::Py_buffer,
         flags: std::ffi::c_int,
     ) -> PyResult<()> {
-        let bytes = &slf.get().0;
+        let bytes = &slf.get().bytes;
         let len = ffi::Py_ssize_t::try_from(bytes.len())
             .map_err(|_| PyBufferError::new_err("too long for a buffer"))?;
         let read_only = 1;
@@ -67,6 +114,34 @@ impl Buffer {
             )
         };
         if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+/// A part of a recalled object that can be written to, by the buffer protocol. Whoever else recalls the object sees what
+/// was learned.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct CopyOnWrite {
+    object: Arc<plasmon::CopyOnWrite>,
+    /// Inside it.
+    range: Range<usize>,
+}
+
+#[pymethods]
+impl CopyOnWrite {
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: std::ffi::c_int,
+    ) -> PyResult<()> {
+        // SAFETY: the interpreter hands over a `Py_buffer` to fill in. This object is frozen and holds the mapping.
+        unsafe { expose_writable(&slf, view, flags) }
+    }
+}
+
+impl WritableBytes for CopyOnWrite {
+    fn bytes(slf: &Bound<'_, Self>) -> PyResult<(*mut u8, usize)> {
+        let CopyOnWrite { object, range } = slf.get();
+        Ok((object.as_ptr().as_ptr().wrapping_add(range.start), range.len()))
     }
 }
 
@@ -94,7 +169,7 @@ pub(crate) fn ndarray_over<'py>(
     }
     let class = numpy::ndarray(py)?.as_type_ptr();
     let order = if column_major { ARRAY_F_CONTIGUOUS } else { ARRAY_C_CONTIGUOUS };
-    let data = buffer.get().0.as_ptr().cast_mut().cast();
+    let data = buffer.get().bytes.as_ptr().cast_mut().cast();
     let (ndim, strides, like) =
         (std::ffi::c_int::try_from(shape.len())?, std::ptr::null(), std::ptr::null_mut());
     let flags = order | ARRAY_ALIGNED; // not writeable

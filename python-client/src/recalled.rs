@@ -4,14 +4,14 @@ use crate::{
     errors::{OrRaise, raise},
     exit::detached,
     json,
-    memory::{self, Buffer, TableStream},
+    memory::{self, Buffer, Recall, TableStream},
     numpy,
 };
 use plasmon::{Blob, Json, Kind, Pickle, TensorView, Text};
 use pyo3::{
     IntoPyObjectExt,
     prelude::*,
-    types::{PyBytes, PyMemoryView, PyString},
+    types::{PyByteArray, PyBytes, PyMemoryView, PyString},
 };
 use std::sync::{
     Arc,
@@ -109,7 +109,8 @@ impl Object {
         self.unpickling.check(py, &self.object)?;
         let pickle = self.object.to::<Pickle>().or_raise(py)?;
         count_copied(pickle.stream().len() as u64);
-        let buffers = pickle.buffers().iter().map(|bytes| Buffer::new(bytes.clone()));
+        let recall = Recall::new(self.object.clone());
+        let buffers = pickle.buffers().iter().map(|bytes| Buffer::of_pickle(bytes.clone(), &recall));
         Ok((Buffer::new(pickle.stream().clone()), buffers.collect()))
     }
 
@@ -190,6 +191,18 @@ fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     }
     PyBytes::new_with(py, bytes.len(), |new| {
         detached(py, || new.copy_from_slice(bytes)); // nobody else has seen `new` yet
+        Ok(())
+    })
+}
+
+/// A copy of `bytes` that can be written to.
+pub(crate) fn copied_writable<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyByteArray>> {
+    count_copied(bytes.len() as u64);
+    PyByteArray::new_with(py, bytes.len(), |new| {
+        match bytes.len() <= COPY_DETACHED_BYTES {
+            true => new.copy_from_slice(bytes),
+            false => detached(py, || new.copy_from_slice(bytes)), // nobody else has seen `new` yet
+        }
         Ok(())
     })
 }

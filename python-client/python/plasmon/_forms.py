@@ -282,7 +282,7 @@ def encode_pickle(value: Any) -> _plasmon.Payload:
 def _pickled(value: Any, place: Callable[[pickle.PickleBuffer], bool]) -> memoryview:
     sink = io.BytesIO()
     pickler = pickle.Pickler(sink, protocol=5, buffer_callback=place)
-    pickler.dispatch_table = _dispatch_table(value)
+    pickler.dispatch_table = _dispatch_table()
     try:
         pickler.dump(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -314,7 +314,7 @@ def _cloudpickler() -> Any:
     return Pickler
 
 
-def _dispatch_table(value: Any) -> ChainMap[type, Callable[[Any], Any]]:
+def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
     ours: dict[type, Callable[[Any], Any]] = {bytearray: _reduce_bytearray, memoryview: _reduce_memoryview}
     if ndarray := _loaded("numpy", "ndarray"):
         ours[ndarray] = _reduce_ndarray
@@ -323,7 +323,7 @@ def _dispatch_table(value: Any) -> ChainMap[type, Callable[[Any], Any]]:
     if _loaded("torch", "nn"):
         from plasmon import _torch
 
-        ours |= _torch.reducers(value)
+        ours |= _torch.reducers()
     return ChainMap(ours, copyreg.dispatch_table)
 
 

@@ -103,6 +103,13 @@ class Buffer:
     """Recalled bytes in shared memory, read-only."""
 
     def __len__(self) -> int: ...
+    def writable(self) -> CopyOnWrite | bytearray: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class CopyOnWrite:
+    """A part of a recalled object that can be written to without changing what the store has."""
+
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
