@@ -2,7 +2,7 @@
 
 Maturin puts an extension module into a wheel, or programs, not both; so this is what pip calls (PEP 517), and maturin
 finds the daemon where the Python sources are. What calls maturin itself runs this file before that, with a command of
-cargo and its options: ``python build_backend.py build --profile ci``.
+cargo and its options: ``python build_backend.py zigbuild --release``.
 """
 
 import json
@@ -13,15 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import maturin
-from maturin import *  # noqa: F403  (everything that is not below)
+from maturin import *  # noqa: F403  (what is not below, or is called by what is)
 
 _HERE = Path(__file__).parent
 
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None) -> str:
     """Build a wheel, as PEP 517 says."""
-    build_daemon(["build", "--release"])
+    build_daemon(["build", *_profile(config_settings)])
     return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None) -> str:
+    """Build what stands for a wheel in an editable installation, as PEP 660 says."""
+    build_daemon(["build", *_profile(config_settings)])
+    return maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+
+
+def _profile(config_settings: Any) -> list[str]:
+    """Return the profile that maturin is told to build with."""
+    told = maturin.get_maturin_pep517_args(config_settings)
+    return ["--profile", told[told.index("--profile") + 1]] if "--profile" in told else ["--release"]
 
 
 def build_daemon(command: list[str]) -> None:

@@ -131,6 +131,7 @@ pub fn load(socket: &Path, seed: u64) -> Outcome {
         store,
         random: Random::new(seed),
         me: std::process::id(),
+        stores: 1,
         own: HashMap::new(),
         brief: HashMap::new(),
         cached: HashMap::new(),
@@ -180,6 +181,9 @@ struct Load {
     store: [u8; 16],
     random: Random,
     me: u32,
+    /// How many stores it has known. Its names are new in each: of what it learned in one before it saw that this is
+    /// another one, it knows nothing.
+    stores: u32,
     /// What its own names are bound to.
     own: HashMap<String, u64>,
     /// What those of its names that expire are bound to, and between which moments they do.
@@ -269,11 +273,12 @@ impl Load {
         }
         self.check_held()?;
         self.know_nothing();
+        self.stores += 1;
         Ok(())
     }
 
     fn operate(&mut self) -> plasmon::Result<Outcome> {
-        let own = format!("own {} {}", self.me, self.random.below(OWN));
+        let own = format!("own {} {} {}", self.me, self.stores, self.random.below(OWN));
         let shared = format!("shared {}", self.random.below(SHARED));
         match self.random.below(18) {
             0..=2 => {
@@ -555,7 +560,7 @@ fn play(socket: &Path, random: &mut Random, round: u64, point: &str) -> plasmon:
 
 /// Learns a name that expires at once, or nearly, and recalls it until it has.
 fn watch_it_expire(brain: &Brain, name: &str) -> plasmon::Result<Outcome> {
-    let (fill, ttl) = (3, Duration::from_millis(3));
+    let (fill, ttl) = (3, Duration::from_millis(10)); // not over before it is recalled the first time
     let from = now();
     brain.learn_with(name, &value(fill), &LearnOptions::new().ttl(ttl))?;
     let latest = now() + ttl;
