@@ -20,7 +20,7 @@ use plasmon_protocol::{
         Ttl,
     },
     name::Name,
-    object::Header,
+    object::{Flags, Header},
 };
 use plasmon_shm::{FaultPoint, SealedMapping, fault_point};
 use std::{sync::Arc, time::Duration};
@@ -371,8 +371,12 @@ impl Batch {
         Ok(name)
     }
 
-    /// Copies the object to where it travels or stays: small ones into the message, others into a lease.
+    /// Copies the object to where it travels or stays: small ones into the message, others into a lease. A value that
+    /// stands in the header is there already.
     fn place(&mut self, prepared: &Prepared<'_>) -> Result<Payload> {
+        if prepared.header().flags.has(Flags::INLINE) {
+            return Ok(Payload::InHeader {});
+        }
         let len_bytes = prepared.len_bytes();
         let len = index_of(len_bytes);
         if len_bytes <= INLINE_BYTES_MAX.into() && self.inline_bytes + len <= INLINE_BATCH_BYTES_MAX {

@@ -85,7 +85,8 @@ impl Object {
         self.entry.header.kind
     }
 
-    /// Length of the object in the store, in bytes.
+    /// Length of the object in the store, in bytes. A value of at most 32 bytes stands in the index, and has its own length
+    /// there: 8 for an integer.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.entry.len_bytes

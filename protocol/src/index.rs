@@ -43,14 +43,17 @@ use crate::{
 };
 use alloc::vec::Vec;
 
+/// The offset in an entry whose value stands in its header: outside every arena.
+pub const NO_EXTENT: u64 = u64::MAX;
+
 /// A binding as the index holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Version of the binding.
     pub version: u64,
-    /// Offset of the object's root extent in the arena, in bytes.
+    /// Offset of the object's root extent in the arena, in bytes; [`NO_EXTENT`] where the value stands in the header.
     pub offset: u64,
-    /// Length of the object, in bytes.
+    /// Length of the object, in bytes; of a value that stands in the header, its own.
     pub len_bytes: u64,
     /// When the binding was made: CLOCK_REALTIME, in nanoseconds.
     pub created_ns: u64,
@@ -63,6 +66,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Where in the arena the object lies; `None` where the value stands in the header.
+    #[inline]
+    #[must_use]
+    pub fn extent_offset(&self) -> Option<u64> {
+        (self.offset != NO_EXTENT).then_some(self.offset)
+    }
+
     /// Whether the binding is gone, unbound or not, at `now_ns` of the daemon's CLOCK_BOOTTIME.
     #[inline]
     #[must_use]

@@ -33,6 +33,9 @@ pub const PAGE_NAMES_MAX: u32 = 4_096;
 /// Most names in a page of bare names.
 pub const PAGE_BARE_NAMES_MAX: u32 = 16_384;
 
+/// A page of bare names that has so many bytes takes no more names.
+pub const PAGE_BARE_NAMES_BYTES_MAX: usize = 1 << 20;
+
 /// Pins in one [`PinsPage`](crate::message::PinsPage).
 pub const PAGE_PINS_MAX: u32 = 4_096;
 

@@ -240,7 +240,7 @@ make_structs! {
     ListNames { namespace prefix after limit }
     NamesPage { names more }
     ListBareNames { namespace prefix after }
-    BareNamesPage { names more }
+    BareNamesPage { names lengths more }
     ListNamespaces { after }
     NamespacesListed { namespaces more }
     Describe { namespace name }
@@ -298,7 +298,7 @@ make_choices! {
         Bind { bind } Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
         RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl }
     }
-    Payload { Inline { bytes } Leased { lease offset len_bytes } }
+    Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader { } }
     FoundOne { Absent {} At { location } }
     Failure {
         VersionMismatch { client store } NotAdmitted { uid store_uid } TooMany { what limit } UnknownSession {}

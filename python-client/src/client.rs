@@ -9,10 +9,11 @@ use crate::{
     recalled::{self, Object, Unpickling},
     writing::{TableWriter, Writable},
 };
-use plasmon::{Brain, Dtype, Error, Metadata, NamePage, NamespaceOptions};
+use plasmon::{Brain, Dtype, Error, Metadata, NamespaceOptions};
 use plasmon_protocol::{id::NameId, name::Namespace};
 use pyo3::{
     exceptions::PyValueError,
+    intern,
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyString},
 };
@@ -34,23 +35,23 @@ pub(crate) struct Client {
 }
 
 /// A value to be learned.
-enum Given<'a> {
-    Payload(&'a Payload),
+enum Given {
+    Payload(Py<Payload>),
     Plain(Form),
 }
 
-impl<'a> Given<'a> {
+impl Given {
     /// `None` if it takes Python to find its form, or to say why it has none.
-    fn of(thing: &'a Bound<'_, PyAny>) -> Option<Given<'a>> {
+    fn of(thing: &Bound<'_, PyAny>) -> Option<Given> {
         match thing.cast::<Payload>() {
-            Ok(payload) => Some(Given::Payload(payload.get())),
+            Ok(payload) => Some(Given::Payload(payload.clone().unbind())),
             Err(_) => payload::plain(thing).ok()?.map(Given::Plain),
         }
     }
 
     fn get(&self) -> &Form {
         match self {
-            Given::Payload(payload) => payload.form(),
+            Given::Payload(payload) => payload.get().form(),
             Given::Plain(form) => form,
         }
     }
@@ -208,22 +209,29 @@ impl Client {
         learned.or_raise_learning(py)?.or_raise_learning(py).map(Some)
     }
 
-    /// Binds all names at one moment, and returns their version.
-    #[pyo3(signature = (things, options=None))]
+    /// Binds all names at one moment, and returns their version. `encode` makes payloads of values that are not plain.
+    #[pyo3(signature = (things, encode, options=None))]
     fn learn_many(
         &self,
         py: Python<'_>,
-        things: Vec<(Bound<'_, PyAny>, Bound<'_, Payload>)>,
+        things: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        encode: &Bound<'_, PyAny>,
         options: Option<&Bound<'_, Options>>,
     ) -> PyResult<u64> {
-        let pairs = things.iter().map(|(name, payload)| Ok((name_of(name)?, payload.get())));
-        let pairs = pairs.collect::<PyResult<Vec<(&str, &Payload)>>>()?;
+        let form_of = |thing| -> PyResult<Given> {
+            match Given::of(thing) {
+                Some(form) => Ok(form),
+                None => Ok(Given::Payload(encode.call1((thing,))?.cast_into()?.unbind())),
+            }
+        };
+        let pairs = things.iter().map(|(name, thing)| Ok((name_of(name)?, form_of(thing)?)));
+        let pairs = pairs.collect::<PyResult<Vec<(&str, Given)>>>()?;
         self.check_awake(py)?;
         let options = Options::or_none(options);
         let version = detached(py, || {
             let mut batch = self.brain.batch()?;
-            for (name, payload) in pairs {
-                batch = payload.form().with_learn(|value| batch.learn_with(name, value, &options))??;
+            for (name, form) in &pairs {
+                batch = form.get().with_learn(|value| batch.learn_with(name, value, &options))??;
             }
             batch.commit()
         });
@@ -283,9 +291,17 @@ impl Client {
         self.check_awake(py)?;
         let pages =
             detached(py, || self.brain.name_pages(prefix).collect::<Result<Vec<_>, _>>()).or_raise(py)?;
-        let names: Vec<_> =
-            pages.iter().flat_map(NamePage::iter).map(|name| PyString::new(py, name)).collect();
-        PyList::new(py, names)
+        let names = PyList::empty(py);
+        for page in &pages {
+            // Python splits a text in a third of the time that it takes to make as many.
+            let page = match page.joined() {
+                Some(joined) => PyString::new(py, joined).call_method1(intern!(py, "split"), ("\0",))?,
+                None => PyList::new(py, page.iter().map(|name| PyString::new(py, name)).collect::<Vec<_>>())?
+                    .into_any(),
+            };
+            names.call_method1(intern!(py, "extend"), (page,))?;
+        }
+        Ok(names)
     }
 
     fn describe<'py>(

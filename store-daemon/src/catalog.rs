@@ -1,6 +1,9 @@
 //! The daemon's own record of namespaces, names and what they are bound to. The shared index mirrors it.
 
-use crate::recalls::{CollectJob, Recalls};
+use crate::{
+    evict::Victim,
+    recalls::{CollectJob, Recalls},
+};
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
     index::{Entry, IndexWriter},
@@ -59,7 +62,7 @@ impl Record {
 
 /// A binding about to be made.
 #[derive(Debug)]
-pub(crate) struct NewBinding {
+pub(crate) struct NewBinding<'a> {
     pub(crate) version: u64,
     pub(crate) offset: u64,
     pub(crate) len_bytes: u64,
@@ -73,9 +76,9 @@ pub(crate) struct NewBinding {
     /// `None` lives as long as the namespace has declared.
     pub(crate) ttl: Option<Ttl>,
     /// `None` keeps the description of the binding before.
-    pub(crate) description: Option<String>,
+    pub(crate) description: Option<&'a str>,
     /// `None` keeps the metadata of the binding before.
-    pub(crate) metadata: Option<String>,
+    pub(crate) metadata: Option<&'a str>,
 }
 
 /// A place in the queue of cached bindings.
@@ -92,13 +95,14 @@ pub(crate) struct Cached {
 pub(crate) struct BoundTo {
     /// Number of its index entry.
     pub(crate) number: u32,
-    /// Offset of the object that the name was bound to before.
+    /// Offset of the object that the name was bound to before, if that had an extent.
     pub(crate) replaced: Option<u64>,
 }
 
 #[derive(Debug)]
 struct NamespaceState {
     namespace: Namespace,
+    prefix: NamespacePrefix,
     names: BTreeMap<Arc<str>, u32>,
     bytes: u64,
     /// What was declared for it.
@@ -235,9 +239,11 @@ impl Catalog {
         let id = NamespaceId(self.next_namespace);
         self.next_namespace += 1;
         self.by_name.insert(namespace.clone(), id);
-        self.by_prefix.insert(NamespacePrefix::new(namespace), id);
+        let prefix = NamespacePrefix::new(namespace);
+        self.by_prefix.insert(prefix, id);
         let state = NamespaceState {
             namespace: namespace.clone(),
+            prefix,
             names: BTreeMap::new(),
             bytes: 0,
             is_cache: false,
@@ -262,7 +268,7 @@ impl Catalog {
         if let Some(state) = self.namespaces.remove(&id) {
             debug_assert!(state.names.is_empty(), "its names are unbound first");
             self.by_name.remove(&state.namespace);
-            self.by_prefix.remove(&NamespacePrefix::new(&state.namespace));
+            self.by_prefix.remove(&state.prefix);
         }
     }
 
@@ -331,17 +337,19 @@ impl Catalog {
         }
     }
 
-    /// Offset of the object that a cached binding is bound to.
-    pub(crate) fn cached_object(&self, cached: Cached) -> Option<u64> {
-        Some(self.writer.read(self.index.words(), cached.number)?.offset)
+    /// A cached binding, as one that may give way.
+    pub(crate) fn cached_binding(&self, Cached { number, .. }: Cached) -> Option<Victim> {
+        let entry = self.writer.read(self.index.words(), number)?;
+        Some(Victim { number, version: entry.version, offset: entry.extent_offset() })
     }
 
-    /// Unbinds a cached binding, if it is still bound to the object at `offset`. Returns what it was called and bound to.
-    pub(crate) fn evict(&mut self, number: u32, offset: u64) -> Option<(String, Entry)> {
+    /// Unbinds a cached binding, if it has not been bound anew. Returns what it was called and bound to.
+    pub(crate) fn evict(&mut self, victim: Victim) -> Option<(String, Entry)> {
+        let Victim { number, version, .. } = victim;
         let record = self.record(number)?;
         let (namespace, name) = (record.namespace, Arc::clone(&record.name));
         let entry = self.writer.read(self.index.words(), number)?;
-        if entry.offset != offset || !self.namespaces[&namespace].is_cache {
+        if entry.version != version || !self.namespaces[&namespace].is_cache {
             return None;
         }
         let label = self.label(number).unwrap_or_default();
@@ -371,26 +379,29 @@ impl Catalog {
 
     /// What `name` is or was bound to: a binding that has expired takes room until it is unbound.
     pub(crate) fn linked(&self, namespace: NamespaceId, name: &str) -> Option<(u32, &Record, Entry)> {
-        let number = *self.namespaces.get(&namespace)?.names.get(name)?;
-        let entry = self.writer.read(self.index.words(), number)?;
-        Some((number, self.record(number)?, entry))
+        // By its id: a hash table is quicker than the tree of names, and there is one at hand.
+        let id = self.namespaces.get(&namespace)?.prefix.name_id(name);
+        let (number, record) = self.holder(&id).filter(|(_, record)| *record.name == *name)?;
+        Some((number, record, self.writer.read(self.index.words(), number)?))
     }
 
-    /// Whether `name` could be bound in `namespace` as far as ids go.
-    pub(crate) fn check_id(&self, namespace: &Namespace, name: &Name) -> Result<(), IdTaken> {
-        self.check_prefix(namespace)?;
-        let Some(number) = self.writer.find(self.index.words(), &NameId::new(namespace, name)) else {
-            return Ok(());
-        };
-        match self.record(number) {
-            Some(record) if *record.name != **name => Err(IdTaken { holder: record.name.to_string() }),
-            _ => Ok(()),
+    /// What `name` with this id is or was bound to, if that is itself. Its namespace's prefix has been
+    /// [checked](Self::check_prefix).
+    pub(crate) fn check_id(&self, id: &NameId, name: &Name) -> Result<Option<&Record>, IdTaken> {
+        match self.holder(id) {
+            Some((_, record)) if *record.name != **name => Err(IdTaken { holder: record.name.to_string() }),
+            found => Ok(found.map(|(_, record)| record)),
         }
     }
 
+    /// Which name has this id, and its entry's number.
+    fn holder(&self, id: &NameId) -> Option<(u32, &Record)> {
+        let number = self.writer.find(self.index.words(), id)?;
+        Some((number, self.record(number)?))
+    }
+
     /// Binds `name`, whose ids were checked and for which there is room.
-    pub(crate) fn bind(&mut self, namespace: NamespaceId, name: &Name, new: NewBinding) -> BoundTo {
-        let known = self.linked(namespace, name).map(|(number, _, before)| (number, before));
+    pub(crate) fn bind(&mut self, namespace: NamespaceId, name: &Name, new: NewBinding<'_>) -> BoundTo {
         let state = self.namespaces.get_mut(&namespace).expect("a commit registers its namespaces first");
         let ttl = new.ttl.or_else(|| state.ttl.clone());
         let expires_ns = ttl.as_ref().and_then(|ttl| deadline(ttl, new.now_ns));
@@ -404,7 +415,9 @@ impl Catalog {
             writer_uid: new.writer_uid,
             header: new.header,
         };
-        let id = NameId::new(&state.namespace, name);
+        let id = state.prefix.name_id(name);
+        let number = self.writer.find(self.index.words(), &id);
+        let known = number.and_then(|number| Some((number, self.writer.read(self.index.words(), number)?)));
         let replaced_bytes = known.as_ref().map_or(0, |(_, before)| before.len_bytes);
         state.bytes = state.bytes + new.len_bytes - replaced_bytes;
         let is_cache = state.is_cache;
@@ -433,7 +446,7 @@ impl Catalog {
             if is_cache {
                 self.queue(number);
             }
-            return BoundTo { number, replaced: Some(before.offset) };
+            return BoundTo { number, replaced: before.extent_offset() };
         }
         let number = self.writer.insert(self.index.words(), &id, &entry).expect("room was counted before");
         let name: Arc<str> = name.as_str().into();
@@ -470,7 +483,7 @@ impl Catalog {
         state.names.remove(name);
         state.bytes -= entry.len_bytes;
         self.cached_bytes -= if state.is_cache { entry.len_bytes } else { 0 };
-        self.writer.remove(self.index.words(), &NameId::new(&state.namespace, name));
+        self.writer.remove(self.index.words(), &state.prefix.name_id(name));
         let record = self.records[slot(number)].take();
         if let Some(record) = record {
             self.text_bytes -= record.text_bytes();
@@ -512,7 +525,7 @@ impl Catalog {
         if entry.has_expired(now_ns) || at <= entry.expires_ns {
             return;
         }
-        let id = NameId::new(&self.namespaces[&record.namespace].namespace, &record.name);
+        let id = self.namespaces[&record.namespace].prefix.name_id(&record.name);
         self.writer.replace(self.index.words(), &id, number, &Entry { expires_ns: at, ..entry });
         self.deadlines.remove(&(entry.expires_ns, number));
         self.deadlines.insert((at, number));
@@ -537,12 +550,12 @@ impl Catalog {
     pub(crate) fn info(&self, number: u32, now_ns: u64) -> Option<BindingInfo> {
         let record = self.record(number)?;
         let entry = self.writer.read(self.index.words(), number)?;
-        let namespace = &self.namespaces.get(&record.namespace)?.namespace;
+        let NamespaceState { namespace, prefix, .. } = self.namespaces.get(&record.namespace)?;
         Some(BindingInfo {
             namespace: namespace.clone(),
             name: Name::new(&record.name).ok()?,
             version: entry.version,
-            object_id: *ObjectId::as_bytes(&NamespacePrefix::new(namespace).object_id(record.object_uuid)),
+            object_id: *ObjectId::as_bytes(&prefix.object_id(record.object_uuid)),
             len_bytes: entry.len_bytes,
             kind: entry.header.kind,
             created_ns: entry.created_ns,

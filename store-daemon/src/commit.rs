@@ -4,8 +4,9 @@
 //! even where it is worked off in slices. After the checks nothing can fail.
 //!
 //! Whatever takes time for each change is done change by change, in slices, from the first look at the bytes to
-//! giving back the room of a commit that fails. So a commit is never decoded as a whole: each stage reads it anew,
-//! from memory that only the daemon has. That costs less than to keep a million decoded changes, and to free them.
+//! giving back the room of a commit that fails. A short list is decoded once; a long one is never decoded as a whole:
+//! each stage reads it anew, from memory that only the daemon has. That costs less than to keep a million decoded
+//! changes, and to free them.
 
 use crate::{
     allocator::{Extent, GRANULE_BYTES, Room},
@@ -22,10 +23,11 @@ use bytes::Bytes;
 use plasmon_protocol::{
     codec::{BoundedList, Codec, DecodeError, ListReader},
     id::{NameId, NamespacePrefix},
+    index::NO_EXTENT,
     limits,
     message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload, Ttl},
     name::{Name, Namespace},
-    object::Flags,
+    object::{Flags, Header},
 };
 use plasmon_shm::{FaultPoint, Region, fault_point};
 use std::{
@@ -113,25 +115,56 @@ pub(crate) enum Worked {
     Failed(Failure),
 }
 
-/// A list of the commit, which every stage reads anew.
+/// A list of the commit, which every stage goes through anew.
 #[derive(Debug)]
 struct Entries<T> {
     start: ListReader<T>,
     next: ListReader<T>,
+    /// The entries as far as they were read, if the list is short, and how many of them this stage has seen.
+    kept: Option<Vec<Arc<T>>>,
+    at: usize,
 }
 
+/// Lists of at most so many entries are decoded once.
+const KEPT_ENTRIES_MAX: usize = 1_024;
+
 impl<T: Codec + BoundedList + Clone> Entries<T> {
-    fn new(start: ListReader<T>) -> Self {
-        Entries { next: start.clone(), start }
+    fn new(start: ListReader<T>, body_bytes: usize) -> Self {
+        let is_short = start.left() <= KEPT_ENTRIES_MAX && body_bytes < LARGE_BYTES;
+        Entries {
+            next: start.clone(),
+            kept: is_short.then(|| Vec::with_capacity(start.left())),
+            at: 0,
+            start,
+        }
+    }
+
+    /// The next entry of a list that nobody has read yet.
+    fn read(&mut self) -> Result<Option<Arc<T>>, DecodeError> {
+        let entry = self.next.read()?.map(Arc::new);
+        if let Some(kept) = &mut self.kept {
+            kept.extend(entry.clone());
+        }
+        Ok(entry)
     }
 
     fn rewind(&mut self) {
-        self.next = self.start.clone();
+        self.at = 0;
+        if self.kept.is_none() {
+            self.next = self.start.clone();
+        }
     }
 
     /// The next entry of a list that was read to its end before.
-    fn again(&mut self) -> Option<T> {
-        self.next.read().expect("every entry was read before, in memory that nobody else has")
+    fn again(&mut self) -> Option<Arc<T>> {
+        let Some(kept) = &self.kept else {
+            let entry =
+                self.next.read().expect("every entry was read before, in memory that nobody else has");
+            return entry.map(Arc::new);
+        };
+        let entry = kept.get(self.at).cloned();
+        self.at += 1;
+        entry
     }
 }
 
@@ -151,8 +184,8 @@ pub(crate) struct CommitJob {
     changes: Option<Entries<Change>>,
     stage: Stage,
     /// The change that found no room.
-    held_back: Option<Change>,
-    /// Parallel to the changes, as far as these were placed: the extent of each object that is to be bound.
+    held_back: Option<Arc<Change>>,
+    /// Parallel to the changes, as far as these were placed: the extent of each object that is to be bound, and has one.
     extents: Vec<Option<Extent>>,
     /// Entries of this stage that are done.
     at: usize,
@@ -251,7 +284,7 @@ impl CommitJob {
 
     /// The room that it did not find.
     pub(crate) fn wanted_room(&self) -> Room {
-        let len_bytes = match &self.held_back {
+        let len_bytes = match self.held_back.as_deref() {
             Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
                 bytes.len() as u64
             }
@@ -320,10 +353,10 @@ impl CommitJob {
                 self.read().map_err(|error| Failure::Malformed { reason: error.to_string() })?;
             }
             Stage::Place => return self.place(bench),
-            Stage::Write => match self.next_change() {
+            Stage::Write => match self.next_change().as_deref() {
                 Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
                     let extent = self.extents[self.at - 1].expect("every object was placed");
-                    write(bench.arena, extent, &bytes)?;
+                    write(bench.arena, extent, bytes)?;
                 }
                 Some(_) => {}
                 None => self.enter(Stage::CheckConditions),
@@ -342,17 +375,19 @@ impl CommitJob {
 
     fn read(&mut self) -> Result<(), DecodeError> {
         if self.conditions.is_none() {
-            self.conditions = Some(Entries::new(Commit::conditions(self.body.clone())?));
+            let conditions = Commit::conditions(self.body.clone())?;
+            self.conditions = Some(Entries::new(conditions, self.body.len()));
         }
         let conditions = self.conditions.as_mut().expect("it was just made");
         let Some(changes) = &mut self.changes else {
-            if conditions.next.read()?.is_none() {
-                self.changes = Some(Entries::new(Commit::changes(conditions.next.clone())?));
+            if conditions.read()?.is_none() {
+                let changes = Commit::changes(conditions.next.clone())?;
+                self.changes = Some(Entries::new(changes, self.body.len()));
                 self.stage = Stage::ReadChanges;
             }
             return Ok(());
         };
-        match changes.next.read()? {
+        match changes.read()?.as_deref() {
             Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
                 self.inline_bytes += bytes.len() as u64;
                 self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);
@@ -377,7 +412,7 @@ impl CommitJob {
             self.enter(if missing.is_empty() { Stage::CheckConditions } else { Stage::Write });
             return Ok(Some(Prepared::Placed { missing }));
         };
-        let extent = match &change {
+        let extent = match &*change {
             Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } } => {
                 let len_bytes = bytes.len() as u64;
                 let limit_bytes = u64::from(limits::INLINE_BYTES_MAX);
@@ -461,7 +496,7 @@ impl CommitJob {
             },
             Stage::Bind => match self.held_back.take().or_else(|| self.next_change()) {
                 Some(change) => {
-                    self.bind(bench, change);
+                    self.bind(bench, &change);
                     fault_point(FaultPoint::CommitHalfVisible);
                 }
                 None => {
@@ -480,7 +515,7 @@ impl CommitJob {
     /// Hands the ids of the names that it bound to `tell`, for as long as `slice` lasts. Returns whether that was all.
     pub(crate) fn announce(&mut self, slice: &mut Slice, mut tell: impl FnMut(&NameId)) -> bool {
         while slice.spend() {
-            match self.next_change() {
+            match self.next_change().as_deref() {
                 Some(Change::Bind { bind }) => tell(&NameId::new(&bind.namespace, &bind.name)),
                 Some(_) => {}
                 None => return true,
@@ -503,7 +538,7 @@ impl CommitJob {
         }
     }
 
-    fn next_change(&mut self) -> Option<Change> {
+    fn next_change(&mut self) -> Option<Arc<Change>> {
         self.at += 1;
         self.changes.as_mut()?.again()
     }
@@ -539,7 +574,7 @@ impl CommitJob {
     /// Unbinds one name. Returns whether there may be more.
     fn unbind(&mut self, bench: &mut Workbench<'_>) -> bool {
         let Some(change) = self.held_back.take().or_else(|| self.next_change()) else { return false };
-        match &change {
+        match &*change {
             Change::Unbind { namespace, name } => {
                 if let Some(id) = bench.catalog.namespace(namespace) {
                     self.unbind_one(bench, id, namespace, name);
@@ -552,7 +587,7 @@ impl CommitJob {
                         self.unbind_one(bench, id, namespace, &name);
                         self.held_back = Some(change); // again, until the namespace is empty
                     }
-                    None if matches!(change, Change::RemoveNamespace { .. }) => bench.catalog.unregister(id),
+                    None if matches!(*change, Change::RemoveNamespace { .. }) => bench.catalog.unregister(id),
                     None => {}
                 }
             }
@@ -564,26 +599,28 @@ impl CommitJob {
     /// Unbinds one name. One that had expired does not count.
     fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, namespace: &Namespace, name: &str) {
         let Some(entry) = bench.catalog.unbind(id, name) else { return };
-        bench.space.retire(entry.offset, format!("{namespace}/{name}"));
+        if let Some(offset) = entry.extent_offset() {
+            bench.space.retire(offset, format!("{namespace}/{name}"));
+        }
         if !entry.has_expired(self.moment_ns) {
             self.unbound += 1;
             self.unbound_bytes += entry.len_bytes;
         }
     }
 
-    fn bind(&mut self, bench: &mut Workbench<'_>, change: Change) {
-        let bind = match change {
+    fn bind(&mut self, bench: &mut Workbench<'_>, change: &Arc<Change>) {
+        let bind = match &**change {
             Change::Bind { bind } => bind,
             Change::RegisterNamespace { namespace } => {
-                bench.catalog.register(&namespace).expect("its prefix was checked");
+                bench.catalog.register(namespace).expect("its prefix was checked");
                 return;
             }
             Change::DeclareNamespace { namespace, is_cache, ttl } => {
-                let id = bench.catalog.register(&namespace).expect("its prefix was checked");
-                if self.queued.is_some() || bench.catalog.declare(id, is_cache, ttl.clone()) {
+                let id = bench.catalog.register(namespace).expect("its prefix was checked");
+                if self.queued.is_some() || bench.catalog.declare(id, *is_cache, ttl.clone()) {
                     self.queued = bench.catalog.queue_after(id, self.queued.as_deref());
                     if self.queued.is_some() {
-                        self.held_back = Some(Change::DeclareNamespace { namespace, is_cache, ttl }); // name by name
+                        self.held_back = Some(Arc::clone(change)); // name by name
                     }
                 }
                 return;
@@ -591,14 +628,15 @@ impl CommitJob {
             _ => return,
         };
         let namespace = bench.catalog.register(&bind.namespace).expect("its prefix was checked");
-        let extent = self.extents[self.at - 1].take().expect("every object was placed");
+        let extent = self.extents[self.at - 1].take();
         let len_bytes = match bind.payload {
             Payload::Inline { ref bytes } => bytes.len() as u64,
             Payload::Leased { len_bytes, .. } => len_bytes,
+            Payload::InHeader {} => bind.header.ndim.into(),
         };
         let new = NewBinding {
             version: self.version,
-            offset: extent.offset,
+            offset: extent.map_or(NO_EXTENT, |extent| extent.offset),
             len_bytes,
             created_ns: self.created_ns,
             object_uuid: self.object_uuid(bench.uuid_seed),
@@ -606,15 +644,19 @@ impl CommitJob {
             writer_uid: self.writer.uid,
             header: bind.header,
             now_ns: self.moment_ns,
-            ttl: bind.ttl,
-            description: bind.description,
-            metadata: bind.metadata,
+            ttl: bind.ttl.clone(),
+            description: bind.description.as_deref(),
+            metadata: bind.metadata.as_deref(),
         };
-        // The object is known before it is visible: whoever finds it may pin and release it at once.
-        let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
-        bench.space.add_object(object);
+        if let Some(extent) = extent {
+            // The object is known before it is visible: whoever finds it may pin and release it at once.
+            let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
+            bench.space.add_object(object);
+        }
         let bound = bench.catalog.bind(namespace, &bind.name, new);
-        bench.space.name_object(extent.offset, bound.number);
+        if let Some(extent) = extent {
+            bench.space.name_object(extent.offset, bound.number);
+        }
         if let Some(offset) = bound.replaced {
             bench.space.retire(offset, format!("{}/{}", bind.namespace, bind.name));
         }
@@ -658,19 +700,14 @@ impl Checks {
     /// Checks one change against the catalog, and against the changes before it.
     fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<(), Failure> {
         match change {
-            Change::Bind { bind: Bind { namespace, name, header, description, metadata, ttl, .. } } => {
+            Change::Bind { bind: Bind { namespace, name, header, description, metadata, ttl, payload } } => {
                 check_ttl(ttl.as_ref())?;
-                if header.flags.has(Flags::INLINE) && header.inline().is_none() {
-                    let reason = format!("{name:?} claims an inline value of {} bytes", header.ndim);
-                    return Err(Failure::Malformed { reason });
-                }
-                self.touch(namespace, name)?;
+                check_header(name, header, payload)?;
+                let id = self.touch(namespace, name)?;
                 self.register(catalog, namespace)?;
-                catalog
-                    .check_id(namespace, name)
+                let known = catalog
+                    .check_id(&id, name)
                     .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
-                let linked = catalog.namespace(namespace).and_then(|id| catalog.linked(id, name));
-                let known = linked.map(|(_, record, _)| record);
                 self.new_names += u64::from(known.is_none());
                 let texts = [
                     (description, known.map(|record| &record.description)),
@@ -711,16 +748,17 @@ impl Checks {
         Ok(())
     }
 
-    /// `name` is changed: once, and not beside the removal of its namespace.
-    fn touch(&mut self, namespace: &Namespace, name: &Name) -> Result<(), Failure> {
-        let new = self.touched.insert(NameId::new(namespace, name));
+    /// `name` is changed: once, and not beside the removal of its namespace. Returns its id.
+    fn touch(&mut self, namespace: &Namespace, name: &Name) -> Result<NameId, Failure> {
+        let id = NameId::new(namespace, name);
+        let new = self.touched.insert(id);
         if !new || self.emptied.contains(namespace) {
             return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
         }
         if self.empties && !self.changed_in.contains_key(namespace) {
             self.changed_in.insert(namespace.clone(), name.clone());
         }
-        Ok(())
+        Ok(id)
     }
 
     /// `namespace` will exist after this commit: no other one, in the catalog or in this commit, may have its prefix.
@@ -743,6 +781,20 @@ impl Checks {
         self.registered = Some(namespace.clone());
         Ok(())
     }
+}
+
+/// A value stands in the header, or it has bytes: never both.
+fn check_header(name: &Name, header: &Header, payload: &Payload) -> Result<(), Failure> {
+    let claims = header.flags.has(Flags::INLINE);
+    let reason = match payload {
+        Payload::InHeader {} if !claims => "has no bytes, and no value in its header",
+        Payload::InHeader {} if header.inline().is_none() => {
+            "claims a value in its header of more than 32 bytes"
+        }
+        Payload::Inline { .. } | Payload::Leased { .. } if claims => "has bytes, and a value in its header",
+        _ => return Ok(()),
+    };
+    Err(Failure::Malformed { reason: format!("the object for {name:?} {reason}") })
 }
 
 fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {
@@ -821,6 +873,7 @@ mod tests {
     struct Bound {
         version: u64,
         bytes: Vec<u8>,
+        in_header: bool,
         description: String,
         expires_ns: Option<u64>,
     }
@@ -995,10 +1048,14 @@ mod tests {
             for change in &commit.changes {
                 match change {
                     Change::Bind {
-                        bind:
-                            Bind { namespace, name, description, ttl, payload: Payload::Inline { bytes }, .. },
+                        bind: Bind { namespace, name, description, ttl, header, payload, .. },
                     } => {
                         let key = (namespace.clone(), name.clone());
+                        let (bytes, in_header) = match (payload, header.inline()) {
+                            (Payload::Inline { bytes }, None) => (bytes.to_vec(), false),
+                            (Payload::InHeader {}, Some((value, len))) => (value[..len].to_vec(), true),
+                            _ => return None,
+                        };
                         let declared = namespaces.entry(namespace.clone()).or_default();
                         let ttl = ttl.as_ref().or(declared.ttl.as_ref());
                         let slack_ns = |ttl: &Ttl| if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
@@ -1007,8 +1064,11 @@ mod tests {
                         let before = bound.get(&key).filter(|before| before.lives(self.now_ns));
                         let kept = before.map_or(String::new(), |before| before.description.clone());
                         let description = description.clone().unwrap_or(kept);
-                        let (version, bytes) = (self.last_version, bytes.to_vec());
-                        bound.insert(key.clone(), Bound { version, bytes, description, expires_ns });
+                        let version = self.last_version;
+                        bound.insert(
+                            key.clone(),
+                            Bound { version, bytes, in_header, description, expires_ns },
+                        );
                         inside.insert(namespace.clone());
                         if !touched.insert(key) {
                             return None;
@@ -1066,8 +1126,11 @@ mod tests {
             let mut expected: Vec<u64> = cached.iter().map(|(_, bound)| bound.version).collect();
             let (mut at, mut queued) = (crate::catalog::Cached::default(), Vec::new());
             while let Some(next) = self.catalog.next_cached(at) {
-                let offset = self.catalog.cached_object(next).expect("what is queued is bound");
-                queued.push(self.space.object(offset).expect("it has an object").version);
+                let binding = self.catalog.cached_binding(next).expect("what is queued is bound");
+                if let Some(offset) = binding.offset {
+                    assert_eq!(self.space.object(offset).map(|object| object.version), Some(binding.version));
+                }
+                queued.push(binding.version);
                 at = next;
             }
             // Nobody recalls anything here, so the order is that of learning.
@@ -1076,9 +1139,9 @@ mod tests {
             assert_eq!(learned, queued, "the least recently used is first");
             expected.sort_unstable();
             assert_eq!(queued, expected);
-            let used: u64 =
-                self.bound.values().map(|bound| bound.bytes.len().next_multiple_of(64) as u64).sum();
-            assert_eq!(self.space.figures().used, used);
+            let in_arena = || self.bound.values().filter(|bound| !bound.in_header);
+            let used: u64 = in_arena().map(|bound| bound.bytes.len().next_multiple_of(64) as u64).sum();
+            assert_eq!((self.space.figures().used, self.space.object_count()), (used, in_arena().count()));
             assert_eq!(self.catalog.objects().0, self.bound.len() as u64);
             assert_eq!(self.catalog.namespace_count(), self.namespaces.len() as u64);
             let reader = IndexReader::open(&self.index).expect("an index");
@@ -1097,14 +1160,19 @@ mod tests {
                         assert_eq!((found, expected), (Lookup::Absent, None));
                         continue;
                     };
-                    let Bound { version, bytes, description, expires_ns } =
+                    let Bound { version, bytes, in_header, description, expires_ns } =
                         expected.expect("the model has it as well");
                     assert_eq!(known.map(|(_, record, _)| &*record.description), Some(description.as_str()));
                     assert_eq!((entry.version, entry.len_bytes), (*version, bytes.len() as u64));
                     assert_eq!(entry.expires_ns, expires_ns.unwrap_or(0));
-                    let mut stored = vec![0; bytes.len()];
-                    self.arena.read_at(entry.offset, &mut stored).expect("inside the arena");
-                    assert_eq!(stored, *bytes);
+                    let inline = entry.header.inline().map(|(value, len)| value[..len].to_vec());
+                    let stored = entry.extent_offset().map(|offset| {
+                        let mut stored = vec![0; bytes.len()];
+                        self.arena.read_at(offset, &mut stored).expect("inside the arena");
+                        stored
+                    });
+                    let expected = if *in_header { (Some(bytes), None) } else { (None, Some(bytes)) };
+                    assert_eq!((inline.as_ref(), stored.as_ref()), expected);
                 }
             }
         }
@@ -1122,14 +1190,24 @@ mod tests {
     fn any_change() -> impl Strategy<Value = Change> {
         let place = || (proptest::sample::select(all_namespaces().to_vec()), (0_u8..16).prop_map(name));
         let description = proptest::option::of("[a-c]{0,2}");
-        let bind = (place(), proptest::collection::vec(any::<u8>(), 1..3_000), any_ttl(), description)
-            .prop_map(|((namespace, name), bytes, ttl, description)| {
-                let payload = Payload::Inline { bytes: bytes.into() };
-                let header = Header::new(Kind::BYTES);
+        let length = prop_oneof![4 => 1..3_000_usize, 3 => 0..33_usize];
+        let bytes = length.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len));
+        // Where the value stands, and, now and then, where else it is said to stand.
+        let place_of_value = (any::<bool>(), proptest::bool::weighted(0.05));
+        let bind = (place(), bytes, place_of_value, any_ttl(), description).prop_map(
+            |((namespace, name), bytes, (in_header, lies), ttl, description)| {
+                let plain = Header::new(Kind::BYTES);
+                let inline = plain.with_inline(&bytes).filter(|_| in_header || bytes.is_empty());
+                let payload = match inline.is_some() != lies {
+                    true => Payload::InHeader {},
+                    false => Payload::Inline { bytes: bytes.into() },
+                };
+                let header = inline.unwrap_or(plain);
                 Change::Bind {
                     bind: Bind { namespace, name, description, metadata: None, header, ttl, payload },
                 }
-            });
+            },
+        );
         let namespace = || proptest::sample::select(all_namespaces().to_vec());
         prop_oneof![
             8 => bind,

@@ -30,8 +30,15 @@ pub(crate) enum Shortage {
     Entries(u64),
 }
 
-/// A binding that is to give way: its index entry, and the offset of its object.
-pub(crate) type Victim = (u32, u64);
+/// A binding that is to give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim {
+    /// Its index entry.
+    pub(crate) number: u32,
+    pub(crate) version: u64,
+    /// Where in the arena its object lies; `None` where the value stands in the index entry, and nothing holds it.
+    pub(crate) offset: Option<u64>,
+}
 
 /// A choice on its way.
 #[derive(Debug)]
@@ -41,11 +48,13 @@ pub(crate) struct Choice {
     pinned: Arc<HashMap<u64, Holders>>,
     /// Where in the queue the choice is.
     at: Cached,
+    /// By index entry: those that give way for entries of the index.
+    entries: BTreeMap<u32, Victim>,
+    /// By extent: those of which some may give way for room.
+    candidates: BTreeMap<Extent, Victim>,
+    candidate_bytes: u64,
     /// What would be free without the candidates.
     free: FreeSpace,
-    /// Their extents, and their index entries.
-    candidates: BTreeMap<Extent, u32>,
-    candidate_bytes: u64,
 }
 
 /// What a slice of choosing came to.
@@ -65,9 +74,10 @@ impl Choice {
             shortage,
             pinned,
             at: Cached::default(),
-            free: FreeSpace::default(),
+            entries: BTreeMap::new(),
             candidates: BTreeMap::new(),
             candidate_bytes: 0,
+            free: FreeSpace::default(),
         }
     }
 
@@ -76,25 +86,28 @@ impl Choice {
         while slice.spend() {
             let Some(cached) = catalog.next_cached(self.at) else { return Chosen::Nothing };
             self.at = cached;
-            let Some(offset) = catalog.cached_object(cached) else { continue };
-            let Some((extent, is_leased)) = space.extent_of(offset) else { continue };
-            if self.pinned.contains_key(&offset) || self.free.first_overlap(extent).is_some() {
+            let Some(victim) = catalog.cached_binding(cached) else { continue };
+            if victim.offset.is_some_and(|offset| self.pinned.contains_key(&offset)) {
                 continue;
             }
             let room = match self.shortage {
-                Shortage::Room(_) if is_leased => continue, // it would go back to the lease
                 Shortage::Room(room) => room,
                 Shortage::Entries(count) => {
-                    self.candidates.insert(extent, cached.number);
-                    if self.candidates.len() as u64 == count {
-                        return Chosen::These(
-                            self.candidates.iter().map(|(it, &n)| (n, it.offset)).collect(),
-                        );
+                    self.entries.insert(victim.number, victim);
+                    if self.entries.len() as u64 == count {
+                        return Chosen::These(self.entries.values().copied().collect());
                     }
                     continue;
                 }
             };
-            self.candidates.insert(extent, cached.number);
+            let Some((extent, is_leased)) = victim.offset.and_then(|offset| space.extent_of(offset)) else {
+                continue;
+            };
+            // In a lease, it would go back to that.
+            if is_leased || self.free.first_overlap(extent).is_some() {
+                continue;
+            }
+            self.candidates.insert(extent, victim);
             self.candidate_bytes += extent.len_bytes;
             let mut run = self.free.insert(extent);
             // What is free beside it, unless another candidate has brought that.
@@ -118,6 +131,6 @@ impl Choice {
         let is_needed =
             |extent: &Extent| in_pieces || (extent.offset < place.end() && place.offset < extent.end());
         let needed = self.candidates.iter().filter(|(extent, _)| is_needed(extent));
-        needed.map(|(extent, &number)| (number, extent.offset)).collect()
+        needed.map(|(_, &victim)| victim).collect()
     }
 }

@@ -7,8 +7,8 @@ use plasmon_protocol::{
     codec::Codec,
     limits::COMMIT_BYTES_MAX,
     message::{
-        Bind, Change, Commit, Committed, EndLease, Failure, Find, Granted, LongCommit, Payload, ReadStats,
-        Reserve, Ttl,
+        Bind, Change, Commit, Committed, Describe, EndLease, Failure, Granted, LongCommit, Payload,
+        ReadStats, Reserve, Ttl,
     },
     name::{Name, Namespace},
     object::{Header, Kind},
@@ -28,9 +28,8 @@ fn name(number: u32) -> Name {
     Name::new(&format!("{number:07}")).expect("a valid name")
 }
 
-/// Binds a name to an object whose value stands in the index, so that no look at it leaves a pin.
 fn bind(number: u32, payload: Payload) -> Change {
-    let header = Header::new(Kind::INT64).with_inline(&number.to_le_bytes()).expect("it is short");
+    let header = Header::new(Kind::BYTES);
     Change::Bind {
         bind: Bind {
             namespace: namespace(),
@@ -88,8 +87,8 @@ fn written_with(session: &mut RawSession, count: u32, ttl: Option<Ttl>) -> LongC
 }
 
 fn is_bound(session: &mut RawSession, number: u32) -> bool {
-    let find = Find { namespace: namespace(), name: name(number), slot: 0 };
-    session.requests.call(&find).expect("the slot is free").location.is_some()
+    let describe = Describe { namespace: namespace(), name: name(number) };
+    session.requests.call(&describe).expect("the store answers").binding.is_some()
 }
 
 fn used_bytes(session: &mut RawSession) -> u64 {

@@ -627,15 +627,25 @@ fn a_hello_of_another_version_is_refused_by_version_whatever_else_it_says() {
 
 /// A header that contradicts itself never gets into the index, where readers would act on it.
 #[test]
-fn an_inline_value_longer_than_its_place_is_refused() {
+fn a_value_that_is_not_where_it_is_said_to_be_is_refused() {
     let mut daemon = Daemon::start(STORE, "4MiB");
     let mut session = RawSession::begin(daemon.socket());
-    let mut header = Header::new(Kind::BYTES).with_inline(&[7; 32]).expect("it fits");
-    header.ndim = 33;
-    let Change::Bind { mut bind } = inline("wrong", 10) else { unreachable!("it binds") };
-    bind.header = header;
-    let refusal = session.requests.call(&commit(vec![Change::Bind { bind }]));
-    assert!(matches!(refusal, Err(Failure::Malformed { .. })), "{refusal:?}");
+    let plain = Header::new(Kind::BYTES);
+    let in_header = plain.with_inline(&[7; 32]).expect("it fits");
+    let bytes = Payload::Inline { bytes: vec![7; 10].into() };
+    for (header, payload, what) in [
+        (Header { ndim: 33, ..in_header }, Payload::InHeader {}, "more than 32 bytes"),
+        (plain, Payload::InHeader {}, "no value in its header"),
+        (in_header, bytes, "has bytes, and a value"),
+    ] {
+        let Change::Bind { mut bind } = bind("wrong", payload) else { unreachable!("it binds") };
+        bind.header = header;
+        let refusal = session.requests.call(&commit(vec![Change::Bind { bind }]));
+        assert!(
+            matches!(&refusal, Err(Failure::Malformed { reason }) if reason.contains(what)),
+            "{refusal:?}"
+        );
+    }
     assert_eq!(stats(&mut session).used_bytes, 0);
     assert_serves(&mut daemon);
 }

@@ -186,7 +186,7 @@ part! {
         header: Header,
         /// How long the binding lives, from the moment of the commit; `None` as long as the namespace has declared.
         ttl: Option<Ttl>,
-        /// The object's bytes: an Arrow IPC file.
+        /// The object's bytes: an Arrow IPC file, unless the value stands in the header.
         payload: Payload,
     }
 }
@@ -208,6 +208,9 @@ choice! {
             /// Length in bytes, at least 1. Pieces of one lease are disjoint.
             len_bytes: u64,
         },
+        /// Nowhere: the value stands in the header, which says so with [`Flags::INLINE`](crate::object::Flags::INLINE).
+        /// A header that does has no other payload.
+        3 = InHeader {},
     }
 }
 

@@ -147,37 +147,82 @@ message! {
 message! {
     /// One page of bare names. Reply 41, since protocol 1.
     BareNamesPage = 41 {
-        /// The names in order, each behind its length in bytes (u16, little-endian): see [`bare_names`].
+        /// The names in order, as one text in which a zero byte follows each. (A name may have zeros of its own.)
         names: Bytes,
+        /// Their lengths in bytes, each a u16, little-endian.
+        lengths: Bytes,
         /// Whether more follow.
         more: bool,
     }
 }
 
-/// Adds a name to those of a page.
-pub fn push_bare_name(name: &str, names: &mut Vec<u8>) {
-    let len_bytes = u16::try_from(name.len()).expect("a name has at most 1,024 bytes");
-    names.extend_from_slice(&len_bytes.to_le_bytes());
-    names.extend_from_slice(name.as_bytes());
+/// The names of a [`BareNamesPage`].
+///
+/// They are one text, so that all of them are checked, and made into texts of another language, at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BareNames {
+    /// A zero follows each.
+    text: String,
+    lengths: Vec<u16>,
 }
 
-/// The names of a page. What is not the length of a name, or no UTF-8, ends them with `None`.
-pub fn bare_names(names: &[u8]) -> impl Iterator<Item = Option<&str>> {
-    let mut rest = names;
-    core::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
+impl BareNames {
+    /// Adds a name.
+    ///
+    /// # Panics
+    /// If it is longer than any name.
+    pub fn push(&mut self, name: &str) {
+        self.text.push_str(name);
+        self.text.push('\0');
+        self.lengths.push(u16::try_from(name.len()).expect("a name has at most 1,024 bytes"));
+    }
+
+    /// Whether no more names fit into one page.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let (names, bytes) = (limits::PAGE_BARE_NAMES_MAX, limits::PAGE_BARE_NAMES_BYTES_MAX);
+        self.lengths.len() >= crate::index_of(names.into()) || self.text.len() >= bytes
+    }
+
+    /// The page of these names.
+    #[must_use]
+    pub fn into_page(self, more: bool) -> BareNamesPage {
+        let lengths: Vec<u8> = self.lengths.into_iter().flat_map(u16::to_le_bytes).collect();
+        BareNamesPage { names: self.text.into_bytes().into(), lengths: lengths.into(), more }
+    }
+
+    /// The names of a page; `None` if it contradicts itself.
+    #[must_use]
+    pub fn of_page(page: &BareNamesPage) -> Option<BareNames> {
+        let text = core::str::from_utf8(&page.names).ok()?;
+        let (lengths, []) = page.lengths.as_chunks() else { return None };
+        let names = BareNames {
+            text: text.into(),
+            lengths: lengths.iter().copied().map(u16::from_le_bytes).collect(),
+        };
+        let mut left = text;
+        for &length in &names.lengths {
+            left = left.get(length.into()..)?.strip_prefix('\0')?;
         }
-        let name = rest.split_first_chunk().and_then(|(len, text)| {
-            let (name, left) = text.split_at_checked(u16::from_le_bytes(*len).into())?;
-            rest = left;
-            core::str::from_utf8(name).ok()
-        });
-        if name.is_none() {
-            rest = &[];
-        }
-        Some(name)
-    })
+        left.is_empty().then_some(names)
+    }
+
+    /// The names, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut left = self.text.as_str();
+        self.lengths.iter().map(move |&length| {
+            let (name, rest) = left.split_at(length.into());
+            left = &rest[1..];
+            name
+        })
+    }
+
+    /// All names as one text, a zero between each two; `None` if there are none, or if one has a zero of its own.
+    #[must_use]
+    pub fn joined(&self) -> Option<&str> {
+        let zeros = self.text.bytes().filter(|&byte| byte == 0).count();
+        self.text.strip_suffix('\0').filter(|_| zeros == self.lengths.len())
+    }
 }
 
 impl BoundedList for BindingInfo {

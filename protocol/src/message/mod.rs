@@ -18,8 +18,8 @@ pub use failure::{Failed, Failure, Holder, NoRoom};
 pub use handshake::{Attached, ChildAdded, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};
 pub use listing::{
-    BareNamesPage, BindingInfo, Describe, Described, ListBareNames, ListNames, ListNamespaces, ListedName,
-    NamesPage, NamespaceInfo, NamespacesListed, bare_names, push_bare_name,
+    BareNames, BareNamesPage, BindingInfo, Describe, Described, ListBareNames, ListNames, ListNamespaces,
+    ListedName, NamesPage, NamespaceInfo, NamespacesListed,
 };
 pub use lookup::{Bound, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait};
 pub use operator::{Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, Stats};

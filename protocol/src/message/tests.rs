@@ -399,8 +399,17 @@ fn samples() -> Vec<Sample> {
         condition("Commit.Absent", Expect::Absent {}),
         condition("Commit.Version", Expect::Version { version: 41 }),
         condition("Commit.Present", Expect::Present {}),
-        bind("Commit.Bind.Inline", Payload::Inline { bytes: Bytes::from_static(b"ARROW1\0\0...ARROW1") }),
-        bind("Commit.Bind.Leased", Payload::Leased { lease: 3, offset: 4_096, len_bytes: 100_000 }),
+        bind(
+            "Commit.Bind.Inline",
+            header(),
+            Payload::Inline { bytes: Bytes::from_static(b"ARROW1\0\0...ARROW1") },
+        ),
+        bind("Commit.Bind.Leased", header(), Payload::Leased { lease: 3, offset: 4_096, len_bytes: 100_000 }),
+        bind(
+            "Commit.Bind.InHeader",
+            Header::new(Kind::TEXT).with_inline(b"daily").unwrap(),
+            Payload::InHeader {},
+        ),
         change("Commit.Unbind", Change::Unbind { namespace: namespace(), name: name("prices") }),
         change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
         change("Commit.ClearNamespace", Change::ClearNamespace { namespace: namespace() }),
@@ -461,9 +470,9 @@ fn samples() -> Vec<Sample> {
             ListBareNames { namespace: namespace(), prefix: "pri".into(), after: Some(name("prices")) },
         ),
         Sample::of("BareNamesPage", {
-            let mut names = Vec::new();
-            ["prices", "prïces"].into_iter().for_each(|name| push_bare_name(name, &mut names));
-            BareNamesPage { names: names.into(), more: true }
+            let mut names = BareNames::default();
+            ["prices", "prïces"].into_iter().for_each(|name| names.push(name));
+            names.into_page(true)
         }),
         Sample::of("ListNamespaces", ListNamespaces { after: Some(namespace()) }),
         Sample::of(
@@ -552,13 +561,13 @@ fn change(file: &str, change: Change) -> Sample {
         .showing("Change", &change)
 }
 
-fn bind(file: &str, payload: Payload) -> Sample {
+fn bind(file: &str, header: Header, payload: Payload) -> Sample {
     let bind = Bind {
         namespace: namespace(),
         name: name("prices"),
         description: Some("daily close".into()),
         metadata: None,
-        header: header(),
+        header,
         ttl: Some(ttl()),
         payload: payload.clone(),
     };
@@ -720,13 +729,33 @@ fn name(text: &str) -> Name {
 }
 
 #[test]
-fn bare_names_are_read_as_they_were_written_and_end_where_they_make_no_sense() {
-    let mut names = Vec::new();
-    push_bare_name("a", &mut names);
-    push_bare_name("ü\n", &mut names);
-    assert_eq!(bare_names(&names).collect::<Vec<_>>(), [Some("a"), Some("ü\n")]);
-    assert_eq!(bare_names(&[]).count(), 0);
-    for broken in [&names[..names.len() - 1], &[1], &[1, 0], &[1, 0, 0xff], &[0xff, 0xff, b'a']] {
-        assert_eq!(bare_names(broken).last(), Some(None), "{broken:?}");
+fn bare_names_are_read_as_they_were_written_and_a_page_that_contradicts_itself_is_refused() {
+    let page = |names: &[&str]| {
+        let mut page = BareNames::default();
+        names.iter().for_each(|name| page.push(name));
+        page.into_page(false)
+    };
+    for (names, joined) in [
+        (&["a", "ü\n"][..], Some("a\0ü\n")),
+        (&["a"], Some("a")),
+        (&[], None),
+        (&["a", "\0"], None),
+        (&["a\0b", "c"], None),
+    ] {
+        let read = BareNames::of_page(&page(names)).unwrap();
+        assert_eq!((read.iter().collect::<Vec<_>>(), read.joined()), (names.to_vec(), joined));
+    }
+    let good = page(&["a", "ü"]);
+    for (names, lengths) in [
+        (&b"a\0\xc3\xbc"[..], &[1, 0, 2, 0][..]), // no zero behind the last
+        (b"a\0\xc3\xbc\0", &[1, 0, 1, 0]),        // in the middle of a character
+        (b"a\0\xc3\xbc\0", &[1, 0]),              // one that has no length
+        (b"a\0\xc3\xbc\0", &[1, 0, 2]),           // half a length
+        (b"a\0\xc3\xbc\0", &[0xff, 0xff]),        // longer than all
+        (b"a\0\xff\0", &[1, 0, 1, 0]),            // no text
+    ] {
+        let names = Bytes::from_static(names);
+        let broken = BareNamesPage { names, lengths: Bytes::from_static(lengths), ..good.clone() };
+        assert_eq!(BareNames::of_page(&broken), None, "{broken:?}");
     }
 }

@@ -168,7 +168,7 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._in(namespace)
         options = _plasmon.Options(ttl=ttl, sliding=sliding)
-        return client.learn_many([(name, _forms.encode(thing)) for name, thing in things.items()], options)
+        return client.learn_many(list(things.items()), _forms.encode, options)
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""

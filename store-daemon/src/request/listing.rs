@@ -3,10 +3,10 @@
 use crate::{commit::ReplyTo, server::Server};
 use plasmon_protocol::{
     index_of,
-    limits::{PAGE_BARE_NAMES_MAX, PAGE_NAMES_MAX},
+    limits::PAGE_NAMES_MAX,
     message::{
-        BareNamesPage, Describe, Described, Failure, ListBareNames, ListNames, ListNamespaces, NamesPage,
-        NamespacesListed, push_bare_name,
+        BareNames, Describe, Described, Failure, ListBareNames, ListNames, ListNamespaces, NamesPage,
+        NamespacesListed,
     },
 };
 use plasmon_shm::boottime_ns;
@@ -46,14 +46,17 @@ impl Server {
         let Some(id) = self.catalog.namespace(&list.namespace) else {
             return self.fail(reply_to, Failure::UnknownNamespace { namespace: list.namespace.clone() });
         };
-        let mut names = Vec::new();
+        let mut names = BareNames::default();
         let mut found = self.catalog.names_from(id, &list.prefix, list.after.as_deref(), boottime_ns());
-        found.by_ref().take(index_of(PAGE_BARE_NAMES_MAX.into())).for_each(|(name, _)| {
-            push_bare_name(name, &mut names);
+        let more = found.any(|(name, _)| {
+            let is_full = names.is_full();
+            if !is_full {
+                names.push(name);
+            }
+            is_full
         });
-        let more = found.next().is_some();
         drop(found);
-        self.reply(reply_to, &BareNamesPage { names: names.into(), more });
+        self.reply(reply_to, &names.into_page(more));
     }
 
     pub(crate) fn list_namespaces(&mut self, reply_to: ReplyTo, list: &ListNamespaces) {

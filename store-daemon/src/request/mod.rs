@@ -31,6 +31,7 @@ impl Server {
             AnyRequest::AddRegion(_) => self.add_region(reply_to, session),
             AnyRequest::Find(find) => self.find(reply_to, session, &find),
             AnyRequest::Wait(wait) => self.wait(reply_to, &wait),
+            AnyRequest::Describe(describe) => self.describe(reply_to, &describe),
             AnyRequest::Goodbye(_) => {
                 self.give_back(reply_to.held); // it is not answered
                 self.say_goodbye(session);
@@ -43,7 +44,6 @@ impl Server {
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
             AnyRequest::ListBareNames(list) => self.list_bare_names(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
-            AnyRequest::Describe(describe) => self.describe(reply_to, &describe),
             AnyRequest::ReadStats(_) if tried == Tried::Scan => self.stats(reply_to),
             AnyRequest::ListPins(list) if tried == Tried::Scan => self.list_pins(reply_to, &list),
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {

@@ -76,7 +76,7 @@ impl Server {
     /// It is known what is pinned. Victims that were chosen before go if none of them is; else it is chosen again.
     pub(super) fn begin_eviction(&mut self, mut short: Short, victims: Vec<Victim>) {
         let pinned = Arc::clone(&self.scans.done.pinned);
-        if victims.iter().any(|(_, offset)| pinned.contains_key(offset)) {
+        if victims.iter().filter_map(|victim| victim.offset).any(|offset| pinned.contains_key(&offset)) {
             short.who.note_eviction();
             self.evicting = false;
             return self.make_room(short.shortage, *short.who);
@@ -117,8 +117,8 @@ impl Server {
             }
         }
         fault_point(FaultPoint::Evicting);
-        while let Some((number, offset)) = eviction.victims.as_mut().and_then(Vec::pop) {
-            self.unbind_cached(&mut eviction, number, offset);
+        while let Some(victim) = eviction.victims.as_mut().and_then(Vec::pop) {
+            self.unbind_cached(&mut eviction, victim);
             if !slice.spend() {
                 self.eviction = Some(eviction);
                 return;
@@ -127,8 +127,8 @@ impl Server {
         self.end_eviction(*eviction);
     }
 
-    fn unbind_cached(&mut self, eviction: &mut Eviction, number: u32, offset: u64) {
-        if let Some((name, entry)) = self.catalog.evict(number, offset) {
+    fn unbind_cached(&mut self, eviction: &mut Eviction, victim: Victim) {
+        if let Some((name, entry)) = self.catalog.evict(victim) {
             fault_point(FaultPoint::Evicted);
             self.space.retire(entry.offset, name);
             eviction.evicted += 1;

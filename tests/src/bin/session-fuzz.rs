@@ -283,16 +283,22 @@ fn change(random: &mut Random) -> Change {
         2 => Change::ClearNamespace { namespace },
         3 => Change::RegisterNamespace { namespace },
         _ => {
-            let payload = match random.below(2) {
+            let mut header = Header::new(Kind::BYTES);
+            let payload = match random.below(3) {
                 0 => Payload::Inline {
                     bytes: vec![7; usize::try_from(random.below(3_000)).expect("small")].into(),
                 },
+                1 => {
+                    if random.below(8) > 0 {
+                        header = header.with_inline(&[7; 9]).expect("it is short");
+                    }
+                    Payload::InHeader {}
+                }
                 _ => {
                     let (lease, offset) = (random.below(12), random.below(1 << 20) * 64);
                     Payload::Leased { lease, offset, len_bytes: random.below(1 << 16) }
                 }
             };
-            let header = Header::new(Kind::BYTES);
             let ttl = (random.below(4) == 0).then(|| ttl(random));
             let bind = Bind { namespace, name, description: None, metadata: None, header, ttl, payload };
             Change::Bind { bind }
