@@ -284,7 +284,8 @@ impl Connection {
 
     fn read_some(&mut self, into: &mut [u8]) -> Result<usize, CallError> {
         let fd = self.stream.as_fd().as_raw_fd();
-        let mut came = self.polling.look(|| match recv(fd, into, MsgFlags::MSG_DONTWAIT) {
+        let work = (PER_BYTE * u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)).min(WORK_MAX);
+        let mut came = self.polling.look(work, || match recv(fd, into, MsgFlags::MSG_DONTWAIT) {
             Err(nix::Error::EAGAIN) => None,
             came => Some(came),
         });
@@ -317,6 +318,11 @@ impl AsFd for Connection {
 
 /// How much is asked for when an answer is awaited: most of them are shorter, and are had by one system call.
 const FIRST_READ_BYTES: usize = 512;
+
+/// How long the store needs for each byte of a request that has many, and what it is given at most before the client
+/// sleeps: a batch of small values has some 75 bytes for each, which take it somewhat more than a microsecond.
+const PER_BYTE: Duration = Duration::from_nanos(15);
+const WORK_MAX: Duration = Duration::from_micros(250);
 
 /// Between two attempts to connect while too many others wait for it.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(5);

@@ -303,6 +303,23 @@ impl Batch {
         (bound, Some(SealedView { _bytes: bytes, _pin: slot }))
     }
 
+    /// Makes room for so many more changes, which is quicker than bit by bit.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let mut batch = store.connect()?.batch()?.reserve(1_000);
+    /// for number in 0..1_000 {
+    ///     batch = batch.learn(&number.to_string(), &number)?;
+    /// }
+    /// batch.commit()?;
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn reserve(mut self, changes: usize) -> Batch {
+        self.changes.reserve(changes);
+        self
+    }
+
     /// Binds `name` to a new object made of `value`. The value is copied now, into the batch or into shared memory.
     ///
     /// # Errors

@@ -79,13 +79,15 @@ impl core::error::Error for DecodeError {}
 pub struct Reader {
     rest: Bytes,
     field: &'static str,
+    /// The last namespace that was read: in a list it is mostly that of the next item, too, which then shares its text.
+    namespace: Option<Namespace>,
 }
 
 impl Reader {
     /// Starts at the beginning of `body`.
     #[must_use]
     pub fn new(body: Bytes) -> Self {
-        Reader { rest: body, field: "" }
+        Reader { rest: body, field: "", namespace: None }
     }
 
     /// Names the field that is read next, for errors.
@@ -232,18 +234,21 @@ fn encode_text(text: &str, limit: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn decode_text(reader: &mut Reader, limit: u32) -> Result<String, DecodeError> {
+/// Reads a text of at most `limit` bytes, of which `make` makes what it stands for.
+fn decode_text<T>(
+    reader: &mut Reader,
+    limit: u32,
+    make: impl FnOnce(&str) -> Result<T, Problem>,
+) -> Result<T, DecodeError> {
     let len_bytes = reader.length(limit)?;
     let Some(bytes) = reader.rest.get(..len_bytes) else {
         let (needed_bytes, left_bytes) = (len_bytes as u64, reader.rest.len() as u64);
         return Err(reader.fail(Problem::Truncated { needed_bytes, left_bytes }));
     };
-    let text = match core::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => return Err(reader.fail(Problem::NotUtf8)),
-    };
+    let made = core::str::from_utf8(bytes).map_err(|_| Problem::NotUtf8).and_then(make);
+    let made = made.map_err(|problem| reader.fail(problem))?;
     reader.rest.advance(len_bytes);
-    Ok(text)
+    Ok(made)
 }
 
 /// Longest text field that is neither a name nor a namespace: a description, metadata, a message for people.
@@ -255,27 +260,34 @@ impl Codec for String {
     }
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        decode_text(reader, TEXT_BYTES_MAX)
+        decode_text(reader, TEXT_BYTES_MAX, |text| Ok(text.into()))
     }
 }
 
-macro_rules! codec_checked_text {
-    ($($text:ident up to $limit:expr;)*) => {$(
-        impl Codec for $text {
-            fn encode(&self, out: &mut Vec<u8>) {
-                encode_text(self, $limit, out);
-            }
+impl Codec for Name {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_text(self, 1_024, out);
+    }
 
-            fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-                let text = decode_text(reader, $limit)?;
-                $text::new(&text).map_err(|error| reader.fail(Problem::BadName(error)))
-            }
-        }
-    )*};
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        decode_text(reader, 1_024, |text| Name::new(text).map_err(Problem::BadName))
+    }
 }
-codec_checked_text! {
-    Namespace up to 64;
-    Name up to 1_024;
+
+impl Codec for Namespace {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_text(self, 64, out);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let known = reader.namespace.take();
+        let namespace = decode_text(reader, 64, |text| match known {
+            Some(known) if *known == *text => Ok(known),
+            _ => Namespace::new(text).map_err(Problem::BadName),
+        })?;
+        reader.namespace = Some(namespace.clone());
+        Ok(namespace)
+    }
 }
 const _: () = assert!(NAMESPACE_BYTES_MAX == 64 && NAME_BYTES_MAX == 1_024);
 

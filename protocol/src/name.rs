@@ -1,6 +1,6 @@
 //! Namespaces and names: checked once, where they enter.
 
-use alloc::{borrow::ToOwned, boxed::Box, string::String};
+use alloc::{borrow::ToOwned, boxed::Box, string::String, sync::Arc};
 use core::{fmt, ops::Deref};
 
 /// Shortest namespace, in bytes.
@@ -58,7 +58,7 @@ impl fmt::Display for NameError {
 
 impl core::error::Error for NameError {}
 
-/// The name of a namespace: 5 to 64 ASCII letters, digits, `_`, `.`, `-`; compared exactly.
+/// The name of a namespace: 5 to 64 ASCII letters, digits, `_`, `.`, `-`; compared exactly. Clones share the text.
 ///
 /// ```
 /// use plasmon_protocol::name::Namespace;
@@ -67,7 +67,7 @@ impl core::error::Error for NameError {}
 /// assert!(Namespace::new("with space").is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Namespace(Box<str>);
+pub struct Namespace(Arc<str>);
 
 impl Namespace {
     /// The namespace that always exists.

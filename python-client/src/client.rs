@@ -229,7 +229,7 @@ impl Client {
         self.check_awake(py)?;
         let options = Options::or_none(options);
         let version = detached(py, || {
-            let mut batch = self.brain.batch()?;
+            let mut batch = self.brain.batch()?.reserve(pairs.len());
             for (name, form) in &pairs {
                 batch = form.get().with_learn(|value| batch.learn_with(name, value, &options))??;
             }

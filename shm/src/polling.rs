@@ -10,8 +10,8 @@ const LOOK_FOR: Duration = Duration::from_micros(20);
 /// A processor lent for so long went to somebody who has work to do.
 const LENT_LONG: Duration = Duration::from_micros(500);
 
-/// How long is slept without looking after that.
-const LEAVE_IN_PEACE: Duration = Duration::from_millis(100);
+/// For so many times as long it is slept without looking, if meanwhile something has come that had to wait.
+const IN_PEACE: u32 = 16;
 
 /// Decides between looking for an answer that is about to come and sleeping until it is there.
 ///
@@ -19,7 +19,8 @@ const LEAVE_IN_PEACE: Duration = Duration::from_millis(100);
 /// other than on their work. So each side looks again and again, for 20 microseconds, and lends its processor to whoever
 /// wants it between two looks: where both share one processor, that is what lets the other side answer at all. A
 /// processor that comes back late was wanted by somebody with more to do; whoever lends one is put behind by the
-/// kernel's scheduler, so then it is slept at once for the next 100 milliseconds.
+/// kernel's scheduler. If something has come meanwhile, lending has done harm: then it is slept at once for 16 times as
+/// long as that took, so that at most about a 16th of the time is lost in this way.
 ///
 /// This changes when a system call is made, never which: it needs no shared memory and no agreement with the other
 /// side, which may look, or sleep, as it likes.
@@ -27,12 +28,12 @@ const LEAVE_IN_PEACE: Duration = Duration::from_millis(100);
 /// # Example
 ///
 /// ```
-/// use std::sync::mpsc::{TryRecvError, channel};
+/// use std::{sync::mpsc::channel, time::Duration};
 ///
 /// let (sender, receiver) = channel();
 /// let thread = std::thread::spawn(move || sender.send(7));
 /// let mut polling = plasmon_shm::Polling::default();
-/// let word = match polling.look(|| receiver.try_recv().ok()) {
+/// let word = match polling.look(Duration::ZERO, || receiver.try_recv().ok()) {
 ///     Some(word) => word,
 ///     None => receiver.recv()?, // not within that short time
 /// };
@@ -48,7 +49,9 @@ pub struct Polling {
 
 impl Polling {
     /// Looks until there is something or it is time to sleep. Looks once at the least.
-    pub fn look<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    ///
+    /// `work` is how long the other side needs beyond what most requests take.
+    pub fn look<T>(&mut self, work: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         let found = look();
         if found.is_some() {
             return found;
@@ -58,15 +61,14 @@ impl Polling {
             return None;
         }
         self.busy_until = None;
-        let end = now + LOOK_FOR;
+        let end = now + LOOK_FOR + work;
         while now < end {
             std::thread::yield_now();
             let found = look();
             let back = Instant::now();
-            if back.duration_since(now) > LENT_LONG {
-                self.busy_until = Some(back + LEAVE_IN_PEACE);
-            }
             if found.is_some() {
+                let lent = back.duration_since(now);
+                self.busy_until = (lent > LENT_LONG).then(|| back + lent * IN_PEACE);
                 return found;
             }
             now = back;

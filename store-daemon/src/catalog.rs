@@ -400,8 +400,14 @@ impl Catalog {
         Some((number, self.record(number)?))
     }
 
-    /// Binds `name`, whose ids were checked and for which there is room.
-    pub(crate) fn bind(&mut self, namespace: NamespaceId, name: &Name, new: NewBinding<'_>) -> BoundTo {
+    /// Binds `name`, whose id was checked and for which there is room.
+    pub(crate) fn bind(
+        &mut self,
+        namespace: NamespaceId,
+        id: &NameId,
+        name: &Name,
+        new: NewBinding<'_>,
+    ) -> BoundTo {
         let state = self.namespaces.get_mut(&namespace).expect("a commit registers its namespaces first");
         let ttl = new.ttl.or_else(|| state.ttl.clone());
         let expires_ns = ttl.as_ref().and_then(|ttl| deadline(ttl, new.now_ns));
@@ -415,8 +421,7 @@ impl Catalog {
             writer_uid: new.writer_uid,
             header: new.header,
         };
-        let id = state.prefix.name_id(name);
-        let number = self.writer.find(self.index.words(), &id);
+        let number = self.writer.find(self.index.words(), id);
         let known = number.and_then(|number| Some((number, self.writer.read(self.index.words(), number)?)));
         let replaced_bytes = known.as_ref().map_or(0, |(_, before)| before.len_bytes);
         state.bytes = state.bytes + new.len_bytes - replaced_bytes;
@@ -425,7 +430,7 @@ impl Catalog {
             self.cached_bytes = self.cached_bytes + new.len_bytes - replaced_bytes;
         }
         if let Some((number, before)) = known {
-            self.writer.replace(self.index.words(), &id, number, &entry);
+            self.writer.replace(self.index.words(), id, number, &entry);
             self.recalls.set_sliding(number, ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
             self.deadlines.remove(&(before.expires_ns, number));
             self.deadlines.extend(expires_ns.map(|at| (at, number)));
@@ -448,7 +453,7 @@ impl Catalog {
             }
             return BoundTo { number, replaced: before.extent_offset() };
         }
-        let number = self.writer.insert(self.index.words(), &id, &entry).expect("room was counted before");
+        let number = self.writer.insert(self.index.words(), id, &entry).expect("room was counted before");
         let name: Arc<str> = name.as_str().into();
         state.names.insert(Arc::clone(&name), number);
         let record = Record {

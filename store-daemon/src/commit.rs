@@ -203,6 +203,8 @@ pub(crate) struct CommitJob {
     missing: BTreeSet<usize>,
     runs: Vec<Run>,
     checks: Checks,
+    /// Parallel to the changes of a short commit, once these were checked: the id of each name that is bound.
+    ids: Vec<Option<NameId>>,
     /// When its turn came, by CLOCK_BOOTTIME: what has expired by then is absent to it. 0 before.
     moment_ns: u64,
     /// 0 until the checks are passed.
@@ -266,6 +268,7 @@ impl CommitJob {
             missing: BTreeSet::new(),
             runs: Vec::new(),
             checks: Checks::default(),
+            ids: Vec::new(),
             moment_ns: 0,
             version: 0,
             created_ns: 0,
@@ -297,6 +300,7 @@ impl CommitJob {
     pub(crate) fn give_up_turn(&mut self) -> u64 {
         debug_assert!(self.version == 0, "a commit that is visible in part keeps its turn");
         self.checks = Checks::default();
+        self.ids.clear();
         self.moment_ns = 0;
         self.enter(Stage::CheckConditions);
         std::mem::take(&mut self.missing_entries)
@@ -484,7 +488,12 @@ impl CommitJob {
                 }
             },
             Stage::CheckChanges => match self.next_change() {
-                Some(change) => self.checks.add(bench.catalog, &change)?,
+                Some(change) => {
+                    let id = self.checks.add(bench.catalog, &change)?;
+                    if self.changes.as_ref().is_some_and(|changes| changes.kept.is_some()) {
+                        self.ids.push(id);
+                    }
+                }
                 None => {
                     self.begin(bench)?;
                     fault_point(FaultPoint::CommitBegun);
@@ -653,7 +662,9 @@ impl CommitJob {
             let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
             bench.space.add_object(object);
         }
-        let bound = bench.catalog.bind(namespace, &bind.name, new);
+        let id = self.ids.get(self.at - 1).copied().flatten();
+        let id = id.unwrap_or_else(|| NameId::new(&bind.namespace, &bind.name));
+        let bound = bench.catalog.bind(namespace, &id, &bind.name, new);
         if let Some(extent) = extent {
             bench.space.name_object(extent.offset, bound.number);
         }
@@ -697,8 +708,8 @@ fn join(runs: &mut Vec<Run>, run: Run) {
 }
 
 impl Checks {
-    /// Checks one change against the catalog, and against the changes before it.
-    fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<(), Failure> {
+    /// Checks one change against the catalog, and against the changes before it. Returns the id of a name that it binds.
+    fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<Option<NameId>, Failure> {
         match change {
             Change::Bind { bind: Bind { namespace, name, header, description, metadata, ttl, payload } } => {
                 check_ttl(ttl.as_ref())?;
@@ -719,6 +730,7 @@ impl Checks {
                         self.shorter_bytes += before.map_or(0, |before| before.len() as u64);
                     }
                 }
+                return Ok(Some(id));
             }
             Change::Unbind { namespace, name } => {
                 self.touch(namespace, name)?;
@@ -745,7 +757,7 @@ impl Checks {
                 self.register(catalog, namespace)?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// `name` is changed: once, and not beside the removal of its namespace. Returns its id.

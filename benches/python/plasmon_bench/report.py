@@ -19,8 +19,8 @@ class Row:
 
     cell: str
     title: str
-    #: Ratio to the best peer that is to be reached; less is better, but for rates.
-    target: float
+    #: Ratio to the best peer that is to be reached, if there is an aim; less is better, but for rates.
+    target: float | None
     #: The peers to compare with, if not all.
     among: tuple[str, ...] = ()
 
@@ -50,8 +50,8 @@ SUMMARY = (
     Row(f"learn.{K1}", "learn ndarray 1 KiB, of servers", 0.8, ("valkey", "redis")),
     Row("learn.int", "learn int, of servers", 0.8, ("valkey", "redis")),
     Row("learn.str", "learn short str, of servers", 0.8, ("valkey", "redis")),
-    Row(f"learn.{K1}", "learn ndarray 1 KiB", 1.0),
-    Row("learn.int", "learn int", 1.0),
+    Row(f"learn.{K1}", "learn ndarray 1 KiB", None),
+    Row("learn.int", "learn int", None),
     Row("learn_many", "learn_many of 100, each", 1.0),
     Row(f"learn.{K64}", "learn ndarray 64 KiB", 1.0),
     Row(f"learn.{M1}", "learn ndarray 1 MiB", 0.5),
@@ -64,11 +64,11 @@ SUMMARY = (
     Row("learn.table", "learn Arrow table, 87 MB", 0.7),
     Row("learn.pandas", "learn pandas frame, 87 MB", 0.9),
     Row("learn.polars", "learn polars frame, 87 MB", 1.0),
-    Row("rate.learn.1", "learns of 100 bytes, 1 process", 1.0),
-    Row("rate.learn.2", "learns of 100 bytes, 2 processes", 1.0),
-    Row("rate.learn.4", "learns of 100 bytes, 4 processes", 1.0),
+    Row("rate.learn.1", "learns of 100 bytes, 1 process", None),
+    Row("rate.learn.2", "learns of 100 bytes, 2 processes", None),
+    Row("rate.learn.4", "learns of 100 bytes, 4 processes", None),
     Row("rebind", "rebind ndarray 1 MiB", 0.6),
-    Row("forget", "forget ndarray 1 KiB", 1.0),
+    Row("forget", "forget ndarray 1 KiB", None),
     Row("exists", "exists", 0.8),
     Row("names", "list 10,000 names", 0.8),
     Row("memory.idle", "daemon memory, idle (PSS)", 1.2),

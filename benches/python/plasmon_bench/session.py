@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,6 +72,13 @@ class Process:
         self._log.close()
 
 
+#: A store that uses less of a processor than this is done with its beginnings.
+IDLE_SHARE = 0.05
+
+#: How long is waited for that.
+SETTLE_SECONDS_MAX = 60
+
+
 class Session:
     """A new store of one peer, and its clients."""
 
@@ -87,6 +95,24 @@ class Session:
         started = self.worker().call("start")
         if started["pids"]:
             self.pids, self.start_seconds = started["pids"], started["seconds"]
+
+    def settle(self) -> None:
+        """Wait until the store is done with what it does in the background after its start, for a minute at most."""
+        patience = time.monotonic() + SETTLE_SECONDS_MAX
+        used = self._cpu_seconds()
+        while self.pids and time.monotonic() < patience:
+            time.sleep(1)
+            used, before = self._cpu_seconds(), used
+            if used - before < IDLE_SHARE:
+                return
+
+    def _cpu_seconds(self) -> float:
+        ticks = 0
+        for pid in self.pids:
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def restart(self) -> None:
         """End the store and start a new one."""

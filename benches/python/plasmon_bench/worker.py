@@ -162,7 +162,7 @@ class Worker:
     def rate(self, what: str, kind: str, seconds: float, begin: float, client: int) -> float:
         """Put or get small values for some time, from a moment on; how many per second."""
         value, peer = self._value(kind), self._peer
-        names = _names(kind, 0, 1_000) if what == "get" else _names(f"{kind}-of-{client}", 0, 100_000)
+        names = _names(kind, 0, 1_000) if what == "get" else _names(f"{kind}-of-{client}", 0, 10_000)
         while time.time() < begin:
             pass
         done, start = 0, _clock()

@@ -106,9 +106,6 @@ def rates(clients: Clients) -> Samples:
                 yield f"rate.{'recall' if what == 'get' else 'learn'}.{count}", [sum(total)]
 
 
-#: How long a store is left alone after its start, in seconds, so that what it does in the background is done.
-SETTLE_SECONDS = 3
-
 #: By their names on the command line. Each begins with a new store.
 WORKLOADS: dict[str, Callable[[Clients], Samples]] = {
     "small": small,
@@ -124,8 +121,7 @@ def on_clients(word: str, python: Path, log: Path, workload: Callable[[Clients],
     """Run a workload on a new store."""
     with Session(word, python, log) as session:
         session.begin()
-        if session.pids:
-            time.sleep(SETTLE_SECONDS)
+        session.settle()
         yield from workload(Clients(session, session.client(), session.client(), quick))
         yield from _beginnings(session)
 

@@ -485,7 +485,8 @@ impl Server {
             let asked = std::mem::replace(&mut requests, self.counters.requests) != requests;
             let mut wait = |timeout| self.epoll.wait(&mut ready, timeout);
             let came = match asked && timeout != EpollTimeout::ZERO {
-                true => polling.look(|| Some(wait(EpollTimeout::ZERO)).filter(|came| *came != Ok(0))),
+                true => polling
+                    .look(Duration::ZERO, || Some(wait(EpollTimeout::ZERO)).filter(|came| *came != Ok(0))),
                 false => None,
             };
             let count = match came.unwrap_or_else(|| wait(timeout)) {
