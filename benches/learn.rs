@@ -9,7 +9,7 @@ use divan::{
     counter::{BytesCount, ItemsCount},
 };
 use plasmon::Brain;
-use plasmon_benches::{RawSession, read_frame, store_of};
+use plasmon_benches::{RawSession, populated_store, read_frame, store_of};
 use plasmon_protocol::message::{EndLease, Message, Reserve};
 use std::{
     hint::black_box,
@@ -57,10 +57,10 @@ fn small_by_sessions(bencher: Bencher, sessions: usize) {
     learn_repeatedly(bencher, &brain);
 }
 
-/// Values that are written into a lease.
+/// Values that are written into a lease, in a store whose memory is there already.
 #[divan::bench(args = [1 << 17, 1 << 20, 1 << 26])]
 fn large(bencher: Bencher, len_bytes: usize) {
-    let (_store, brain) = store_of(1_000);
+    let (_store, brain) = populated_store();
     let value = vec![7_u8; len_bytes];
     bencher.counter(BytesCount::new(len_bytes)).bench_local(|| {
         brain.learn("again and again", black_box(&value)).expect("there is room");
@@ -95,15 +95,15 @@ fn commit_of_1_000_names(bencher: Bencher) {
 #[divan::bench(args = [10, 100_000])]
 fn lease_by_number_of_objects(bencher: Bencher, objects: u32) {
     let (store, _brain) = store_of(objects);
-    let mut requests = RawSession::begin(store.socket()).requests;
+    let mut session = RawSession::begin(store.socket());
     let mut answer = vec![0; 1 << 10];
     let mut number = 0;
     let mut ask = |message: &dyn Fn(u64, &mut Vec<u8>)| {
         number += 1;
         let mut frame = Vec::new();
         message(number, &mut frame);
-        requests.write_all(&frame).expect("the store listens");
-        read_frame(&mut requests, &mut answer);
+        session.requests.write_all(&frame).expect("the store listens");
+        read_frame(&mut session.requests, &mut answer);
         u64::from_le_bytes(*answer.first_chunk().expect("eight bytes"))
     };
     bencher.bench_local(|| {

@@ -36,6 +36,18 @@ pub fn store_of(names: u32) -> (Running, Brain) {
     (store, brain)
 }
 
+/// A store of 1 GiB that has all its memory, and a brain on it.
+///
+/// # Panics
+/// If it does not start.
+#[must_use]
+pub fn populated_store() -> (Running, Brain) {
+    let store = Running::start_with(1 << 30, |options| options.reserve = Reserve::Now);
+    let store = store.expect("the store starts");
+    let brain = Brain::builder().path(store.socket()).connect().expect("the store answers");
+    (store, brain)
+}
+
 /// A session without the client library.
 pub struct RawSession {
     _lifeline: UnixStream,
