@@ -1,11 +1,13 @@
 //! Waiting without the interpreter lock, and what becomes of that when the interpreter ends.
 //!
-//! Before 3.14 an ending interpreter unwinds every other thread that asks for its lock, and Rust aborts the process
-//! rather than being unwound that way. So daemon threads that come back from a wait once the end has begun stay where
-//! they are, as they do from 3.14 on, and the end begins when no thread is on its way back.
+//! Before 3.14 an ending interpreter unwinds every other thread that asks for its lock. Rust aborts the process rather
+//! than being unwound that way, and so does the C++ of pyarrow, which gives the lock away while it reads a table. So
+//! daemon threads that come back from a wait, or begin with a table, once the end has begun stay where they are, as they
+//! do from 3.14 on; and the end begins when no thread is on its way back or in the middle of a table.
 
-use pyo3::prelude::*;
+use pyo3::{prelude::*, types::PyTuple};
 use std::{
+    cell::Cell,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -16,26 +18,75 @@ use std::{
 /// Set once the interpreter is about to end: the thread that ends it.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
-/// Threads on their way back to the lock. Counted before they look at [`ENDING`], so that either they see that it is
-/// set, or whoever sets it sees them.
+/// What the end waits for: threads on their way back to the lock, and such as are [`Undisturbed`]. Counted before they
+/// look at [`ENDING`], so that either they see that it is set, or whoever sets it sees them.
 static RETURNING: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// How often this thread is [`Undisturbed`]. The end waits for it then, so it goes on.
+    static UNDISTURBED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts this thread among those that the end waits for; false if it comes too late for that.
+fn arrive() -> bool {
+    RETURNING.fetch_add(1, Ordering::SeqCst);
+    std::sync::atomic::fence(Ordering::SeqCst);
+    let ends = ENDING.get().is_some_and(|ending| *ending != thread::current().id());
+    let is_late = ends && UNDISTURBED.get() == 0;
+    if is_late {
+        leave();
+    }
+    !is_late
+}
+
+fn leave() {
+    RETURNING.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Stays here until the process ends.
+fn stay() -> ! {
+    loop {
+        thread::park();
+    }
+}
 
 /// Calls `wait` without the interpreter lock.
 pub(crate) fn detached<T: Send>(py: Python<'_>, wait: impl FnOnce() -> T + Send) -> T {
     let result = py.detach(|| {
         let result = wait();
-        RETURNING.fetch_add(1, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if ENDING.get().is_some_and(|ending| *ending != thread::current().id()) {
-            RETURNING.fetch_sub(1, Ordering::SeqCst);
-            loop {
-                thread::park(); // until the process ends
-            }
+        if !arrive() {
+            stay();
         }
         result
     });
-    RETURNING.fetch_sub(1, Ordering::SeqCst);
+    leave();
     result
+}
+
+/// `with` this, code of others that gives the lock away can be called by a daemon thread: the interpreter does not end
+/// in the middle of it.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct Undisturbed;
+
+#[pymethods]
+impl Undisturbed {
+    #[new]
+    fn new() -> Undisturbed {
+        Undisturbed
+    }
+
+    fn __enter__(&self, py: Python<'_>) {
+        if !arrive() {
+            py.detach(|| stay());
+        }
+        UNDISTURBED.set(UNDISTURBED.get() + 1);
+    }
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
+        UNDISTURBED.set(UNDISTURBED.get() - 1);
+        leave();
+    }
 }
 
 /// Keeps other threads away from the interpreter lock from now on. Called by the main thread, by `atexit`, when the
@@ -51,8 +102,8 @@ pub(crate) fn prepare_exit(py: Python<'_>) {
     });
 }
 
-/// In a forked child: the threads that were on their way back are not here.
+/// In a forked child: the other threads that the end would wait for are not here.
 #[pyfunction]
 pub(crate) fn forget_other_threads() {
-    RETURNING.store(0, Ordering::SeqCst);
+    RETURNING.store(UNDISTURBED.get(), Ordering::SeqCst);
 }

@@ -29,7 +29,7 @@ mod _plasmon {
     #[pymodule_export]
     use crate::{
         client::{Client, name_id},
-        exit::{forget_other_threads, prepare_exit},
+        exit::{Undisturbed, forget_other_threads, prepare_exit},
         memory::{Buffer, CopyOnWrite, TableStream},
         options::Options,
         payload::Payload,

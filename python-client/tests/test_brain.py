@@ -97,6 +97,11 @@ def test_conditions_make_compare_and_set(brain: plasmon.Brain) -> None:
         brain.forget("a", if_version=version)
     with pytest.raises(ValueError):
         brain.learn("a", 4, if_version=version, if_absent=True)
+    for version in (-1, 1 << 64):
+        with pytest.raises(ValueError, match="a version is a number from 0"):
+            brain.learn("a", 4, if_version=version)
+        with pytest.raises(ValueError, match="a version is a number from 0"):
+            brain.forget("a", if_version=version)
     assert brain["a"] == 3
 
 
@@ -111,6 +116,10 @@ def test_many_names_change_at_one_moment(brain: plasmon.Brain) -> None:
     with pytest.raises(plasmon.NotStorable):
         brain.learn_many({"n000": "new", "bad": (n for n in ())})
     assert brain["n000"] == 0 and "bad" not in brain
+    with pytest.raises(TypeError):
+        brain.learn_many(5)  # type: ignore[arg-type]
+    brain.learn_many([("n000", 1), ("n001", [2, None]), ("n000", {3, 4})])
+    assert brain.recall_many(["n000", "n001"]) == {"n000": {3, 4}, "n001": [2, None]}
     brain.learn_many({"strided": np.arange(100)[::2], "table": pa.table({"a": [1]})})
     assert brain["strided"].sum() == np.arange(100)[::2].sum()
     brain.forget_many([*names, "nothing"])

@@ -236,7 +236,8 @@ def test_an_interpreter_that_holds_values_exits_cleanly(brain: plasmon.Brain) ->
         begun = threading.Event()
         def work():
             while True:
-                brain["array"], brain["table"]  # a frame would be made by pyarrow, whose threads the end may abort
+                brain["array"], brain["table"], brain["frame"]
+                brain["new"] = brain["table"]
                 begun.set()
         threading.Thread(target=work, daemon=True).start()
         threading.Thread(target=lambda: brain.recall("never", timeout=300), daemon=True).start()

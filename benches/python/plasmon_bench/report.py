@@ -131,14 +131,16 @@ def _summary(results: Results, row: Row) -> str:
         return f"| {row.title} | {_with_range(results, 'plasmon', row.cell)} | – | – | – | {_to_floor(results, row)} |"
     peer, theirs = best
     ratio = ours / theirs
-    met = ratio >= row.target if row.more_is_better else ratio <= row.target
-    aim = f"{'≥' if row.more_is_better else '≤'} {row.target}"
+    aim = "–"
+    if row.target is not None:
+        met = ratio >= row.target if row.more_is_better else ratio <= row.target
+        aim = f"{'≥' if row.more_is_better else '≤'} {row.target} {'met' if met else '**missed**'}"
     told = (
         row.title,
         _with_range(results, "plasmon", row.cell),
         f"{_amount(row.cell, theirs)} ({results.title(peer)})",
         f"**×{ratio:.2f}**",
-        f"{aim} {'met' if met else '**missed**'}",
+        aim,
         _to_floor(results, row),
     )
     return f"| {' | '.join(told)} |"
@@ -146,11 +148,15 @@ def _summary(results: Results, row: Row) -> str:
 
 def _to_floor(results: Results, row: Row) -> str:
     ours = results.median("plasmon", row.cell)
+    if row.cell == "recall.table":
+        what = "open_file"
+    else:
+        what = "array over memory" if row.cell.startswith("recall.") else "copy"
     found = []
-    for floor, what in (("floor", "copy"), ("round-trip", "ping-pong")):
+    for floor, name in (("floor", what), ("round-trip", "ping-pong")):
         theirs = results.median(floor, row.cell)
-        if theirs is not None and ours is not None:
-            found.append(f"×{ours / theirs:.2f} {what}")
+        if theirs is not None and ours is not None and row.cell != "connect":
+            found.append(f"×{ours / theirs:.2f} {name}")
     return ", ".join(found) or "–"
 
 

@@ -148,7 +148,7 @@ class Brain(MutableMapping[str, Any]):
 
     def learn_many(
         self,
-        things: Mapping[str, Any],
+        things: Mapping[str, Any] | Iterable[tuple[str, Any]],
         *,
         ttl: float | None = None,
         sliding: bool = False,
@@ -157,7 +157,7 @@ class Brain(MutableMapping[str, Any]):
         """Bind all names at one moment, or none of them; return the version that all bindings have.
 
         Args:
-            things: Values by name.
+            things: Values by name, or pairs of a name and a value, as for a `dict`.
             ttl: As in `learn`; all of them expire at one moment.
             sliding: As in `learn`.
             namespace: Another namespace than this brain's.
@@ -168,7 +168,8 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._in(namespace)
         options = _plasmon.Options(ttl=ttl, sliding=sliding)
-        return client.learn_many(list(things.items()), _forms.encode, options)
+        values = things if isinstance(things, dict) else dict(things)
+        return client.learn_many(list(values.items()), _forms.encode, options)
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""
@@ -344,7 +345,7 @@ class Brain(MutableMapping[str, Any]):
 
         """
         client = self._in(namespace)
-        if not client.forget(name, if_version) and not missing_ok:
+        if not client.forget(name, _version(if_version)) and not missing_ok:
             raise _not_found(name, client.namespace)
 
     def __delitem__(self, name: str) -> None:
@@ -994,7 +995,13 @@ def _options(
 ) -> _plasmon.Options:
     if description is not None and not isinstance(description, str):
         raise MetadataTypeError(f"a description is a str, and this is {type(description).__name__}: {description!r}")
-    return _plasmon.Options(description, _json_object(metadata), if_absent, if_version, ttl, sliding)
+    return _plasmon.Options(description, _json_object(metadata), if_absent, _version(if_version), ttl, sliding)
+
+
+def _version(version: int | None) -> int | None:
+    if isinstance(version, int) and not 0 <= version < 1 << 64:
+        raise ValueError(f"a version is a number from 0 to 2**64 - 1, as learn returns it, and this is {version}")
+    return version
 
 
 def _value(recalled: Any) -> Any:

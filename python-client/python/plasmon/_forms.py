@@ -47,6 +47,9 @@ TENSOR_DTYPES = {
 #: Key of a table's schema metadata under which stands, as JSON, what it was in Python.
 PYTHON_KEY = b"plasmon.python"
 
+#: For what pyarrow, pandas and polars do: they give the interpreter lock away.
+_UNDISTURBED = _plasmon.Undisturbed()
+
 #: Buffers of a pickle from this length on, in bytes, are columns of their own.
 OUT_OF_BAND_BYTES = 4096
 
@@ -68,16 +71,9 @@ def encode(value: Any) -> _plasmon.Payload:
         module = kind.__module__.partition(".")[0]
         if kind is _loaded("numpy", "ndarray"):
             made = _encode_ndarray(value)
-        elif module == "pandas":
-            from plasmon import _pandas
-
-            made = _pandas.encode(value)
-        elif module == "polars":
-            from plasmon import _polars
-
-            made = _polars.encode(value)
-        elif module == "pyarrow":
-            made = _encode_arrow(value)
+        elif module in ("pandas", "polars", "pyarrow"):
+            with _UNDISTURBED:
+                made = _encode_of(module, value)
         elif hasattr(kind, "__arrow_c_stream__"):
             made = _plasmon.Payload.table(value)
         else:
@@ -88,6 +84,18 @@ def encode(value: Any) -> _plasmon.Payload:
     except Exception as error:
         text = f"a value of type {_full_name(kind)} cannot be stored: {_one_line(error)}"
         raise NotStorable(text) from error
+
+
+def _encode_of(module: str, value: Any) -> _plasmon.Payload | None:
+    if module == "pandas":
+        from plasmon import _pandas
+
+        return _pandas.encode(value)
+    if module == "polars":
+        from plasmon import _polars
+
+        return _polars.encode(value)
+    return _encode_arrow(value)
 
 
 def _loaded(module: str, name: str) -> Any:
@@ -168,7 +176,8 @@ def _is_plain(table: pa.Table) -> bool:
 def decode(found: _plasmon.Object, copy: bool = False) -> Any:
     """Return the value of a recalled object, its large parts in place, or with `copy` private and writable."""
     if found.kind == "table":
-        return _decode_table(found, copy)
+        with _UNDISTURBED:
+            return _decode_table(found, copy)
     if found.kind == "pickle":
         return _unpickle(*found.pickle(), copy)
     value = found.value()
@@ -184,7 +193,8 @@ def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
     if found.kind == "tensor":
         return tuple(found.value().shape)
     if found.kind == "table":
-        table = _table(found)
+        with _UNDISTURBED:
+            table = _table(found)
         said = _description(table)
         return table.num_rows, len(said.get("columns", table.column_names))
     return None
@@ -378,6 +388,13 @@ def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
 
 def convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
     """Return a recalled object as what was asked for."""
+    if found.kind == "pickle":  # whose code is the user's
+        return _convert(found, as_, columns, copy)
+    with _UNDISTURBED:
+        return _convert(found, as_, columns, copy)
+
+
+def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
     if isinstance(columns, str):
         raise TypeError(f"columns is a list of names, and this is one str: {columns!r}")
     if copy:
