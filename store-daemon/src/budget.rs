@@ -5,7 +5,8 @@
 //! is refused. Limits apply to each session, process and uid before they apply to all, so that whoever asks too much
 //! is stopped before the others notice.
 
-use crate::{connection::Peer, options::Options, session::SessionId};
+use crate::{commit::kept_entries_max, connection::Peer, options::Options, session::SessionId};
+use bytes::Bytes;
 use plasmon_protocol::message::{AnyRequest, Failure};
 use std::collections::HashMap;
 
@@ -72,6 +73,11 @@ impl HeldRequests {
             }
         }
     }
+}
+
+/// What a commit takes beside the bytes of its frame.
+pub(crate) fn decoded_commit_bytes(body: &Bytes) -> usize {
+    (1 + kept_entries_max(body)) * ENTRY_BYTES
 }
 
 /// What a decoded request takes beside the bytes of its frame.

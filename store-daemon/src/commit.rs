@@ -26,7 +26,7 @@ use plasmon_protocol::{
     index::NO_EXTENT,
     limits,
     message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload, Ttl},
-    name::{Name, Namespace},
+    name::{NAMESPACE_BYTES_MIN, Name, Namespace},
     object::{Flags, Header},
 };
 use plasmon_shm::{FaultPoint, Region, fault_point};
@@ -127,6 +127,24 @@ struct Entries<T> {
 
 /// Lists of at most so many entries are decoded once.
 const KEPT_ENTRIES_MAX: usize = 1_024;
+
+/// No entry of a commit is shorter: a change with the shortest namespace, and nothing besides.
+const ENTRY_BYTES_MIN: usize = 1 + 4 + NAMESPACE_BYTES_MIN;
+
+/// At most so many entries of a commit are kept decoded. `body` is its body, which nobody has looked at yet.
+pub(crate) fn kept_entries_max(body: &Bytes) -> usize {
+    if body.len() >= LARGE_BYTES {
+        return 0;
+    }
+    let room = body.len() / ENTRY_BYTES_MIN;
+    let kept = |claimed: usize| if claimed <= KEPT_ENTRIES_MAX { claimed.min(room) } else { 0 };
+    let Ok(conditions) = Commit::conditions(body.clone()) else { return 0 };
+    match conditions.left() {
+        0 => Commit::changes(conditions).map_or(0, |changes| kept(changes.left())),
+        // Behind conditions, nobody knows yet how many changes there are.
+        claimed => kept(claimed) + KEPT_ENTRIES_MAX.min(room),
+    }
+}
 
 impl<T: Codec + BoundedList + Clone> Entries<T> {
     fn new(start: ListReader<T>, body_bytes: usize) -> Self {
@@ -932,9 +950,16 @@ mod tests {
             let before = self.last_version;
             let mut body = Vec::new();
             commit.encode(&mut body);
-            let mut job = CommitJob::new(reply_to, writer, body.into());
+            let body = Bytes::from(body);
+            let kept_max = kept_entries_max(&body);
+            let mut job = CommitJob::new(reply_to, writer, body);
             let mut slices = Slices::default();
-            let Some(result) = self.work(&mut job, &mut slices) else {
+            let result = self.work(&mut job, &mut slices);
+            let conditions = job.conditions.iter().flat_map(|list| &list.kept).map(Vec::len);
+            let changes = job.changes.iter().flat_map(|list| &list.kept).map(Vec::len);
+            let kept: usize = conditions.chain(changes).sum();
+            assert!(kept <= kept_max, "what is kept is held against its session");
+            let Some(result) = result else {
                 self.check(); // there was no room
                 return slices;
             };

@@ -3,7 +3,7 @@
 use super::{
     ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, Tried, listener_fd, tokens,
 };
-use crate::budget::{Held, decoded_bytes};
+use crate::budget::{Held, decoded_bytes, decoded_commit_bytes};
 use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
 use crate::session::SessionId;
@@ -240,14 +240,17 @@ impl Server {
     }
 
     fn on_frame(&mut self, mut reply_to: ReplyTo, session: SessionId, Frame { header, body }: Frame) {
+        let mut hold = |bytes: usize| {
+            self.held.add(Held { session, bytes });
+            reply_to.held.bytes += bytes;
+        };
         if header.kind == Commit::KIND {
+            hold(decoded_commit_bytes(&body));
             return self.begin_commit(reply_to, session, body);
         }
         match AnyRequest::parse(header.kind, body) {
             Some(Ok(request)) => {
-                let bytes = decoded_bytes(&request);
-                self.held.add(Held { session, bytes });
-                reply_to.held.bytes += bytes;
+                hold(decoded_bytes(&request));
                 let (as_of_ns, tried) = (None, Tried::Nothing);
                 self.on_request(Parked { reply_to, session, request, as_of_ns, tried });
             }
