@@ -172,8 +172,8 @@ impl Object {
         self.file.as_ref().filter(|_| self.trusted)
     }
 
-    /// The IPC file of a value that stands in the index itself: the very bytes that were learned, for our encoder is
-    /// a function of the value.
+    /// The IPC file of a value that stands in the index itself. It was never stored; it is the same each time, for our
+    /// encoder is a function of the value.
     fn encode_again(&self) -> Result<Vec<u8>, CodecError> {
         let (nowhere, header) = (&*NOWHERE, &self.entry.header);
         match header.kind {

@@ -16,11 +16,11 @@ const IN_PEACE: u32 = 16;
 /// Decides between looking for an answer that is about to come and sleeping until it is there.
 ///
 /// Two processes that answer each other in a few microseconds spend more time on falling asleep and on waking each
-/// other than on their work. So each side looks again and again, for 20 microseconds, and lends its processor to whoever
-/// wants it between two looks: where both share one processor, that is what lets the other side answer at all. A
-/// processor that comes back late was wanted by somebody with more to do; whoever lends one is put behind by the
-/// kernel's scheduler. If something has come meanwhile, lending has done harm: then it is slept at once for 16 times as
-/// long as that took, so that at most about a 16th of the time is lost in this way.
+/// other than on their work. So each side looks again and again, for 20 microseconds and what the other side is known to
+/// need beyond that, and lends its processor to whoever wants it between two looks: where both share one processor, that
+/// is what lets the other side answer at all. A processor that comes back late was wanted by somebody with more to do;
+/// whoever lends one is put behind by the kernel's scheduler. If something has come meanwhile, lending has done harm: then
+/// it is slept at once for 16 times as long as that took, so that at most about a 16th of the time is lost in this way.
 ///
 /// This changes when a system call is made, never which: it needs no shared memory and no agreement with the other
 /// side, which may look, or sleep, as it likes.
