@@ -3,6 +3,7 @@
 use crate::{CLIENT, STORE};
 use plasmon_protocol::{
     frame::FrameHeader,
+    index::NO_EXTENT,
     message::{
         AddRegion, Change, Commit, Condition, EndLease, Expect, Failed, Failure, Find, FindMany, Goodbye,
         Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role, Stats,
@@ -251,6 +252,47 @@ fn pin_slots_that_are_taken_or_absent_are_refused() {
     let twice = FindMany { names: vec![slot(4), slot(4)] };
     assert_eq!(session.requests.call(&twice), Err(Failure::BadSlot { slot: 4 }));
     assert_eq!(stats(&mut session).pins, 1, "the pins of a refused request are withdrawn");
+    assert_serves(&mut daemon);
+}
+
+/// A value that stands in its header is found like any other, and takes neither room nor the slot that was offered; what it
+/// replaces stays in place while somebody holds it (invariant 2).
+#[test]
+fn a_value_without_an_extent_is_found_and_pins_nothing() {
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut session = RawSession::begin(daemon.socket());
+    let short = |value: &[u8]| {
+        let Change::Bind { mut bind } = bind("short", Payload::InHeader {}) else { unreachable!("it binds") };
+        bind.header = bind.header.with_inline(value).expect("it is short");
+        commit(vec![Change::Bind { bind }])
+    };
+    let find = |slot| Find { namespace: Namespace::default(), name: name("short"), slot };
+    let slot = |slot| NameSlot { namespace: Namespace::default(), name: name("short"), slot };
+    for value in [&b"first"[..], b""] {
+        session.requests.call(&short(value)).expect("there is room");
+        for _ in 0..2 {
+            let found =
+                session.requests.call(&find(3)).expect("the slot is free").location.expect("it is bound");
+            let (held, len) = found.header.inline().expect("it stands in the header");
+            assert_eq!((&held[..len], found.offset, found.len_bytes), (value, NO_EXTENT, value.len() as u64));
+            let many = FindMany { names: vec![slot(3), slot(3)] };
+            session.requests.call(&many).expect("the slot is free");
+        }
+    }
+    let figures = stats(&mut session);
+    assert_eq!((figures.objects, figures.pins, figures.used_bytes), (1, 0, 0));
+    // To an extent, and back.
+    session.requests.call(&commit(vec![inline("short", 100)])).expect("there is room");
+    session.requests.call(&find(3)).expect("the slot is free");
+    session.requests.call(&short(b"again")).expect("there is room");
+    let figures = stats(&mut session);
+    assert_eq!((figures.pins, figures.used_bytes, figures.limbo_bytes), (1, 128, 128));
+    let words = map_region(&session);
+    plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").withdraw(3);
+    assert_eq!(stats(&mut session).used_bytes, 0);
+    let unbind = Change::Unbind { namespace: Namespace::default(), name: name("short") };
+    let committed = session.requests.call(&commit(vec![unbind])).expect("nothing hinders it");
+    assert_eq!((committed.unbound, committed.unbound_bytes), (1, 5));
     assert_serves(&mut daemon);
 }
 
