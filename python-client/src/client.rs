@@ -209,23 +209,20 @@ impl Client {
         learned.or_raise_learning(py)?.or_raise_learning(py).map(Some)
     }
 
-    /// Binds all names at one moment, and returns their version. `encode` makes payloads of values that are not plain.
-    #[pyo3(signature = (things, encode, options=None))]
+    /// Binds all names at one moment, and returns their version. `None`, and nothing is done, if one of the things is
+    /// neither a payload nor a plain value: Python code must not run below a frame of Rust, so it makes the payloads.
+    #[pyo3(signature = (things, options=None))]
     fn learn_many(
         &self,
         py: Python<'_>,
         things: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
-        encode: &Bound<'_, PyAny>,
         options: Option<&Bound<'_, Options>>,
-    ) -> PyResult<u64> {
-        let form_of = |thing| -> PyResult<Given> {
-            match Given::of(thing) {
-                Some(form) => Ok(form),
-                None => Ok(Given::Payload(encode.call1((thing,))?.cast_into()?.unbind())),
-            }
-        };
-        let pairs = things.iter().map(|(name, thing)| Ok((name_of(name)?, form_of(thing)?)));
-        let pairs = pairs.collect::<PyResult<Vec<(&str, Given)>>>()?;
+    ) -> PyResult<Option<u64>> {
+        let mut pairs = Vec::with_capacity(things.len());
+        for (name, thing) in &things {
+            let Some(form) = Given::of(thing) else { return Ok(None) };
+            pairs.push((name_of(name)?, form));
+        }
         self.check_awake(py)?;
         let options = Options::or_none(options);
         let version = detached(py, || {
@@ -235,7 +232,7 @@ impl Client {
             }
             batch.commit()
         });
-        version.or_raise_learning(py)
+        version.or_raise_learning(py).map(Some)
     }
 
     /// Unbinds a name, and returns whether it was bound.

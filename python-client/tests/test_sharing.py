@@ -248,6 +248,25 @@ def test_an_interpreter_that_holds_values_exits_cleanly(brain: plasmon.Brain) ->
     )
 
 
+def test_an_interpreter_exits_cleanly_while_values_are_being_pickled(brain: plasmon.Brain) -> None:
+    run(
+        """
+        import sys, plasmon, threading
+        brain = plasmon.Brain(sys.argv[1], sys.argv[2])
+        begun = threading.Barrier(9)
+        class Endless:
+            def __reduce__(self):
+                begun.wait()
+                while True: pass
+        for learn in 4 * [lambda: brain.learn("a", Endless()), lambda: brain.learn_many({"a": Endless()})]:
+            threading.Thread(target=learn, daemon=True).start()
+        begun.wait()
+        """,
+        brain.path,
+        brain.namespace,
+    )
+
+
 def test_recalls_of_arrays_and_tables_copy_nothing(brain: plasmon.Brain) -> None:
     numbers = {"int": np.arange(1000), "float": np.arange(1000) / 3, "bool": np.arange(1000) % 3 == 0}
     texts = pd.array([f"row {n}" for n in range(1000)], dtype="str")

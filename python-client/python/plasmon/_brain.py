@@ -168,8 +168,11 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._in(namespace)
         options = _plasmon.Options(ttl=ttl, sliding=sliding)
-        values = things if isinstance(things, dict) else dict(things)
-        return client.learn_many(list(values.items()), _forms.encode, options)
+        pairs = list((things if isinstance(things, dict) else dict(things)).items())
+        version: int | None = client.learn_many(pairs, options)
+        if version is not None:  # plain values: in one call
+            return version
+        return client.learn_many([(name, _forms.encode(thing)) for name, thing in pairs], options)
 
     def update(self, other: Any = (), /, **things: Any) -> None:
         """Bind all names at one moment, or none of them: `learn_many`."""

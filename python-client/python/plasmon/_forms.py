@@ -75,7 +75,8 @@ def encode(value: Any) -> _plasmon.Payload:
             with _UNDISTURBED:
                 made = _encode_of(module, value)
         elif hasattr(kind, "__arrow_c_stream__"):
-            made = _plasmon.Payload.table(value)
+            with _UNDISTURBED:  # which may be Python code, below a frame of Rust
+                made = _plasmon.Payload.table(value)
         else:
             made = None
         return made or encode_pickle(value)
