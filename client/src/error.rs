@@ -136,7 +136,7 @@ pub struct Full {
     pub largest_free_bytes: u64,
     /// Bytes without a name that processes still hold.
     pub limbo_bytes: u64,
-    /// Bytes of objects in cache namespaces: giving them all up would not have made enough room.
+    /// Bytes in the arena of objects in cache namespaces: giving them all up would not have made enough room.
     pub cached_bytes: u64,
     /// Set if there is room in the arena but not enough memory in the machine to back it: bytes backed so far.
     pub populated_bytes: Option<u64>,

@@ -50,8 +50,8 @@ pub(crate) struct Record {
     ttl: Option<Ttl>,
     /// When it was learned, by CLOCK_BOOTTIME: what the index says is for people, and goes by a clock that is set.
     learned_ns: u64,
-    /// When it was last used, as the queue of cached bindings has it; `None` if it is not in there.
-    queued_ns: Option<u64>,
+    /// Its place in the queue of cached bindings, if it has one.
+    queued: Option<Cached>,
 }
 
 impl Record {
@@ -84,10 +84,18 @@ pub(crate) struct NewBinding<'a> {
 /// A place in the queue of cached bindings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cached {
+    /// Whether its value stands in the index. Those have a queue of their own, behind the other: no room in the arena would
+    /// come of them.
+    in_index: bool,
     /// When the binding was last used, as far as was known when it was queued: CLOCK_BOOTTIME, in nanoseconds.
     used_ns: u64,
     /// Its index entry.
     pub(crate) number: u32,
+}
+
+impl Cached {
+    /// Where the queue begins of values that stand in the index. The other one begins at the default.
+    pub(crate) const FIRST_IN_INDEX: Cached = Cached { in_index: true, used_ns: 0, number: 0 };
 }
 
 /// A binding that was made.
@@ -104,7 +112,9 @@ struct NamespaceState {
     namespace: Namespace,
     prefix: NamespacePrefix,
     names: BTreeMap<Arc<str>, u32>,
+    /// Bytes of its objects, and of these those in the arena.
     bytes: u64,
+    arena_bytes: u64,
     /// What was declared for it.
     is_cache: bool,
     ttl: Option<Ttl>,
@@ -126,7 +136,7 @@ pub(crate) struct Catalog {
     /// The bindings of cache namespaces, and such as were in one. The least recently used is first, once the first ones
     /// have been looked at: [`next_cached`](Self::next_cached).
     cached: BTreeSet<Cached>,
-    /// Bytes of the objects in cache namespaces.
+    /// Bytes in the arena of the objects in cache namespaces.
     cached_bytes: u64,
     objects: u64,
     objects_max: u32,
@@ -246,6 +256,7 @@ impl Catalog {
             prefix,
             names: BTreeMap::new(),
             bytes: 0,
+            arena_bytes: 0,
             is_cache: false,
             ttl: None,
         };
@@ -284,8 +295,8 @@ impl Catalog {
         let was_cache = std::mem::replace(&mut state.is_cache, is_cache);
         state.ttl = ttl;
         match (was_cache, is_cache) {
-            (false, true) => self.cached_bytes += state.bytes,
-            (true, false) => self.cached_bytes -= state.bytes,
+            (false, true) => self.cached_bytes += state.arena_bytes,
+            (true, false) => self.cached_bytes -= state.arena_bytes,
             _ => {}
         }
         !was_cache && is_cache
@@ -301,14 +312,17 @@ impl Catalog {
         Some(name)
     }
 
-    /// Puts a binding into the queue of cached ones, unless it is there.
+    /// Puts a binding into its queue of cached ones, unless it is there.
     fn queue(&mut self, number: u32) {
         let used_ns = self.last_use(number);
+        let Some(entry) = self.writer.read(self.index.words(), number) else { return };
+        let cached = Cached { in_index: entry.extent_offset().is_none(), used_ns, number };
         let Some(record) = self.records.get_mut(slot(number)).and_then(Option::as_mut) else { return };
-        if record.queued_ns.is_none() {
-            record.queued_ns = Some(used_ns);
-            self.cached.insert(Cached { used_ns, number });
+        if record.queued.is_some_and(|queued| queued.in_index == cached.in_index) {
+            return;
         }
+        record.queued.replace(cached).map(|queued| self.cached.remove(&queued));
+        self.cached.insert(cached);
     }
 
     /// When a binding was last recalled or learned, as far as is known.
@@ -317,12 +331,13 @@ impl Catalog {
         self.recalls.last(number).map_or(learned_ns, |recalled_ns| recalled_ns.max(learned_ns))
     }
 
-    /// What comes behind `at` in the queue of cached bindings: nothing that is known to have been used later than what is
+    /// What comes behind `at` in its queue of cached bindings: nothing that is known to have been used later than what is
     /// behind it.
     pub(crate) fn next_cached(&mut self, at: Cached) -> Option<Cached> {
+        let end = if at.in_index { Bound::Unbounded } else { Bound::Excluded(Cached::FIRST_IN_INDEX) };
         loop {
-            let cached = *self.cached.range((Bound::Excluded(at), Bound::Unbounded)).next()?;
-            let Cached { used_ns, number } = cached;
+            let cached = *self.cached.range((Bound::Excluded(at), end)).next()?;
+            let Cached { used_ns, number, .. } = cached;
             let last_ns = self.last_use(number);
             let is_cached = self.record(number).is_some_and(|it| self.namespaces[&it.namespace].is_cache);
             if is_cached && last_ns <= used_ns {
@@ -330,11 +345,16 @@ impl Catalog {
             }
             self.cached.remove(&cached);
             let record = self.records[slot(number)].as_mut().expect("only what is bound is queued");
-            record.queued_ns = is_cached.then_some(last_ns);
-            if is_cached {
-                self.cached.insert(Cached { used_ns: last_ns, number }); // its second chance
-            }
+            record.queued = is_cached.then_some(Cached { used_ns: last_ns, ..cached });
+            self.cached.extend(record.queued); // its second chance
         }
+    }
+
+    /// As [`next_cached`](Self::next_cached), of both queues: `at` says where each is. Moves that on.
+    pub(crate) fn next_of_both(&mut self, at: &mut [Cached; 2]) -> Option<Cached> {
+        let next = at.map(|at| self.next_cached(at)).into_iter().flatten().min_by_key(|next| next.used_ns)?;
+        at[usize::from(next.in_index)] = next;
+        Some(next)
     }
 
     /// A cached binding, as one that may give way.
@@ -361,7 +381,7 @@ impl Catalog {
         self.cached.len() as u64
     }
 
-    /// Bytes of the objects in cache namespaces.
+    /// Bytes in the arena of the objects in cache namespaces.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cached_bytes
     }
@@ -423,11 +443,14 @@ impl Catalog {
         };
         let number = self.writer.find(self.index.words(), id);
         let known = number.and_then(|number| Some((number, self.writer.read(self.index.words(), number)?)));
-        let replaced_bytes = known.as_ref().map_or(0, |(_, before)| before.len_bytes);
+        let before = known.as_ref().map(|(_, before)| before);
+        let replaced_bytes = before.map_or(0, |before| before.len_bytes);
+        let arena_replaced_bytes = before.map_or(0, Entry::arena_bytes);
         state.bytes = state.bytes + new.len_bytes - replaced_bytes;
+        state.arena_bytes = state.arena_bytes + entry.arena_bytes() - arena_replaced_bytes;
         let is_cache = state.is_cache;
         if is_cache {
-            self.cached_bytes = self.cached_bytes + new.len_bytes - replaced_bytes;
+            self.cached_bytes = self.cached_bytes + entry.arena_bytes() - arena_replaced_bytes;
         }
         if let Some((number, before)) = known {
             self.writer.replace(self.index.words(), id, number, &entry);
@@ -465,7 +488,7 @@ impl Catalog {
             metadata: new.metadata.unwrap_or_default().into(),
             ttl,
             learned_ns: new.now_ns,
-            queued_ns: None,
+            queued: None,
         };
         self.recalls.set_sliding(number, record.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
         self.deadlines.extend(expires_ns.map(|at| (at, number)));
@@ -487,12 +510,13 @@ impl Catalog {
         let state = self.namespaces.get_mut(&namespace).expect("it was found there");
         state.names.remove(name);
         state.bytes -= entry.len_bytes;
-        self.cached_bytes -= if state.is_cache { entry.len_bytes } else { 0 };
+        state.arena_bytes -= entry.arena_bytes();
+        self.cached_bytes -= if state.is_cache { entry.arena_bytes() } else { 0 };
         self.writer.remove(self.index.words(), &state.prefix.name_id(name));
         let record = self.records[slot(number)].take();
         if let Some(record) = record {
             self.text_bytes -= record.text_bytes();
-            record.queued_ns.map(|used_ns| self.cached.remove(&Cached { used_ns, number }));
+            record.queued.map(|cached| self.cached.remove(&cached));
         }
         self.recalls.unbind(number, self.rounds);
         self.recalls.set_sliding(number, false);

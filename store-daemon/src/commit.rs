@@ -631,7 +631,7 @@ impl CommitJob {
         }
         if !entry.has_expired(self.moment_ns) {
             self.unbound += 1;
-            self.unbound_bytes += entry.len_bytes;
+            self.unbound_bytes += entry.arena_bytes();
         }
     }
 
@@ -854,7 +854,7 @@ fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::populate::Populated;
+    use crate::{catalog::Cached, populate::Populated};
     use plasmon_protocol::limits::SLIDING_SLACK_NS;
     use plasmon_protocol::{
         index::{IndexReader, Lookup},
@@ -911,6 +911,10 @@ mod tests {
     impl Bound {
         fn lives(&self, now_ns: u64) -> bool {
             self.expires_ns.is_none_or(|at| at > now_ns)
+        }
+
+        fn arena_bytes(&self) -> u64 {
+            if self.in_header { 0 } else { self.bytes.len() as u64 }
         }
     }
 
@@ -1053,7 +1057,7 @@ mod tests {
                     Change::Unbind { namespace, name } => {
                         let key = (namespace.clone(), name.clone());
                         let gone = bound.remove(&key).filter(|gone| gone.lives(self.now_ns));
-                        unbound.extend(gone.map(|gone| gone.bytes.len() as u64));
+                        unbound.extend(gone.map(|gone| gone.arena_bytes()));
                         inside.insert(namespace.clone());
                         if !touched.insert(key) {
                             return None;
@@ -1069,7 +1073,7 @@ mod tests {
                         emptied.insert(namespace.clone());
                         bound.retain(|(of, _), gone| {
                             if of == namespace && gone.lives(self.now_ns) {
-                                unbound.push(gone.bytes.len() as u64);
+                                unbound.push(gone.arena_bytes());
                             }
                             of != namespace
                         });
@@ -1143,7 +1147,7 @@ mod tests {
                 assert_eq!(entry.expires_ns, expired[number].0, "in the order of their deadlines");
                 let name = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
                 self.bound.retain(|key, _| name(key) != label);
-                self.space.retire(entry.offset, label);
+                entry.extent_offset().into_iter().for_each(|offset| self.space.retire(offset, label.clone()));
             }
             let next = self.bound.values().filter_map(|bound| bound.expires_ns).min();
             assert_eq!(self.catalog.next_expiry(), next);
@@ -1158,18 +1162,21 @@ mod tests {
             let is_cached =
                 |((namespace, _), _): &(&(Namespace, Name), &Bound)| self.namespaces[namespace].is_cache;
             let cached: Vec<_> = self.bound.iter().filter(is_cached).collect();
-            let cached_bytes: usize = cached.iter().map(|(_, bound)| bound.bytes.len()).sum();
-            assert_eq!(self.catalog.cached_bytes(), cached_bytes as u64);
+            let cached_bytes = cached.iter().map(|(_, bound)| bound.arena_bytes()).sum::<u64>();
+            assert_eq!(self.catalog.cached_bytes(), cached_bytes);
             let mut expected: Vec<u64> = cached.iter().map(|(_, bound)| bound.version).collect();
-            let (mut at, mut queued) = (crate::catalog::Cached::default(), Vec::new());
+            let (mut at, mut queued) = ([Cached::default(), Cached::FIRST_IN_INDEX], Vec::new());
+            while let Some(next) = self.catalog.next_of_both(&mut at) {
+                queued.push(self.catalog.cached_binding(next).expect("what is queued is bound").version);
+            }
+            let (mut at, mut in_arena) = (Cached::default(), 0);
             while let Some(next) = self.catalog.next_cached(at) {
                 let binding = self.catalog.cached_binding(next).expect("what is queued is bound");
-                if let Some(offset) = binding.offset {
-                    assert_eq!(self.space.object(offset).map(|object| object.version), Some(binding.version));
-                }
-                queued.push(binding.version);
-                at = next;
+                let object = binding.offset.and_then(|offset| self.space.object(offset));
+                assert_eq!(object.map(|object| object.version), Some(binding.version));
+                (at, in_arena) = (next, in_arena + 1);
             }
+            assert_eq!(in_arena, cached.iter().filter(|(_, bound)| !bound.in_header).count());
             // Nobody recalls anything here, so the order is that of learning.
             let learned = queued.clone();
             queued.sort_unstable();

@@ -7,7 +7,8 @@
 //!
 //! Nothing is unbound before it is clear that room will come of it. Candidates are taken one after the other, as if their
 //! extents were free, until somewhere there is room; then those go that lie there, and no others. So no more go than are
-//! needed, and none where all of them would not be enough.
+//! needed, and none where all of them would not be enough. Values that stand in the index give way only where entries of
+//! that are short: they have a queue of their own.
 
 use crate::{
     allocator::{Extent, FreeSpace, GRANULE_BYTES, Room},
@@ -46,8 +47,8 @@ pub(crate) struct Choice {
     shortage: Shortage,
     /// What the last scan found pinned: it stays.
     pinned: Arc<HashMap<u64, Holders>>,
-    /// Where in the queue the choice is.
-    at: Cached,
+    /// Where in the queues the choice is: in that of objects in the arena, and in that of values in the index.
+    at: [Cached; 2],
     /// By index entry: those that give way for entries of the index.
     entries: BTreeMap<u32, Victim>,
     /// By extent: those of which some may give way for room.
@@ -73,7 +74,7 @@ impl Choice {
         Choice {
             shortage,
             pinned,
-            at: Cached::default(),
+            at: [Cached::default(), Cached::FIRST_IN_INDEX],
             entries: BTreeMap::new(),
             candidates: BTreeMap::new(),
             candidate_bytes: 0,
@@ -84,8 +85,11 @@ impl Choice {
     /// Goes on for as long as `slice` lasts.
     pub(crate) fn go_on(&mut self, catalog: &mut Catalog, space: &Space, slice: &mut Slice) -> Chosen {
         while slice.spend() {
-            let Some(cached) = catalog.next_cached(self.at) else { return Chosen::Nothing };
-            self.at = cached;
+            let next = match self.shortage {
+                Shortage::Room(_) => catalog.next_cached(self.at[0]).inspect(|next| self.at[0] = *next),
+                Shortage::Entries(_) => catalog.next_of_both(&mut self.at),
+            };
+            let Some(cached) = next else { return Chosen::Nothing };
             let Some(victim) = catalog.cached_binding(cached) else { continue };
             if victim.offset.is_some_and(|offset| self.pinned.contains_key(&offset)) {
                 continue;

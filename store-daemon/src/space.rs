@@ -262,8 +262,7 @@ impl Space {
         }
     }
 
-    /// The object at `offset` has lost its name: it is free as soon as a scan finds it unpinned. Where there is none, for
-    /// its value stood in the index entry ([`NO_EXTENT`](plasmon_protocol::index::NO_EXTENT)), nothing is to be done.
+    /// The object at `offset` has lost its name: it is free as soon as a scan finds it unpinned.
     pub(crate) fn retire(&mut self, offset: u64, name: String) {
         if let Some(object) = self.objects.get_mut(&offset) {
             object.name = ObjectName::Lost(name.into());

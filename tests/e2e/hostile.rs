@@ -292,7 +292,7 @@ fn a_value_without_an_extent_is_found_and_pins_nothing() {
     assert_eq!(stats(&mut session).used_bytes, 0);
     let unbind = Change::Unbind { namespace: Namespace::default(), name: name("short") };
     let committed = session.requests.call(&commit(vec![unbind])).expect("nothing hinders it");
-    assert_eq!((committed.unbound, committed.unbound_bytes), (1, 5));
+    assert_eq!((committed.unbound, committed.unbound_bytes), (1, 0));
     assert_serves(&mut daemon);
 }
 
@@ -675,10 +675,13 @@ fn a_value_that_is_not_where_it_is_said_to_be_is_refused() {
     let plain = Header::new(Kind::BYTES);
     let in_header = plain.with_inline(&[7; 32]).expect("it fits");
     let bytes = Payload::Inline { bytes: vec![7; 10].into() };
+    let lease = session.requests.call(&Reserve { len_bytes: 4_096 }).expect("there is room");
+    let leased = Payload::Leased { lease: lease.lease, offset: lease.offset, len_bytes: 4_096 };
     for (header, payload, what) in [
         (Header { ndim: 33, ..in_header }, Payload::InHeader {}, "more than 32 bytes"),
         (plain, Payload::InHeader {}, "no value in its header"),
         (in_header, bytes, "has bytes, and a value"),
+        (in_header, leased, "has bytes, and a value"),
     ] {
         let Change::Bind { mut bind } = bind("wrong", payload) else { unreachable!("it binds") };
         bind.header = header;
@@ -688,6 +691,7 @@ fn a_value_that_is_not_where_it_is_said_to_be_is_refused() {
             "{refusal:?}"
         );
     }
+    session.requests.call(&EndLease { lease: lease.lease }).expect("it is this session's");
     assert_eq!(stats(&mut session).used_bytes, 0);
     assert_serves(&mut daemon);
 }

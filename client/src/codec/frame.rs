@@ -206,7 +206,7 @@ impl InPlaceFrame {
     /// themselves, however few, and that they are a buffer of one dimension rather than a value.
     pub(crate) fn bytes(len_bytes: u64) -> Result<InPlaceFrame, CodecError> {
         let frame = Frame::of_value(schema::of(Kind::BYTES), len_bytes)?;
-        let header = Header { ndim: 1, ..learn::value_header(Kind::BYTES, &frame, None) };
+        let header = Header { ndim: 1, ..learn::value_header(Kind::BYTES, &frame) };
         Ok(InPlaceFrame(frame, header))
     }
 

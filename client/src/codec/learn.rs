@@ -61,6 +61,8 @@ pub struct Prepared<'a> {
 
 #[derive(Clone, Debug)]
 enum Content<'a> {
+    /// The value stands in the header. Its file is made only if somebody wants it.
+    InHeader,
     /// One buffer of values, and the file around it.
     Framed(Arc<Frame>, Cow<'a, [u8]>),
     /// Buffers that do not lie in one piece, and the file around them.
@@ -109,24 +111,32 @@ impl<'a> Prepared<'a> {
         Prepared { header, len_bytes: frame.len_bytes(), content: Content::Gathered(frame, sources) }
     }
 
-    /// Prepares a single value of a kind whose Arrow type has offsets: inline if it is short, else by its buffer.
+    /// Prepares a single value of a kind whose Arrow type has offsets: in the header if it is short, else by its buffer.
     pub(super) fn value(kind: Kind, data: Cow<'a, [u8]>) -> Result<Self, CodecError> {
-        let len_bytes = data.len() as u64;
-        let frame =
-            frame::recent(Key::Value { kind, len_bytes }, || Frame::of_value(schema::of(kind), len_bytes))?;
-        let header = value_header(kind, &frame, Some(&data));
+        if let Some(in_header) = Self::in_header(kind, &data) {
+            return Ok(in_header);
+        }
+        let frame = frame_of(kind, data.len() as u64)?;
+        let header = value_header(kind, &frame);
         Ok(Self::framed(header, frame, data))
     }
 
-    /// Prepares a single value of fixed width, which `inline` also has in memory order.
-    fn scalar(kind: Kind, inline: &[u8]) -> Result<Self, CodecError> {
-        let len_bytes = inline.len() as u64;
-        let frame = frame::recent(Key::Value { kind, len_bytes }, || match kind {
-            Kind::NULL => Frame::of_null(schema::of(kind)),
-            _ => Frame::of_column(schema::of(kind), 1, len_bytes),
-        })?;
-        let header = value_header(kind, &frame, Some(inline));
-        Ok(Self::framed(header, frame, Cow::Owned(inline.to_vec())))
+    /// Prepares a value that stands in the header, if it fits.
+    fn in_header(kind: Kind, value: &[u8]) -> Option<Self> {
+        let header = by_our_encoder(Header::new(kind)).with_inline(value)?;
+        Some(Prepared { header, len_bytes: value.len() as u64, content: Content::InHeader })
+    }
+
+    /// Prepares a single value of fixed width, given in memory order.
+    fn scalar(kind: Kind, value: &[u8]) -> Result<Self, CodecError> {
+        Ok(Self::in_header(kind, value).expect("scalars have at most 8 bytes"))
+    }
+
+    /// The file of a value that stands in the header.
+    fn file_of_value(&self) -> Result<Prepared<'static>, CodecError> {
+        let (value, len) = self.header.inline().expect("its value stands there");
+        let frame = frame_of(self.header.kind, len as u64)?;
+        Ok(Prepared::framed(self.header, frame, Cow::Owned(value[..len].to_vec())))
     }
 
     /// What the index will say of the object.
@@ -135,18 +145,19 @@ impl<'a> Prepared<'a> {
         self.header
     }
 
-    /// The exact length of the object in bytes.
+    /// The exact length of the object in bytes; of a value that stands in the header, its own.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// Writes the object, all of it and in order, each byte of a value copied once, straight from where it is.
+    /// Writes the object's file, all of it and in order, each byte of a value copied once, straight from where it is.
     ///
     /// # Errors
     /// [`CodecError::Arrow`] with the sink's own error; how much was written is then unknown.
     pub fn write_to(&self, sink: &mut impl io::Write) -> Result<(), CodecError> {
         match &self.content {
+            Content::InHeader => self.file_of_value()?.write_to(sink),
             Content::Framed(frame, data) => [frame.prefix(), data, frame.suffix()]
                 .into_iter()
                 .try_for_each(|part| sink.write_all(part).map(|()| fault_point(FaultPoint::CopyHalf)))
@@ -167,6 +178,9 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// [`CodecError::WrongLength`] if `out` is shorter or longer; nothing has been written then.
     pub fn write_into(&self, out: &mut [u8]) -> Result<(), CodecError> {
+        if let Content::InHeader = self.content {
+            return self.file_of_value()?.write_into(out);
+        }
         let wrong_length = |found_bytes: usize| CodecError::WrongLength {
             needed_bytes: self.len_bytes,
             found_bytes: found_bytes as u64,
@@ -181,11 +195,14 @@ impl<'a> Prepared<'a> {
         if left == 0 { Ok(()) } else { Err(wrong_length(out.len() - left)) }
     }
 
-    /// The object's bytes in memory of their own, for values that travel inside a request.
+    /// The object's file in memory of its own, for values that travel inside a request.
     ///
     /// # Errors
     /// As [`write_to`](Self::write_to).
     pub fn to_vec(&self) -> Result<Vec<u8>, CodecError> {
+        if let Content::InHeader = self.content {
+            return self.file_of_value()?.to_vec();
+        }
         let mut out = Vec::with_capacity(plasmon_protocol::index_of(self.len_bytes));
         self.write_to(&mut out)?;
         debug_assert_eq!(out.len() as u64, self.len_bytes);
@@ -197,18 +214,22 @@ fn not_written(error: io::Error) -> CodecError {
     CodecError::arrow("write the object")(error.into())
 }
 
-/// The header of a value of `frame.data_len()` bytes. `value` has its bytes where they are known, so that a short one
-/// can stand in the header itself.
-pub(super) fn value_header(kind: Kind, frame: &Frame, value: Option<&[u8]>) -> Header {
-    let header = Header { flags: Flags::OUR_ENCODER, ..Header::new(kind) };
-    if let Some(inline) = value.and_then(|value| header.with_inline(value)) {
-        return inline;
-    }
+/// The file around a single value of `len_bytes`.
+fn frame_of(kind: Kind, len_bytes: u64) -> Result<Arc<Frame>, CodecError> {
+    frame::recent(Key::Value { kind, len_bytes }, || match kind {
+        Kind::NULL => Frame::of_null(schema::of(kind)),
+        Kind::BOOL | Kind::INT64 | Kind::FLOAT64 => Frame::of_column(schema::of(kind), 1, len_bytes),
+        _ => Frame::of_value(schema::of(kind), len_bytes),
+    })
+}
+
+/// The header of a value of `frame.data_len()` bytes.
+pub(super) fn value_header(kind: Kind, frame: &Frame) -> Header {
     Header {
-        flags: header.flags.with(Flags::BUFFER),
+        flags: Flags::OUR_ENCODER.with(Flags::BUFFER),
         buffer_offset: frame.data_offset(),
         dims: [frame.data_len(), 0, 0, 0],
-        ..header
+        ..Header::new(kind)
     }
 }
 

@@ -85,7 +85,7 @@ message! {
         version: u64,
         /// Names that were unbound.
         unbound: u64,
-        /// Bytes of the objects that lost their name, and are free once no pin holds them.
+        /// Bytes in the arena of the objects that lost their name: they are free once no pin holds them.
         unbound_bytes: u64,
     }
 }

@@ -28,7 +28,7 @@ part! {
         largest_free_bytes: u64,
         /// Bytes without a name that pins still hold.
         limbo_bytes: u64,
-        /// Bytes of the objects in cache namespaces: unbinding all of them would not have been enough.
+        /// Bytes in the arena of the objects in cache namespaces: unbinding all of them would not have been enough.
         cached_bytes: u64,
         /// Set if there is room in the arena but not enough memory in the machine to populate it: what was
         /// populated so far.

@@ -54,11 +54,11 @@ message! {
         refused: u64,
         /// Bindings that have expired since the start.
         expired: u64,
-        /// Bytes of the objects in cache namespaces.
+        /// Bytes in the arena of the objects in cache namespaces.
         cached_bytes: u64,
         /// Bindings of cache namespaces that were unbound to make room since the start.
         evicted: u64,
-        /// Bytes of their objects.
+        /// Bytes in the arena of their objects.
         evicted_bytes: u64,
         /// Seconds since the start.
         uptime_s: u64,

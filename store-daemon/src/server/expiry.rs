@@ -47,7 +47,9 @@ impl Server {
             && let Some((name, entry)) = self.catalog.expire(now_ns)
         {
             fault_point(FaultPoint::Expired);
-            self.space.retire(entry.offset, name);
+            if let Some(offset) = entry.extent_offset() {
+                self.space.retire(offset, name);
+            }
             expired += 1;
         }
         self.counters.expired += expired;
