@@ -352,7 +352,8 @@ impl Catalog {
 
     /// As [`next_cached`](Self::next_cached), of both queues: `at` says where each is. Moves that on.
     pub(crate) fn next_of_both(&mut self, at: &mut [Cached; 2]) -> Option<Cached> {
-        let next = at.map(|at| self.next_cached(at)).into_iter().flatten().min_by_key(|next| next.used_ns)?;
+        let firsts = at.map(|at| self.next_cached(at)).into_iter().flatten();
+        let next = firsts.min_by_key(|next| (next.used_ns, next.number))?;
         at[usize::from(next.in_index)] = next;
         Some(next)
     }
