@@ -29,9 +29,10 @@ def main() -> None:
             _measure(word, options, results)
             print(f"round {number + 1}: {word}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
         results.add("round-trip", machine.round_trips(options.round_trip))
-    results.run = f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {options.rounds} rounds" + (
-        ", quick" if options.quick else ""
-    )
+    run = f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, rounds: {options.rounds}"
+    run += f", {', '.join(options.chosen)} alone" if options.chosen else ""
+    run += ", quick" if options.quick else ""
+    results.run = f"{results.run}; {run}" if options.merge and results.run else run
     options.keep.parent.mkdir(parents=True, exist_ok=True)
     options.keep.write_text(json.dumps(asdict(results)))
     text = report.markdown(results)
@@ -56,7 +57,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.peers = options.peers.split(",")
     options.rounds = options.rounds or (1 if options.quick else 2)
-    options.workloads = options.workloads or known
+    options.chosen, options.workloads = options.workloads, options.workloads or known
     for word, these, all_ in (("workload", options.workloads, known), ("peer", options.peers, list(PEERS))):
         for one in these:
             if one not in all_:
