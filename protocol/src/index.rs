@@ -76,7 +76,7 @@ impl Entry {
     /// Bytes that the object has in the arena: none where the value stands in the header.
     #[must_use]
     pub fn arena_bytes(&self) -> u64 {
-        if self.offset == NO_EXTENT { 0 } else { self.len_bytes }
+        self.extent_offset().map_or(0, |_| self.len_bytes)
     }
 
     /// Whether the binding is gone, unbound or not, at `now_ns` of the daemon's CLOCK_BOOTTIME.

@@ -120,9 +120,8 @@ pub(crate) enum Worked {
 struct Entries<T> {
     start: ListReader<T>,
     next: ListReader<T>,
-    /// The entries as far as they were read, if the list is short, and how many of them this stage has seen.
+    /// The entries as far as they were read, if the list is short.
     kept: Option<Vec<Arc<T>>>,
-    at: usize,
 }
 
 /// Lists of at most so many entries are decoded once.
@@ -131,13 +130,18 @@ const KEPT_ENTRIES_MAX: usize = 1_024;
 /// No entry of a commit is shorter: a change with the shortest namespace, and nothing besides.
 const ENTRY_BYTES_MIN: usize = 1 + 4 + NAMESPACE_BYTES_MIN;
 
+/// Whether a list that claims so many entries is decoded once.
+fn is_short(claimed: usize, body_bytes: usize) -> bool {
+    claimed <= KEPT_ENTRIES_MAX && body_bytes < LARGE_BYTES
+}
+
 /// At most so many entries of a commit are kept decoded. `body` is its body, which nobody has looked at yet.
 pub(crate) fn kept_entries_max(body: &Bytes) -> usize {
-    if body.len() >= LARGE_BYTES {
+    if !is_short(0, body.len()) {
         return 0;
     }
     let room = body.len() / ENTRY_BYTES_MIN;
-    let kept = |claimed: usize| if claimed <= KEPT_ENTRIES_MAX { claimed.min(room) } else { 0 };
+    let kept = |claimed: usize| if is_short(claimed, body.len()) { claimed.min(room) } else { 0 };
     let Ok(conditions) = Commit::conditions(body.clone()) else { return 0 };
     match conditions.left() {
         0 => Commit::changes(conditions).map_or(0, |changes| kept(changes.left())),
@@ -148,13 +152,8 @@ pub(crate) fn kept_entries_max(body: &Bytes) -> usize {
 
 impl<T: Codec + BoundedList + Clone> Entries<T> {
     fn new(start: ListReader<T>, body_bytes: usize) -> Self {
-        let is_short = start.left() <= KEPT_ENTRIES_MAX && body_bytes < LARGE_BYTES;
-        Entries {
-            next: start.clone(),
-            kept: is_short.then(|| Vec::with_capacity(start.left())),
-            at: 0,
-            start,
-        }
+        let is_short = is_short(start.left(), body_bytes);
+        Entries { next: start.clone(), kept: is_short.then(|| Vec::with_capacity(start.left())), start }
     }
 
     /// The next entry of a list that nobody has read yet.
@@ -167,22 +166,20 @@ impl<T: Codec + BoundedList + Clone> Entries<T> {
     }
 
     fn rewind(&mut self) {
-        self.at = 0;
         if self.kept.is_none() {
             self.next = self.start.clone();
         }
     }
 
-    /// The next entry of a list that was read to its end before.
-    fn again(&mut self) -> Option<Arc<T>> {
-        let Some(kept) = &self.kept else {
-            let entry =
-                self.next.read().expect("every entry was read before, in memory that nobody else has");
-            return entry.map(Arc::new);
-        };
-        let entry = kept.get(self.at).cloned();
-        self.at += 1;
-        entry
+    /// The next entry, number `at`, of a list that was read to its end before.
+    fn again(&mut self, at: usize) -> Option<Arc<T>> {
+        match &self.kept {
+            Some(kept) => kept.get(at).cloned(),
+            None => {
+                let entry = self.next.read();
+                entry.expect("every entry was read before, in memory that nobody else has").map(Arc::new)
+            }
+        }
     }
 }
 
@@ -496,7 +493,7 @@ impl CommitJob {
     /// One entry. Returns whether there is more to do.
     fn step(&mut self, bench: &mut Workbench<'_>) -> Result<bool, Failure> {
         match self.stage {
-            Stage::CheckConditions => match self.conditions.as_mut().and_then(Entries::again) {
+            Stage::CheckConditions => match next(&mut self.conditions, &mut self.at) {
                 Some(condition) => check_condition(bench.catalog, &condition, self.moment_ns)?,
                 None => {
                     // Never moved, for that would take long.
@@ -543,7 +540,7 @@ impl CommitJob {
     pub(crate) fn announce(&mut self, slice: &mut Slice, mut tell: impl FnMut(&NameId)) -> bool {
         while slice.spend() {
             match self.next_change().as_deref() {
-                Some(Change::Bind { bind }) => tell(&NameId::new(&bind.namespace, &bind.name)),
+                Some(Change::Bind { bind }) => tell(&self.name_id(bind)),
                 Some(_) => {}
                 None => return true,
             }
@@ -566,8 +563,13 @@ impl CommitJob {
     }
 
     fn next_change(&mut self) -> Option<Arc<Change>> {
-        self.at += 1;
-        self.changes.as_mut()?.again()
+        next(&mut self.changes, &mut self.at)
+    }
+
+    /// The id of the name that the change binds which is being done.
+    fn name_id(&self, bind: &Bind) -> NameId {
+        let known = self.ids.get(self.at - 1).copied().flatten();
+        known.unwrap_or_else(|| NameId::new(&bind.namespace, &bind.name))
     }
 
     /// The last check, over all changes together; behind it nothing fails any more.
@@ -626,9 +628,7 @@ impl CommitJob {
     /// Unbinds one name. One that had expired does not count.
     fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, namespace: &Namespace, name: &str) {
         let Some(entry) = bench.catalog.unbind(id, name) else { return };
-        if let Some(offset) = entry.extent_offset() {
-            bench.space.retire(offset, format!("{namespace}/{name}"));
-        }
+        bench.space.retire(entry.extent_offset(), || format!("{namespace}/{name}"));
         if !entry.has_expired(self.moment_ns) {
             self.unbound += 1;
             self.unbound_bytes += entry.arena_bytes();
@@ -680,15 +680,11 @@ impl CommitJob {
             let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
             bench.space.add_object(object);
         }
-        let id = self.ids.get(self.at - 1).copied().flatten();
-        let id = id.unwrap_or_else(|| NameId::new(&bind.namespace, &bind.name));
-        let bound = bench.catalog.bind(namespace, &id, &bind.name, new);
+        let bound = bench.catalog.bind(namespace, &self.name_id(bind), &bind.name, new);
         if let Some(extent) = extent {
             bench.space.name_object(extent.offset, bound.number);
         }
-        if let Some(offset) = bound.replaced {
-            bench.space.retire(offset, format!("{}/{}", bind.namespace, bind.name));
-        }
+        bench.space.retire(bound.replaced, || format!("{}/{}", bind.namespace, bind.name));
     }
 }
 
@@ -709,6 +705,13 @@ const COMMIT_ENTRIES_BITS: u32 = limits::COMMIT_ENTRIES_MAX.ilog2() + 1;
 fn write(arena: &Region, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
     let written = arena.write_at(extent.offset, bytes);
     written.map_err(|error| Failure::Internal { reason: error.to_string() })
+}
+
+/// The next entry of a list, of which `at` were seen.
+fn next<T: Codec + BoundedList + Clone>(list: &mut Option<Entries<T>>, at: &mut usize) -> Option<Arc<T>> {
+    let entry = list.as_mut()?.again(*at);
+    *at += 1;
+    entry
 }
 
 /// Adds a run, which often goes on where the last one ends.
@@ -1149,7 +1152,7 @@ mod tests {
                 assert_eq!(entry.expires_ns, expired[number].0, "in the order of their deadlines");
                 let name = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
                 self.bound.retain(|key, _| name(key) != label);
-                entry.extent_offset().into_iter().for_each(|offset| self.space.retire(offset, label.clone()));
+                self.space.retire(entry.extent_offset(), || label);
             }
             let next = self.bound.values().filter_map(|bound| bound.expires_ns).min();
             assert_eq!(self.catalog.next_expiry(), next);

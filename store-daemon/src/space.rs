@@ -262,10 +262,12 @@ impl Space {
         }
     }
 
-    /// The object at `offset` has lost its name: it is free as soon as a scan finds it unpinned.
-    pub(crate) fn retire(&mut self, offset: u64, name: String) {
+    /// The object at `offset` has lost its name: it is free as soon as a scan finds it unpinned. An object without an
+    /// extent leaves nothing to be freed.
+    pub(crate) fn retire(&mut self, offset: Option<u64>, name: impl FnOnce() -> String) {
+        let Some(offset) = offset else { return };
         if let Some(object) = self.objects.get_mut(&offset) {
-            object.name = ObjectName::Lost(name.into());
+            object.name = ObjectName::Lost(name().into());
             self.retired.push(offset);
             self.retired_bytes += object.len_bytes;
         }

@@ -148,16 +148,20 @@ def _summary(results: Results, row: Row) -> str:
 
 def _to_floor(results: Results, row: Row) -> str:
     ours = results.median("plasmon", row.cell)
-    if row.cell == "recall.table":
-        what = "open_file"
-    else:
-        what = "array over memory" if row.cell.startswith("recall.") else "copy"
     found = []
-    for floor, name in (("floor", what), ("round-trip", "ping-pong")):
+    for floor, what in (("floor", _floor_of(row.cell)), ("round-trip", "ping-pong")):
         theirs = results.median(floor, row.cell)
-        if theirs is not None and ours is not None and row.cell != "connect":
-            found.append(f"×{ours / theirs:.2f} {name}")
+        if theirs is not None and ours is not None and what is not None:
+            found.append(f"×{ours / theirs:.2f} {what}")
     return ", ".join(found) or "–"
+
+
+def _floor_of(cell: str) -> str | None:
+    """Return what the floor does in the place of an operation; `None` if nothing."""
+    if cell == "recall.table":
+        return "open_file"
+    does = {"recall": "array over memory", "learn": "copy", "first": "copy", "rebind": "copy"}
+    return does.get(cell.partition(".")[0])
 
 
 def _copies(results: Results) -> list[str]:

@@ -101,7 +101,7 @@ class Session:
         patience = time.monotonic() + SETTLE_SECONDS_MAX
         used = self._cpu_seconds()
         while self.pids and time.monotonic() < patience:
-            time.sleep(1)
+            time.sleep(1)  # the second of which IDLE_SHARE is a share
             used, before = self._cpu_seconds(), used
             if used - before < IDLE_SHARE:
                 return

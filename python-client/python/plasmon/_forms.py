@@ -47,7 +47,7 @@ TENSOR_DTYPES = {
 #: Key of a table's schema metadata under which stands, as JSON, what it was in Python.
 PYTHON_KEY = b"plasmon.python"
 
-#: For what pyarrow, pandas and polars do: they give the interpreter lock away.
+#: For what pyarrow, pandas, polars and other makers of columns do: they give the interpreter lock away.
 _UNDISTURBED = _plasmon.Undisturbed()
 
 #: Buffers of a pickle from this length on, in bytes, are columns of their own.
@@ -71,12 +71,9 @@ def encode(value: Any) -> _plasmon.Payload:
         module = kind.__module__.partition(".")[0]
         if kind is _loaded("numpy", "ndarray"):
             made = _encode_ndarray(value)
-        elif module in ("pandas", "polars", "pyarrow"):
+        elif module in ("pandas", "polars", "pyarrow") or hasattr(kind, "__arrow_c_stream__"):
             with _UNDISTURBED:
-                made = _encode_of(module, value)
-        elif hasattr(kind, "__arrow_c_stream__"):
-            with _UNDISTURBED:  # which may be Python code, below a frame of Rust
-                made = _plasmon.Payload.table(value)
+                made = _encode_columns(module, value)
         else:
             made = None
         return made or encode_pickle(value)
@@ -87,7 +84,7 @@ def encode(value: Any) -> _plasmon.Payload:
         raise NotStorable(text) from error
 
 
-def _encode_of(module: str, value: Any) -> _plasmon.Payload | None:
+def _encode_columns(module: str, value: Any) -> _plasmon.Payload | None:
     if module == "pandas":
         from plasmon import _pandas
 
@@ -96,7 +93,9 @@ def _encode_of(module: str, value: Any) -> _plasmon.Payload | None:
         from plasmon import _polars
 
         return _polars.encode(value)
-    return _encode_arrow(value)
+    if module == "pyarrow":
+        return _encode_arrow(value)
+    return _plasmon.Payload.table(value)  # which may run Python code, below a frame of Rust
 
 
 def _loaded(module: str, name: str) -> Any:

@@ -130,9 +130,7 @@ impl Server {
     fn unbind_cached(&mut self, eviction: &mut Eviction, victim: Victim) {
         if let Some((name, entry)) = self.catalog.evict(victim) {
             fault_point(FaultPoint::Evicted);
-            if let Some(offset) = entry.extent_offset() {
-                self.space.retire(offset, name);
-            }
+            self.space.retire(entry.extent_offset(), || name);
             eviction.evicted += 1;
             eviction.evicted_bytes += entry.arena_bytes();
         }

@@ -47,9 +47,7 @@ impl Server {
             && let Some((name, entry)) = self.catalog.expire(now_ns)
         {
             fault_point(FaultPoint::Expired);
-            if let Some(offset) = entry.extent_offset() {
-                self.space.retire(offset, name);
-            }
+            self.space.retire(entry.extent_offset(), || name);
             expired += 1;
         }
         self.counters.expired += expired;
