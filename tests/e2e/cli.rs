@@ -223,6 +223,243 @@ fn csv_is_read_as_it_is_said_to_be() -> TestResult {
     Ok(())
 }
 
+/// Times with a zone are moments: they are the same moments, and have a zone, when they have been text in between.
+#[test]
+fn csv_keeps_the_zones_of_times_there_and_back() -> TestResult {
+    let bench = Bench::new();
+    let type_of = |name: &str, column: &str| {
+        let table: Table = bench.brain().recall(name).expect("a table");
+        table.schema().field_with_name(column).expect("a column").data_type().to_string()
+    };
+    let csv = bench.file(
+        "times.csv",
+        "utc,fixed,summer,naive,mixed\n\
+         2024-07-01T12:00:00Z,2024-07-01T12:00:00+05:30,2024-07-01T12:00:00+02:00,2024-07-01T12:00:00,2024-07-01T12:00:00Z\n\
+         ,2024-12-01T12:00:00.250+05:30,2024-12-01T12:00:00+01:00,,2024-07-01T12:00:00\n",
+    );
+    bench.ok(&["put", "times", &csv]);
+    let types = ["utc", "fixed", "summer", "naive", "mixed"].map(|column| type_of("times", column));
+    let expected = [
+        "Timestamp(s, \"UTC\")",
+        "Timestamp(ms, \"+05:30\")",
+        "Timestamp(s, \"UTC\")",
+        "Timestamp(s)",
+        "Utf8", // nobody knows when the second one is
+    ];
+    assert_eq!(types, expected);
+    let again = bench.path("again.csv");
+    bench.ok(&["get", "times", "-o", &again]);
+    assert_eq!(
+        fs::read_to_string(&again)?,
+        "utc,fixed,summer,naive,mixed\n\
+         2024-07-01T12:00:00Z,2024-07-01T12:00:00+05:30,2024-07-01T10:00:00Z,2024-07-01T12:00:00,2024-07-01T12:00:00Z\n\
+         ,2024-12-01T12:00:00.250+05:30,2024-12-01T11:00:00Z,,2024-07-01T12:00:00\n"
+    );
+    bench.ok(&["put", "again", &again]);
+    assert_eq!(bench.brain().recall::<Table>("again")?[..], bench.brain().recall::<Table>("times")?[..]);
+
+    // A zone with a name stands in Parquet and Arrow; a reader of CSV says it anew.
+    bench.ok(&["put", "berlin", &csv, "--zone", "Europe/Berlin"]);
+    assert_eq!(type_of("berlin", "summer"), "Timestamp(s, \"Europe/Berlin\")");
+    let berlin = bench.path("berlin.csv");
+    bench.ok(&["get", "berlin", "-o", &berlin]);
+    assert!(fs::read_to_string(&berlin)?.contains("2024-07-01T12:00:00+02:00"));
+    bench.ok(&["put", "berlin-again", &berlin, "--zone", "Europe/Berlin"]);
+    assert_eq!(
+        bench.brain().recall::<Table>("berlin-again")?[..],
+        bench.brain().recall::<Table>("berlin")?[..]
+    );
+    assert!(bench.ok(&["get", "berlin", "--format", "jsonl"]).contains("2024-07-01T12:00:00+02:00"));
+    let (code, _, stderr) = bench.run(&["put", "x", &csv, "--zone", "Mars/Olympus"]);
+    assert!(code == 2 && stderr.contains("such as Europe/Berlin"), "{stderr}");
+    Ok(())
+}
+
+#[test]
+fn what_stands_between_the_fields_of_csv_is_found_or_named() -> TestResult {
+    let bench = Bench::new();
+    for (name, text) in
+        [("semicolon", "a;b;c\n1,5;2;x\n2,5;3;y\n"), ("tab", "a\tb\tc\n1\t2\t3\n"), ("bar", "a|b|c\n1|2|3\n")]
+    {
+        bench.ok(&["put", name, &bench.file(&format!("{name}.csv"), text)]);
+        assert_eq!(bench.brain().recall::<Table>(name)?.schema().fields().len(), 3, "{name}");
+    }
+    let ragged = bench.file("ragged.csv", "a,b\n1,2\n1,2,3\n");
+    bench.fails(1, &["put", "ragged", &ragged], &["ragged.csv", "line", "','", "--delimiter"]);
+    let utf16 = bench.file("utf16.csv", b"\xff\xfea\0\n\0");
+    bench.fails(1, &["put", "utf16", &utf16], &["UTF-16", "iconv"]);
+    Ok(())
+}
+
+#[test]
+fn packed_files_go_in_and_come_out() -> TestResult {
+    let bench = Bench::new();
+    let batch = numbers(100_000);
+    bench.brain().learn("t", &batch)?;
+    for (file, magic) in
+        [("t.csv.gz", &[0x1f, 0x8b][..]), ("t.jsonl.zst", &[0x28, 0xb5]), ("t.parquet.gz", &[0x1f, 0x8b])]
+    {
+        let path = bench.path(file);
+        bench.ok(&["get", "t", "-o", &path]);
+        let packed = fs::read(&path)?;
+        assert!(packed.starts_with(magic) && packed.len() < 400_000, "{file}: {} bytes", packed.len());
+        assert_eq!(bench.json(&["put", "again", &path])["rows"], 100_000, "{file}");
+        let column: Vec<i64> = bench
+            .brain()
+            .recall::<Table>("again")?
+            .iter()
+            .flat_map(|batch| {
+                batch.column(0).as_any().downcast_ref::<Int64Array>().expect("int64").values().to_vec()
+            })
+            .collect();
+        assert_eq!(column, (0..100_000).collect::<Vec<i64>>(), "{file}");
+        bench.pipe(
+            &[
+                "put",
+                "piped",
+                "-",
+                "--format",
+                if file.contains("csv") {
+                    "csv"
+                } else if file.contains("jsonl") {
+                    "jsonl"
+                } else {
+                    "parquet"
+                },
+            ],
+            &packed,
+        );
+        assert_eq!(bench.brain().recall::<Table>("piped")?.num_rows(), 100_000, "{file}");
+    }
+    // Bytes stay what they are.
+    let packed = fs::read(bench.path("t.csv.gz"))?;
+    bench.ok(&["put", "bytes", &bench.path("t.csv.gz"), "--format", "raw"]);
+    assert_eq!(bench.brain().recall::<plasmon::Blob>("bytes")?[..], packed[..]);
+    bench.ok(&["get", "bytes", "-o", &bench.path("bytes.gz")]);
+    assert_eq!(fs::read(bench.path("bytes.gz"))?, packed);
+    // Cut off, and packed in a way that is not read here.
+    let half = bench.file("half.csv.gz", &packed[..packed.len() / 2]);
+    bench.fails(1, &["put", "half", &half], &["half.csv.gz"]);
+    assert!(!bench.brain().exists("half")?);
+    bench.fails(2, &["put", "b", &bench.file("b.csv.bz2", b"BZh91AY&SY")], &["bzcat", "--format"]);
+    Ok(())
+}
+
+#[test]
+fn json_lines_are_rows() -> TestResult {
+    let bench = Bench::new();
+    let lines = "{\"a\":1,\"b\":\"x\"}\n{\"a\":2,\"b\":null}\n";
+    assert_eq!(bench.json(&["put", "t", &bench.file("t.jsonl", lines)])["rows"], 2);
+    let out = bench.path("out.ndjson");
+    bench.ok(&["get", "t", "-o", &out]);
+    assert_eq!(fs::read_to_string(&out)?, lines);
+    assert_eq!(bench.ok(&["get", "t", "--format", "jsonl", "--rows", "1"]).lines().count(), 1);
+    bench.fails(1, &["put", "bad", &bench.file("bad.jsonl", "[1,2\n")], &["bad.jsonl", "as JSON lines"]);
+    Ok(())
+}
+
+#[test]
+fn npy_files_are_tensors() -> TestResult {
+    let bench = Bench::new();
+    let count: Vec<f32> = (0..600_u16).map(f32::from).collect();
+    bench.brain().learn("c", &plasmon::Tensor::new(&[20, 30], &count)?)?;
+    bench.brain().learn("f", &plasmon::Tensor::column_major(&[20, 30], &count)?)?;
+    for name in ["c", "f"] {
+        let path = bench.path(&format!("{name}.npy"));
+        bench.ok(&["get", name, "-o", &path]);
+        bench.ok(&["put", "again", &path]);
+        let (before, after): (plasmon::TensorView, plasmon::TensorView) =
+            (bench.brain().recall(name)?, bench.brain().recall("again")?);
+        assert_eq!(after, before);
+    }
+    let whole = fs::read(bench.path("c.npy"))?;
+    let cut = bench.file("cut.npy", &whole[..whole.len() - 1]);
+    bench.fails(1, &["put", "cut", &cut], &["cut.npy", "2400", "2399"]);
+    bench.brain().learn("t", &numbers(3))?;
+    bench.fails(1, &["get", "t", "-o", &bench.path("t.npy")], &["an .npy file", "one tensor"]);
+    Ok(())
+}
+
+/// What `plasmon` writes to a terminal of `columns` columns, and its exit code.
+fn on_terminal(bench: &Bench, columns: u16, arguments: &[&str]) -> (String, i32) {
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).expect("a terminal");
+    let mut child = Command::new(PLASMON)
+        .args(["--socket", bench.socket()])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(pty.slave)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let (mut shown, mut master) = (Vec::new(), File::from(pty.master));
+    // The error that says that the last writer has gone ends the reading.
+    let _ = master.read_to_end(&mut shown);
+    let code = child.wait().expect("it ends").code().expect("no signal");
+    (String::from_utf8(shown).expect("text").replace("\r\n", "\n"), code)
+}
+
+#[test]
+fn a_terminal_is_shown_rows_and_no_bytes() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().learn("t", &numbers(1_000))?;
+    bench.brain().learn("tensor", &plasmon::Tensor::new(&[2, 2], &[1.5_f64, 2.0, 3.0, 4.0])?)?;
+    bench.brain().learn("bytes", &[0_u8, 27, 255][..])?;
+    bench.brain().learn("text", "red\u{1b}[31m\n")?;
+    let (shown, code) = on_terminal(&bench, 80, &["get", "t"]);
+    assert!(code == 0 && shown.starts_with("n\n0\n1\n"), "{shown}");
+    let (shown, _) = on_terminal(&bench, 80, &["get", "tensor"]);
+    assert!(shown.starts_with("1.5 2\n3 4\ntensor of shape [2, 2], float64"), "{shown}");
+    assert_eq!(on_terminal(&bench, 80, &["get", "text"]), ("red\\u{1b}[31m\n\n".to_owned(), 0));
+    for arguments in [
+        &["get", "t", "--format", "ipc"][..],
+        &["get", "t", "--format", "parquet", "-o", "-"],
+        &["get", "tensor", "--format", "npy"],
+        &["get", "bytes", "--format", "raw"],
+        &["get", "text", "--format", "raw"],
+    ] {
+        assert_eq!(on_terminal(&bench, 80, arguments), (String::new(), 2), "{arguments:?}");
+    }
+    let (shown, code) = on_terminal(&bench, 80, &["get", "t", "--format", "csv"]);
+    assert!(code == 0 && shown.lines().count() == 1_001);
+    Ok(())
+}
+
+#[test]
+fn ls_takes_patterns_sorts_and_fits_the_terminal() -> TestResult {
+    let bench = Bench::new();
+    let brain = bench.brain();
+    let long = format!("measurements/{}/2024-07-01", "site".repeat(20));
+    for (name, bytes) in [("day-1", 100), ("day-10", 300), ("day-2", 200), ("week[1]", 40), (&long, 50)] {
+        brain.learn(name, &vec![7_u8; bytes])?;
+    }
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let rows = bench.json(&[&["ls"], arguments].concat());
+        rows.as_array()
+            .expect("a list")
+            .iter()
+            .map(|row| row["name"].as_str().expect("a text").to_owned())
+            .collect()
+    };
+    assert_eq!(names(&["day-?"]), ["day-1", "day-2"]);
+    assert_eq!(names(&["*1"]), ["day-1", &long]);
+    assert_eq!(names(&["week[[]*"]), ["week[1]"]);
+    assert_eq!(names(&["day-1"]), ["day-1", "day-10"], "a prefix, as ever");
+    assert_eq!(names(&["day*", "--sort", "bytes"]), ["day-10", "day-2", "day-1"]);
+    assert_eq!(names(&["day*", "--sort", "version", "--reverse"]), ["day-1", "day-10", "day-2"]);
+    assert_eq!(names(&["day*", "-r"]), ["day-2", "day-10", "day-1"]);
+    bench.fails(2, &["ls", "a["], &["a[", "pattern"]);
+    for arguments in [&["ls"][..], &["ls", "--all"]] {
+        let (shown, code) = on_terminal(&bench, 60, arguments);
+        assert_eq!(code, 0);
+        let widest = shown.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(60), "{widest:?}: {shown}");
+        assert!(shown.contains("day-10") && shown.contains("…") && shown.contains("24-07-01"), "{shown}");
+    }
+    assert!(bench.ok(&["ls"]).contains(&long), "a pipe has no width");
+    Ok(())
+}
+
 #[test]
 fn ipc_files_and_streams_go_in_and_come_out() -> TestResult {
     let bench = Bench::new();

@@ -1,6 +1,6 @@
 //! The file formats there are, and how one is told from another.
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use std::path::Path;
 
 /// A file format.
@@ -20,6 +20,10 @@ pub(super) enum Format {
     Text,
     /// JSON (.json); of a table, an array of its rows
     Json,
+    /// JSON, a line for each row of a table (.jsonl, .ndjson)
+    Jsonl,
+    /// NumPy's file of one array (.npy)
+    Npy,
 }
 
 impl Format {
@@ -32,6 +36,17 @@ impl Format {
             Format::Raw => "raw bytes",
             Format::Text => "text",
             Format::Json => "JSON",
+            Format::Jsonl => "JSON lines",
+            Format::Npy => "an .npy file",
+        }
+    }
+
+    /// Whether a terminal would show nothing that a person can read.
+    pub(super) fn is_binary(self) -> bool {
+        match self {
+            Format::Ipc | Format::Stream | Format::Parquet | Format::Npy => true,
+            // Raw bytes may be text.
+            Format::Csv | Format::Raw | Format::Text | Format::Json | Format::Jsonl => false,
         }
     }
 
@@ -45,6 +60,8 @@ impl Format {
             "bin" | "raw" => Some(Format::Raw),
             "txt" => Some(Format::Text),
             "json" => Some(Format::Json),
+            "jsonl" | "ndjson" => Some(Format::Jsonl),
+            "npy" => Some(Format::Npy),
             _ => None,
         }
     }
@@ -55,36 +72,9 @@ impl Format {
             [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Some(Format::Ipc),
             [0xff, 0xff, 0xff, 0xff, ..] => Some(Format::Stream),
             [b'P', b'A', b'R', b'1', ..] => Some(Format::Parquet),
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Format::Npy),
             _ => None,
         }
-    }
-}
-
-/// How CSV is written, by us or by others.
-#[derive(Clone, Debug, Args)]
-pub(super) struct CsvLook {
-    /// CSV has no line of column names
-    #[arg(long, help_heading = "CSV")]
-    pub(super) no_header: bool,
-
-    /// What stands between the fields of CSV [default: a comma; a tab for .tsv files]
-    #[arg(long, value_name = "CHAR", value_parser = delimiter, help_heading = "CSV")]
-    delimiter: Option<u8>,
-}
-
-impl CsvLook {
-    pub(super) fn delimiter(&self, path: Option<&Path>) -> u8 {
-        let is_tsv =
-            path.and_then(Path::extension).is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-        self.delimiter.unwrap_or(if is_tsv { b'\t' } else { b',' })
-    }
-}
-
-fn delimiter(text: &str) -> Result<u8, String> {
-    match text.as_bytes() {
-        [b'\\', b't'] => Ok(b'\t'),
-        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
-        _ => Err("write one ASCII character, such as ; or \\t".to_owned()),
     }
 }
 
@@ -97,13 +87,5 @@ mod tests {
         assert_eq!(Format::of_path(Path::new("/a/b.PARQUET")), Some(Format::Parquet));
         assert_eq!(Format::of_path(Path::new("b.feather")), Some(Format::Ipc));
         assert_eq!(Format::of_path(Path::new("csv")), None);
-    }
-
-    #[test]
-    fn delimiters_are_one_ascii_character() {
-        assert_eq!((delimiter(";"), delimiter("\\t"), delimiter("\t")), (Ok(b';'), Ok(b'\t'), Ok(b'\t')));
-        for text in ["", "ab", "é", "\"", "\n"] {
-            assert!(delimiter(text).is_err(), "{text:?}");
-        }
     }
 }

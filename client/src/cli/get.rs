@@ -2,7 +2,10 @@
 
 use super::{
     Context,
-    format::{CsvLook, Format},
+    csv::CsvLook,
+    format::Format,
+    npy,
+    packing::{Packed, Packing},
     progress::{Counted, Progress, Unit},
     put::file_trouble,
     show::{Column, Human, Out, count, cut, grid, plain, took},
@@ -79,10 +82,17 @@ impl Get {
                 self.show(context, &object)
             };
         };
-        let format = self.format.unwrap_or_else(|| default_format(object.kind(), Some(path)));
+        // Bytes stay what they are, whatever their file is called.
+        let as_it_is = self.format.map_or(object.kind() == Kind::BYTES, |format| format == Format::Raw);
+        let packed = Packing::of_path(path).filter(|_| !as_it_is);
+        let (packing, inner) =
+            packed.map_or((None, path.to_owned()), |(packing, inner)| (Some(packing), inner));
+        let format = self.format.unwrap_or_else(|| default_format(object.kind(), Some(&inner)));
         let mut target = Target::open(path)?;
         let doing = format!("getting {}", plain(&self.name));
-        self.write(&object, format, Some(path), LINE_CHARS, &doing, target.file())?;
+        let mut sink = Packed::new(target.file(), packing).map_err(file_trouble("write", path))?;
+        self.write(&object, format, Some(&inner), LINE_CHARS, &doing, &mut sink)?;
+        sink.finish().map_err(file_trouble("write", path))?;
         let len_bytes = target.finish(path)?;
         let (version, kind) = (object.version(), object.kind());
         if json {
@@ -103,6 +113,13 @@ impl Get {
         let person = context.out.is_terminal();
         let default = || if person { Format::Text } else { default_format(object.kind(), None) };
         let format = self.format.unwrap_or_else(default);
+        if person && (format.is_binary() || (format == Format::Raw && !is_readable(object)?)) {
+            let what = format!(
+                "standard output is a terminal, which {} would only disturb; add -o FILE, or a pipe",
+                format.name()
+            );
+            return Err(Trouble::Usage(what));
+        }
         let columns = context.out.columns().unwrap_or(LINE_CHARS);
         // No progress bar: what is written is the progress, where somebody sees it.
         let doing = if person { String::new() } else { format!("getting {}", plain(&self.name)) };
@@ -142,7 +159,7 @@ impl Get {
                     name: self.name.clone(),
                     kind: object.kind(),
                     format: format.name(),
-                    advice: "; use --format ipc, stream, parquet, csv, json or text",
+                    advice: "; use --format ipc, stream, parquet, csv, json, jsonl or text",
                     source: None,
                 }),
             },
@@ -153,6 +170,22 @@ impl Get {
             Format::Json => {
                 self.write_json(object, sink)?;
                 sink.write_all(b"\n").map_err(|error| unwritable(error.into()))
+            }
+            Format::Jsonl => self.write_json_lines(object, sink),
+            Format::Npy => {
+                let tensor = (object.kind() == Kind::TENSOR).then(|| decode::<crate::TensorView>(object));
+                let tensor = tensor.transpose()?;
+                let Some((header, tensor)) = tensor.and_then(|it| Some((npy::header(&it)?, it))) else {
+                    return Err(Trouble::Unwritable {
+                        name: self.name.clone(),
+                        kind: object.kind(),
+                        format: format.name(),
+                        advice: ", which holds one tensor; use --format parquet, csv or json",
+                        source: None,
+                    });
+                };
+                sink.write_all(&header).map_err(|error| unwritable(error.into()))?;
+                self.pieces(tensor.as_bytes(), object, format, doing, sink)
             }
             Format::Stream => {
                 let table = object.table()?;
@@ -226,12 +259,32 @@ impl Get {
         let table = object.table()?;
         let builder = arrow_json::WriterBuilder::new().with_explicit_nulls(true);
         let mut writer = builder.build::<_, arrow_json::writer::JsonArray>(sink);
-        let mut left = self.rows.unwrap_or(usize::MAX);
-        for piece in pieces_of(&table) {
-            let rows = left.min(piece.num_rows());
-            writer.write(&piece.slice(0, rows)).map_err(|error| unwritable(error.into()))?;
-            left -= rows;
+        let rows_max = self.rows.unwrap_or(usize::MAX);
+        first_rows(&table, rows_max, |piece| writer.write(piece))
+            .map_err(|error| unwritable(error.into()))?;
+        writer.finish().map_err(|error| unwritable(error.into()))
+    }
+
+    /// The rows of a table, or the items of a list, a line each; another value in one line.
+    fn write_json_lines(&self, object: &Object, sink: &mut impl Write) -> Result<(), Trouble> {
+        let unwritable =
+            |source: Box<dyn std::error::Error + Send + Sync>| self.unwritable(object, Format::Jsonl, source);
+        let rows_max = self.rows.unwrap_or(usize::MAX);
+        if let Some(value) = json_value(object)? {
+            let lines = match value {
+                serde_json::Value::Array(items) => items,
+                value => vec![value],
+            };
+            for line in lines.iter().take(rows_max) {
+                writeln!(sink, "{line}").map_err(|error| unwritable(error.into()))?;
+            }
+            return Ok(());
         }
+        let table = object.table()?;
+        let builder = arrow_json::WriterBuilder::new().with_explicit_nulls(true);
+        let mut writer = builder.build::<_, arrow_json::writer::LineDelimited>(sink);
+        first_rows(&table, rows_max, |piece| writer.write(piece))
+            .map_err(|error| unwritable(error.into()))?;
         writer.finish().map_err(|error| unwritable(error.into()))
     }
 
@@ -249,7 +302,7 @@ impl Get {
                 let (rows, fields) = (count(rows, "row"), count(fields, "column"));
                 format!("{preview}{rows}, {fields}, version {version}, {size}\n")
             }
-            Kind::TEXT => format!("{}\n", &*decode::<crate::Text>(object)?),
+            Kind::TEXT => format!("{}\n", readable(&decode::<crate::Text>(object)?)),
             Kind::BYTES => {
                 let bytes: crate::Blob = decode(object)?;
                 let head: Vec<String> = bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect();
@@ -262,11 +315,9 @@ impl Get {
             }
             Kind::TENSOR => {
                 let tensor: crate::TensorView = decode(object)?;
-                format!(
-                    "tensor of shape {:?}, {}, version {version}, {size}\n",
-                    tensor.shape(),
-                    dtype(&tensor)
-                )
+                let elements = elements(&tensor, self.rows.unwrap_or(PREVIEW_ROWS), columns)?;
+                let (shape, dtype) = (tensor.shape(), dtype(&tensor));
+                format!("{elements}tensor of shape {shape:?}, {dtype}, version {version}, {size}\n")
             }
             _ => match json_value(object)? {
                 Some(value) => format!("{value:#}\n"),
@@ -348,6 +399,100 @@ fn pieces_of(table: &Table) -> impl Iterator<Item = RecordBatch> {
         let starts = (0..batch.num_rows()).step_by(PIECE_ROWS);
         starts.map(|start| batch.slice(start, PIECE_ROWS.min(batch.num_rows() - start)))
     })
+}
+
+/// The first elements of a tensor, a line for each step in its first dimension.
+fn elements(tensor: &crate::TensorView, rows_max: usize, line_columns: usize) -> Result<String, Error> {
+    macro_rules! shown {
+        ($($dtype:ident: $type:ty,)*) => {
+            match tensor.dtype() {
+                $(Dtype::$dtype => lines_of(tensor, tensor.as_slice::<$type>()?, rows_max, line_columns),)*
+                _ => String::new(),
+            }
+        };
+    }
+    Ok(shown! {
+        BOOL8: bool, INT8: i8, INT16: i16, INT32: i32, INT64: i64, UINT8: u8, UINT16: u16, UINT32: u32, UINT64: u64,
+        FLOAT16: half::f16, FLOAT32: f32, FLOAT64: f64,
+    })
+}
+
+fn lines_of<T: std::fmt::Display>(
+    tensor: &crate::TensorView,
+    elements: &[T],
+    rows_max: usize,
+    line_columns: usize,
+) -> String {
+    let (&rows, inner) = tensor.shape().split_first().unwrap_or((&1, &[]));
+    let in_row: usize = inner.iter().product();
+    // Where the element that is `column`th of its row lies.
+    let place = |row: usize, column: usize| {
+        if !tensor.is_column_major() {
+            return row * in_row + column;
+        }
+        let (mut rest, mut place, mut step) = (column, row, elements.len());
+        for &dim in inner.iter().rev() {
+            step /= dim;
+            place += rest % dim * step;
+            rest /= dim;
+        }
+        place
+    };
+    let mut text = String::new();
+    for row in 0..rows.min(rows_max).min(elements.len()) {
+        let mut line = String::new();
+        for column in 0..in_row {
+            let cell = elements[place(row, column)].to_string();
+            if column > 0 && line.len() + cell.len() + " …".len() > line_columns {
+                line += " …";
+                break;
+            }
+            line += if column > 0 { " " } else { "" };
+            line += &cell;
+        }
+        text += &line;
+        text.push('\n');
+    }
+    text
+}
+
+/// Hands the first rows of a table to `write`, piece by piece.
+fn first_rows(
+    table: &Table,
+    rows_max: usize,
+    mut write: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
+) -> Result<(), ArrowError> {
+    let mut left = rows_max;
+    for piece in pieces_of(table) {
+        if left == 0 {
+            break;
+        }
+        let rows = left.min(piece.num_rows());
+        write(&piece.slice(0, rows))?;
+        left -= rows;
+    }
+    Ok(())
+}
+
+/// Whether the raw bytes of a value are text that a terminal shows and does not obey.
+fn is_readable(object: &Object) -> Result<bool, Error> {
+    let bytes = raw_bytes(object)?;
+    let text = bytes.as_ref().map(|bytes| std::str::from_utf8(bytes));
+    // Where there are no raw bytes the error says so.
+    Ok(text.is_none_or(|text| text.is_ok_and(|text| text == readable(text))))
+}
+
+/// `text` with its lines, without other characters that a terminal would obey.
+fn readable(text: &str) -> String {
+    text.split_inclusive(['\n', '\t'])
+        .map(|piece| {
+            let (line, end) = match piece.as_bytes().last() {
+                Some(b'\n' | b'\t') => piece.split_at(piece.len() - 1),
+                _ => (piece, ""),
+            };
+            plain(line) + end
+        })
+        .collect()
 }
 
 /// The first rows of a table, in as many columns as fit on a line.
@@ -462,6 +607,36 @@ mod tests {
         assert_eq!(preview(&table, 2, 80).unwrap(), " n  name\n 1  a\\tb\n22  null\n");
         assert_eq!(preview(&table, 1, 4).unwrap(), "n\n1\n… a…\n");
         assert_eq!(preview(&table, 0, 80).unwrap(), "n  name\n");
+    }
+
+    #[test]
+    fn the_first_elements_of_a_tensor_are_shown_in_the_order_of_their_indices() {
+        let store = crate::testing::Store::start(8 << 20).unwrap();
+        let brain = store.connect().unwrap();
+        let shown = |tensor: crate::Tensor<'_>, rows, width| {
+            brain.learn("t", &tensor).unwrap();
+            elements(&brain.recall("t").unwrap(), rows, width).unwrap()
+        };
+        let count: Vec<i16> = (0..24).collect();
+        let row_major = crate::Tensor::new(&[2, 3, 4], &count).unwrap();
+        assert_eq!(
+            shown(row_major.clone(), 9, 80),
+            "0 1 2 3 4 5 6 7 8 9 10 11\n12 13 14 15 16 17 18 19 20 21 22 23\n"
+        );
+        assert_eq!(shown(row_major, 1, 12), "0 1 2 3 4 …\n");
+        // Element (i, j, k) lies at i + 2 (j + 3 k).
+        let column_major = crate::Tensor::column_major(&[2, 3, 4], &count).unwrap();
+        assert_eq!(shown(column_major, 1, 80), "0 6 12 18 2 8 14 20 4 10 16 22\n");
+        assert_eq!(shown(crate::Tensor::new(&[2], &[0.5, f64::NAN]).unwrap(), 9, 80), "0.5\nNaN\n");
+        assert_eq!(shown(crate::Tensor::new(&[], &[true]).unwrap(), 9, 80), "true\n");
+        assert_eq!(shown(crate::Tensor::new::<u8>(&[3, 0], &[]).unwrap(), 9, 80), "");
+        assert_eq!(shown(crate::Tensor::new::<u8>(&[0, 3], &[]).unwrap(), 9, 80), "");
+    }
+
+    #[test]
+    fn a_text_is_shown_in_its_lines_and_steers_no_terminal() {
+        assert_eq!(readable("a\tb\n\u{1b}[2Jc\r\n"), "a\tb\n\\u{1b}[2Jc\\r\n");
+        assert_eq!(readable(""), "");
     }
 
     #[test]

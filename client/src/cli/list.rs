@@ -3,35 +3,67 @@
 use super::{
     Context,
     get::{dtype, json_value},
-    show::{Human, age, count, cut, expiry, grid, left, lifetime, plain, right, seconds_since, unix_seconds},
+    show::{
+        Human, age, count, cut, cut_middle, expiry, fitting_grid, grid, left, lifetime, plain, right,
+        seconds_since, unix_seconds,
+    },
     trouble::Trouble,
 };
 use crate::{Brain, Error, FromObject, Kind, Metadata, NamespaceInfo, Object, Pin};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 #[derive(Debug, Args)]
 pub(super) struct Ls {
-    /// Only names that begin with this
+    /// Only names that begin with this; with *, ? or [ in it, only names that match it as a whole, as files do in a
+    /// shell. [*] is a star
     #[arg(default_value = "")]
-    prefix: String,
+    pattern: String,
 
     /// Names of all namespaces
     #[arg(short, long)]
     all: bool,
 
-    /// Exact bytes, writer's uid and object id as well
+    /// Exact bytes, writer and object id as well
     #[arg(short, long)]
     long: bool,
+
+    /// What to sort by: names from A to Z, bytes and ages from the largest, the newest, the last recalled
+    #[arg(short, long, value_enum, default_value = "name")]
+    sort: Sort,
+
+    /// The other way round
+    #[arg(short, long)]
+    reverse: bool,
+}
+
+/// Columns of a namespace where lines have an end.
+const NAMESPACE_COLUMNS_MAX: usize = 20;
+
+/// What names are sorted by.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Sort {
+    Name,
+    /// The largest first
+    Bytes,
+    /// The newest first
+    Version,
+    /// The last recalled first
+    Recalled,
+    /// What expires next first
+    Expires,
 }
 
 impl Ls {
     pub(super) fn run(&self, context: &mut Context) -> Result<(), Trouble> {
         let brain = context.brain()?;
-        let bindings = if self.all { brain.list_all(&self.prefix)? } else { brain.list(&self.prefix)? };
+        let bindings = self.find(&brain)?;
         if context.common.json {
             return Ok(context.out.json(&bindings.iter().map(binding_json).collect())?);
+        }
+        if bindings.is_empty() {
+            return Ok(());
         }
         let mut headings = vec![
             left("NAME"),
@@ -40,19 +72,35 @@ impl Ls {
             right("VERSION"),
             right("AGE"),
             right("EXPIRES"),
-            right("WRITER"),
         ];
+        if self.long {
+            headings.extend([right("WRITER"), right("UID"), left("OBJECT")]);
+        }
         if self.all {
             headings.insert(0, left("NAMESPACE"));
         }
-        if self.long {
-            headings.extend([right("UID"), left("OBJECT")]);
+        let columns = context.out.columns().filter(|_| !self.long);
+        let mut rows: Vec<Vec<String>> = bindings.iter().map(|binding| self.row(binding)).collect();
+        if self.all && columns.is_some() {
+            rows.iter_mut().for_each(|row| row[0] = cut_middle(&row[0], NAMESPACE_COLUMNS_MAX));
         }
-        let rows: Vec<Vec<String>> = bindings.iter().map(|binding| self.row(binding)).collect();
-        if !rows.is_empty() {
-            write_text(context, &grid(&headings, &rows))?;
+        let name = usize::from(self.all);
+        // Version, expiry and kind can be asked for by `stat`.
+        let text = fitting_grid(headings, rows, columns, name, &[name + 3, name + 5, name + 1]);
+        write_text(context, &text)
+    }
+
+    fn find(&self, brain: &Brain) -> Result<Vec<Metadata>, Trouble> {
+        let (prefix, pattern) = split_pattern(&self.pattern)?;
+        let mut bindings = if self.all { brain.list_all(&prefix)? } else { brain.list(&prefix)? };
+        if let Some(pattern) = pattern {
+            bindings.retain(|binding| pattern.matches(&binding.name));
         }
-        Ok(())
+        self.sort.sort(&mut bindings);
+        if self.reverse {
+            bindings.reverse();
+        }
+        Ok(bindings)
     }
 
     fn row(&self, binding: &Metadata) -> Vec<String> {
@@ -64,16 +112,46 @@ impl Ls {
             binding.version.to_string(),
             age(seconds_since(binding.created)),
             expiry(binding.expires),
-            binding.writer_pid.to_string(),
         ];
+        if self.long {
+            row.extend([
+                binding.writer_pid.to_string(),
+                binding.writer_uid.to_string(),
+                binding.object_id.to_string(),
+            ]);
+        }
         if self.all {
             row.insert(0, binding.namespace.clone());
         }
-        if self.long {
-            row.extend([binding.writer_uid.to_string(), binding.object_id.to_string()]);
-        }
         row
     }
+}
+
+impl Sort {
+    /// Sorts what is in the order of names; of equals that order stays.
+    fn sort(self, bindings: &mut [Metadata]) {
+        match self {
+            Sort::Name => {}
+            Sort::Bytes => bindings.sort_by_key(|it| Reverse(it.len_bytes)),
+            Sort::Version => bindings.sort_by_key(|it| Reverse(it.version)),
+            Sort::Recalled => bindings.sort_by_key(|it| Reverse(it.recalled)),
+            // What never expires comes last.
+            Sort::Expires => bindings.sort_by_key(|it| (it.expires.is_none(), it.expires)),
+        }
+    }
+}
+
+/// The prefix that all names which match `text` have, and the pattern, if it is one.
+fn split_pattern(text: &str) -> Result<(String, Option<glob::Pattern>), Trouble> {
+    let Some(at) = text.find(['*', '?', '[']) else {
+        return Ok((text.to_owned(), None));
+    };
+    let pattern = glob::Pattern::new(text).map_err(|error| {
+        Trouble::Usage(format!(
+            "{text:?} is no pattern ({error}); write [*], [?] and [[] for these characters"
+        ))
+    })?;
+    Ok((text[..at].to_owned(), Some(pattern)))
 }
 
 fn binding_json(binding: &Metadata) -> Value {
@@ -275,4 +353,21 @@ fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
 
 fn write_text(context: &mut Context, text: &str) -> Result<(), Trouble> {
     Ok(std::io::Write::write_all(&mut context.out, text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_split_at_its_first_wildcard() {
+        let matches = |pattern: &str, name: &str| split_pattern(pattern).unwrap().1.unwrap().matches(name);
+        assert_eq!(split_pattern("day-2024").unwrap().0, "day-2024");
+        assert!(split_pattern("day-2024").unwrap().1.is_none());
+        assert_eq!(split_pattern("day-*").unwrap().0, "day-");
+        assert!(matches("day-*", "day-2024/07") && !matches("day-*", "days"));
+        assert!(matches("*.csv", ".csv") && matches("a?", "aé") && matches("[ab]*", "b"));
+        assert!(matches("2[*]3", "2*3") && !matches("2[*]3", "213"));
+        assert!(matches!(split_pattern("a[").unwrap_err(), Trouble::Usage(_)));
+    }
 }

@@ -1,14 +1,18 @@
 //! The command line `plasmon`: [`main`] is all of it, so that the tests can build the same program.
 //!
 //! A file for each group of commands (`put`, `get`, `list`, `change`, `operator`, `doctor`); `show` is how values look,
-//! `trouble` what the exit codes mean, `format` which file formats there are.
+//! `trouble` what the exit codes mean, `format` which file formats there are, of which `csv`, `npy` and `packing`
+//! (compressed files) have a module each.
 
 mod change;
+mod csv;
 mod doctor;
 mod format;
 mod get;
 mod list;
+mod npy;
 mod operator;
+mod packing;
 mod progress;
 mod prometheus;
 mod put;
@@ -28,9 +32,9 @@ use trouble::Trouble;
 
 const EXAMPLES: &str = "\
 Examples:
-  plasmon put flights flights.csv                a table, from CSV, Parquet or Arrow IPC
+  plasmon put flights flights.csv                a table, from CSV, Parquet, Arrow IPC, JSON lines
   plasmon put logo logo.png --format raw         bytes as they are
-  zcat big.csv.gz | plasmon put big - --format csv
+  plasmon put big big.csv.gz                     unpacked on the way: .gz and .zst
   plasmon get flights                            its first rows
   plasmon get flights -o flights.parquet
   plasmon ls fl                                  names that begin with fl

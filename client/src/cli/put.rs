@@ -3,7 +3,10 @@
 use super::{
     Context,
     change::Lifetime,
-    format::{CsvLook, Format},
+    csv::CsvInput,
+    format::Format,
+    npy::Npy,
+    packing::Packing,
     progress::{Counted, Progress, Unit},
     show::{Human, count, plain, took},
     trouble::Trouble,
@@ -15,10 +18,9 @@ use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use clap::Args;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use plasmon_protocol::message::Expect;
-use regex::Regex;
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -56,25 +58,7 @@ pub(super) struct Put {
     lifetime: Lifetime,
 
     #[command(flatten)]
-    csv: Csv,
-}
-
-#[derive(Debug, Args)]
-struct Csv {
-    #[command(flatten)]
-    look: CsvLook,
-
-    /// Fields of CSV that are null: those that match this from end to end
-    #[arg(long, value_name = "REGEX", default_value = "(NA)?", value_parser = whole_field, help_heading = "CSV")]
-    null: Regex,
-
-    /// Columns of CSV that are text, whatever stands in them
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "CSV")]
-    text: Vec<String>,
-
-    /// Find out the types of CSV columns from this many rows [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "CSV")]
-    infer_rows: Option<u64>,
+    csv: CsvInput,
 }
 
 /// Rows in a batch that this makes, where the file has no batches itself.
@@ -190,6 +174,29 @@ impl Put {
                 let reader = self.csv.open(path, &file, &progress).map_err(arrow)?;
                 learn.table(&reader.schema(), reader)
             }
+            (Format::Jsonl, Content::File { file, len_bytes }) => {
+                let progress = Progress::new(doing, Unit::Bytes, Some(len_bytes * 2));
+                let counted =
+                    |inner| BufReader::with_capacity(PIECE_BYTES, Counted { inner, progress: &progress });
+                let (schema, _) =
+                    arrow_json::reader::infer_json_schema(counted(&file), None).map_err(arrow)?;
+                let schema = Arc::new(schema);
+                (&file).rewind().map_err(file_trouble("read", path))?;
+                let builder = arrow_json::ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(BATCH_ROWS);
+                learn.table(&schema, builder.build(counted(&file)).map_err(arrow)?)
+            }
+            (Format::Npy, Content::File { mut file, len_bytes }) => {
+                let npy = Npy::read(&mut file).map_err(|error| unreadable(error.into()))?;
+                let header_bytes = file.stream_position().map_err(file_trouble("read", path))?;
+                let (found, said) = (len_bytes - header_bytes.min(len_bytes), npy.len_bytes());
+                if said != Some(found) {
+                    let said = said.map_or("more than there can be".to_owned(), |bytes| bytes.to_string());
+                    let what =
+                        format!("the header says that {said} bytes of elements follow it, and {found} do");
+                    return Err(unreadable(what.into()));
+                }
+                learn.tensor(file, &npy, found, &doing)
+            }
             (Format::Raw, Content::File { file, len_bytes }) => learn.raw(file, len_bytes, &doing),
             (Format::Text, Content::File { file, len_bytes }) => {
                 let text = String::from_utf8(read_all(path, file, len_bytes)?);
@@ -237,70 +244,37 @@ impl Learner<'_> {
     }
 
     /// Reads bytes straight into shared memory.
-    fn raw(&self, mut file: File, len_bytes: u64, doing: &str) -> Result<Learned, Trouble> {
+    fn raw(&self, file: File, len_bytes: u64, doing: &str) -> Result<Learned, Trouble> {
         let Learner { put: Put { file: path, name, .. }, brain, options, .. } = self;
         if len_bytes <= SMALL_BYTES {
             return self.value(&read_all(path, file, len_bytes)?);
         }
-        let progress = Progress::new(doing, Unit::Bytes, Some(len_bytes));
         let mut writable = brain.create(name, len_bytes)?;
-        for piece in writable.chunks_mut(PIECE_BYTES) {
-            file.read_exact(piece).map_err(file_trouble("read all of", path))?;
+        self.fill(&mut writable, file, len_bytes, doing)?;
+        Ok(Learned { version: writable.seal_with(options)?, rows: None, len_bytes })
+    }
+
+    /// Reads the elements of an array straight into shared memory.
+    fn tensor(&self, file: File, npy: &Npy, len_bytes: u64, doing: &str) -> Result<Learned, Trouble> {
+        let mut writable =
+            self.brain.create_tensor(&self.put.name, npy.dtype, &npy.shape, npy.column_major)?;
+        self.fill(&mut writable, file, len_bytes, doing)?;
+        npy.to_little_endian(&mut writable);
+        Ok(Learned { version: writable.seal_with(self.options)?, rows: None, len_bytes })
+    }
+
+    fn fill(&self, memory: &mut [u8], mut file: File, len_bytes: u64, doing: &str) -> Result<(), Trouble> {
+        let progress = Progress::new(doing, Unit::Bytes, Some(len_bytes));
+        for piece in memory.chunks_mut(PIECE_BYTES) {
+            file.read_exact(piece).map_err(file_trouble("read all of", &self.put.file))?;
             progress.add(piece.len() as u64);
         }
-        Ok(Learned { version: writable.seal_with(options)?, rows: None, len_bytes })
+        Ok(())
     }
 
     fn value<V: crate::Learn + ?Sized>(&self, value: &V) -> Result<Learned, Trouble> {
         let version = self.brain.learn_with(&self.put.name, value, self.options)?;
         Ok(Learned { version, rows: None, len_bytes: 0 })
-    }
-}
-
-impl Csv {
-    /// Finds out the types of the columns, and begins again.
-    fn open<'a>(
-        &self,
-        path: &Path,
-        mut file: &'a File,
-        progress: &'a Progress,
-    ) -> Result<arrow_csv::reader::BufReader<impl io::BufRead + 'a>, ArrowError> {
-        let format = arrow_csv::reader::Format::default()
-            .with_header(!self.look.no_header)
-            .with_delimiter(self.look.delimiter(Some(path)))
-            .with_null_regex(self.null.clone());
-        let mut head = [0; 3];
-        let start = match file.read_exact(&mut head) {
-            Ok(()) if head == *b"\xef\xbb\xbf" => 3, // the mark some programs put before UTF-8
-            _ => 0,
-        };
-        let counted = |inner| BufReader::with_capacity(PIECE_BYTES, Counted { inner, progress });
-        file.seek(SeekFrom::Start(start))?;
-        let rows_max = self.infer_rows.map(plasmon_protocol::index_of);
-        let (schema, _) = format.infer_schema(counted(file), rows_max)?;
-        if schema.fields().is_empty() {
-            return Err(ArrowError::CsvError("the file has no line".to_owned()));
-        }
-        let schema = Arc::new(self.with_text(&schema)?);
-        file.seek(SeekFrom::Start(start))?;
-        let builder = arrow_csv::ReaderBuilder::new(schema).with_format(format).with_batch_size(BATCH_ROWS);
-        builder.build_buffered(counted(file))
-    }
-
-    /// The schema with the columns that were asked to be text, and those of which nothing is known.
-    fn with_text(&self, schema: &Schema) -> Result<Schema, ArrowError> {
-        if let Some(absent) = self.text.iter().find(|name| schema.index_of(name).is_err()) {
-            return Err(ArrowError::CsvError(format!(
-                "--text names {absent:?}, and there is no such column"
-            )));
-        }
-        let fields = schema.fields().iter().map(|field| {
-            let seen_all = self.infer_rows.is_none();
-            let is_text = self.text.contains(field.name()) || (!seen_all && field.data_type().is_null());
-            let field = field.as_ref().clone();
-            if is_text { field.with_data_type(DataType::Utf8) } else { field }
-        });
-        Ok(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
 
@@ -330,20 +304,26 @@ impl Input {
             let regular = metadata.is_file().then(|| file.try_clone()).transpose();
             (Box::new(file), regular.map_err(file_trouble("open", path))?)
         };
-        let mut head = Vec::new();
-        reader.by_ref().take(8).read_to_end(&mut head).map_err(file_trouble("read", path))?;
-        let guessed = Format::of_head(&head).or_else(|| Format::of_path(path));
+        let mut head = head_of(path, &mut reader)?;
+        let inner = Packing::of_path(path).map_or_else(|| path.to_owned(), |(_, inner)| inner);
+        // Bytes stay what they are, whatever they are.
+        let as_it_is = asked.or_else(|| Format::of_path(&inner)) == Some(Format::Raw);
+        let mut content = None;
+        if let Some(packing) = Packing::of_head(&head).filter(|_| !as_it_is) {
+            let packed = io::Cursor::new(head).chain(reader);
+            reader = packing.unpack(packed).map_err(file_trouble("unpack", path))?;
+            head = head_of(path, &mut reader)?;
+        } else if let Some(mut file) = file {
+            file.rewind().map_err(file_trouble("read", path))?;
+            let len_bytes = file.metadata().map_err(file_trouble("look at", path))?.len();
+            content = Some(Content::File { file, len_bytes });
+        }
+        let guessed = Format::of_head(&head).or_else(|| Format::of_path(&inner));
         let Some(format) = asked.or(guessed) else {
-            let path = path.display();
-            let advice = "say --format ipc, stream, parquet, csv, raw, text or json";
-            return Err(Trouble::Usage(format!("the format of {path} is not known by its name; {advice}")));
+            return Err(unknown_format(path, &head));
         };
-        let content = match file {
-            Some(mut file) => {
-                file.rewind().map_err(file_trouble("read", path))?;
-                let len_bytes = file.metadata().map_err(file_trouble("look at", path))?.len();
-                Content::File { file, len_bytes }
-            }
+        let content = match content {
+            Some(content) => content,
             None => {
                 let whole = io::Cursor::new(head).chain(reader);
                 if format == Format::Stream { Content::Pipe(Box::new(whole)) } else { set_down(path, whole)? }
@@ -351,6 +331,31 @@ impl Input {
         };
         Ok(Input { format, content })
     }
+}
+
+/// The first bytes of what `reader` reads, enough to know a format by.
+fn head_of(path: &Path, reader: &mut dyn Read) -> Result<Vec<u8>, Trouble> {
+    let mut head = Vec::new();
+    reader.take(8).read_to_end(&mut head).map_err(file_trouble("read", path))?;
+    Ok(head)
+}
+
+fn unknown_format(path: &Path, head: &[u8]) -> Trouble {
+    let packed = match head {
+        [b'B', b'Z', b'h', ..] => Some("bzcat"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("xzcat"),
+        _ => None,
+    };
+    let path = path.display();
+    Trouble::Usage(match packed {
+        Some(cat) => {
+            format!("{path} is packed; unpack it first: {cat} {path} | plasmon put NAME - --format FORMAT")
+        }
+        None => format!(
+            "the format of {path} is not known by its name; say --format ipc, stream, parquet, csv, json, jsonl, npy, \
+             raw or text"
+        ),
+    })
 }
 
 impl Content {
@@ -394,22 +399,4 @@ pub(super) fn file_trouble(doing: &'static str, path: &Path) -> impl Fn(io::Erro
 fn has_dictionaries(schema: &Schema) -> bool {
     let is_dictionary = |data_type: &DataType| matches!(data_type, DataType::Dictionary(..));
     schema.flattened_fields().iter().any(|field| is_dictionary(field.data_type()))
-}
-
-/// A pattern that matches a field from end to end.
-fn whole_field(pattern: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&format!("^(?:{pattern})$"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn null_patterns_match_whole_fields() {
-        let null = whole_field("(NA)?").unwrap();
-        assert!(null.is_match("") && null.is_match("NA"));
-        assert!(!null.is_match("NAME") && !null.is_match(" "));
-        assert!(whole_field("(").is_err());
-    }
 }

@@ -5,6 +5,7 @@ use std::{
     io::{self, BufWriter, IsTerminal, Stdout, Write},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Standard output, which remembers that its reader has gone.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Out {
         if !self.is_terminal() {
             return None;
         }
-        terminal_size::terminal_size().map(|(columns, _)| columns.0.into())
+        terminal_size::terminal_size_of(self.stdout.get_ref()).map(|(columns, _)| columns.0.into())
     }
 
     pub(super) fn json(&mut self, document: &serde_json::Value) -> io::Result<()> {
@@ -150,12 +151,32 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// `text` in at most `width` characters.
+/// `text` in at most `width` columns of a terminal.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut left = width.saturating_sub(1);
+    let fits = |c: &char| {
+        let columns = c.width().unwrap_or(0);
+        left.checked_sub(columns).inspect(|&rest| left = rest).is_some()
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+/// `text` in at most `width` columns, without its middle: names often differ at both ends.
+pub(super) fn cut_middle(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let tail_columns = width.saturating_sub(1) / 2;
+    let mut columns = 0;
+    let tail = text.char_indices().rev().map_while(|(at, c)| {
+        columns += c.width().unwrap_or(0);
+        (columns <= tail_columns).then_some(at)
+    });
+    let tail = &text[tail.last().unwrap_or(text.len())..];
+    cut(text, width - tail.width()) + tail
 }
 
 /// A column of a grid: its heading, and the side its cells stand at.
@@ -183,23 +204,68 @@ pub(super) fn right(heading: &str) -> Column {
 
 /// Rows under headings, each column as wide as it must be.
 pub(super) fn grid(columns: &[Column], rows: &[Vec<String>]) -> String {
-    let chars = |text: &str| text.chars().count();
-    let widest = |number: usize| rows.iter().map(|row| chars(&row[number])).max().unwrap_or(0);
-    let widths: Vec<usize> = columns
-        .iter()
-        .enumerate()
-        .map(|(number, column)| chars(column.heading()).max(widest(number)))
-        .collect();
+    let widths: Vec<usize> = (0..columns.len()).map(|number| width(columns, rows, number)).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let cells = cells.zip(columns).zip(&widths).map(|((cell, column), &width)| match column {
-            Column::Left(_) => format!("{cell:<width$}"),
-            Column::Right(_) => format!("{cell:>width$}"),
+        let cells = cells.zip(columns).zip(&widths).map(|((cell, column), &width)| {
+            let blanks = " ".repeat(width.saturating_sub(cell.width()));
+            match column {
+                Column::Left(_) => format!("{cell}{blanks}"),
+                Column::Right(_) => format!("{blanks}{cell}"),
+            }
         });
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut text = line(&mut columns.iter().map(Column::heading));
     text.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
     text
+}
+
+/// As [`grid`], in lines of at most `line_columns` where a person is looking: `optional` columns, counted from the left,
+/// are left out, the first of them first, then what is in column `long` is cut. A column that is cut keeps
+/// [`CUT_COLUMNS_MIN`].
+pub(super) fn fitting_grid(
+    mut columns: Vec<Column>,
+    mut rows: Vec<Vec<String>>,
+    line_columns: Option<usize>,
+    long: usize,
+    optional: &[usize],
+) -> String {
+    let Some(line_columns) = line_columns else {
+        return grid(&columns, &rows);
+    };
+    let wide = |columns: &[Column], rows: &[Vec<String>]| -> usize {
+        (0..columns.len()).map(|number| width(columns, rows, number) + GAP_COLUMNS).sum::<usize>()
+            - GAP_COLUMNS
+    };
+    let mut gone: Vec<usize> = Vec::new();
+    for &number in optional {
+        let others = wide(&columns, &rows)
+            - width(&columns, &rows, long - gone.iter().filter(|&&it| it < long).count());
+        if others + CUT_COLUMNS_MIN <= line_columns {
+            break;
+        }
+        let at = number - gone.iter().filter(|&&it| it < number).count();
+        columns.remove(at);
+        rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        gone.push(number);
+    }
+    let long = long - gone.iter().filter(|&&it| it < long).count();
+    let others = wide(&columns, &rows) - width(&columns, &rows, long);
+    let left = line_columns.saturating_sub(others).max(CUT_COLUMNS_MIN);
+    rows.iter_mut().for_each(|row| row[long] = cut_middle(&row[long], left));
+    grid(&columns, &rows)
+}
+
+/// Between two columns.
+const GAP_COLUMNS: usize = 2;
+
+/// What a column that is cut keeps.
+const CUT_COLUMNS_MIN: usize = 16;
+
+/// Columns of a terminal that a column of a grid needs.
+fn width(columns: &[Column], rows: &[Vec<String>], number: usize) -> usize {
+    let widest = rows.iter().map(|row| row[number].width()).max().unwrap_or(0);
+    columns[number].heading().width().max(widest)
 }
 
 #[cfg(test)]
@@ -222,6 +288,28 @@ mod tests {
             grid(&[left("NAME"), right("N"), left("END")], &rows),
             "NAME   N  END\na     10  x\nlong   9\n"
         );
+    }
+
+    #[test]
+    fn a_grid_that_is_too_wide_loses_columns_and_then_the_middle_of_names() {
+        let columns = || vec![left("NAME"), right("AGE"), right("VERSION")];
+        let rows = || vec![vec!["a-name-that-is-long-2024".into(), "1 s".into(), "77".into()]];
+        let lines = |width| fitting_grid(columns(), rows(), Some(width), 0, &[2]);
+        assert_eq!(
+            lines(38),
+            "NAME                      AGE  VERSION\na-name-that-is-long-2024  1 s       77\n"
+        );
+        assert_eq!(lines(30), "NAME              AGE  VERSION\na-name-t…ng-2024  1 s       77\n");
+        assert_eq!(lines(29), "NAME                      AGE\na-name-that-is-long-2024  1 s\n");
+        assert_eq!(lines(1), "NAME              AGE\na-name-t…ng-2024  1 s\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let rows = vec![vec!["価格".into(), "x".into()], vec!["a".into(), "y".into()]];
+        assert_eq!(grid(&[left("N"), left("S")], &rows), "N     S\n価格  x\na     y\n");
+        assert_eq!((cut("価格表", 4), cut_middle("価格表価格表", 7)), ("価…".into(), "価格…表".into()));
+        assert_eq!((cut("価格", 4), cut_middle("abcdefgh", 5)), ("価格".into(), "ab…gh".into()));
     }
 
     #[test]
