@@ -346,20 +346,10 @@ impl Client {
         self.check_awake(py)?;
         let stats = detached(py, || self.brain.stats()).or_raise(py)?;
         let dict = PyDict::new(py);
-        dict.set_item("capacity_bytes", stats.capacity_bytes)?;
-        dict.set_item("used_bytes", stats.used_bytes)?;
-        dict.set_item("free_bytes", stats.free_bytes)?;
-        dict.set_item("largest_free_bytes", stats.largest_free_bytes)?;
-        dict.set_item("limbo_bytes", stats.limbo_bytes)?;
-        dict.set_item("leased_bytes", stats.leased_bytes)?;
-        dict.set_item("cached_bytes", stats.cached_bytes)?;
-        dict.set_item("evicted_bytes", stats.evicted_bytes)?;
-        dict.set_item("evicted", stats.evicted)?;
-        dict.set_item("expired", stats.expired)?;
-        dict.set_item("leases", stats.leases)?;
-        dict.set_item("objects", stats.objects)?;
-        dict.set_item("pins", stats.pins)?;
-        dict.set_item("waits", stats.waits)?;
+        for figure in stats.figures() {
+            dict.set_item(figure.name, figure.value)?;
+        }
+        dict.set_item("store_pid", stats.store_pid)?;
         Ok(dict)
     }
 

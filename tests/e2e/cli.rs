@@ -728,7 +728,7 @@ fn pins_name_the_holder_and_kick_frees_what_it_held() -> TestResult {
     bench.ok(&["rm", "held"]);
     let text = bench.ok(&["pins"]);
     assert!(text.contains("limbo") && text.contains(&format!("pid {pid} (")), "{text}");
-    assert!(bench.ok(&["stats"]).contains("forgotten but still held"));
+    assert!(bench.ok(&["stats"]).contains("forgotten but still pinned"));
     assert!(bench.json(&["stats"])["limbo_bytes"].as_u64() > Some(1 << 20));
 
     bench.fails(2, &["kick", &pid.to_string()], &["1.0 MiB in 1 object", "--yes"]);

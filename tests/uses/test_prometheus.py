@@ -33,9 +33,11 @@ def test_prometheus_reads_the_figures(store: plasmon.Store) -> None:
     stats = brain.stats()
     for name in ("capacity_bytes", "used_bytes", "free_bytes", "largest_free_bytes", "limbo_bytes", "objects", "pins"):
         assert values[f"plasmon_{name}"] == stats[name], name
+    for name in stats.keys() - {"store_pid"}:
+        assert f"plasmon_{name}" in values or f"plasmon_{name}_total" in values, name
     assert values["plasmon_pinned_bytes"] > 800_000 and held.nbytes == 800_000
     assert (
-        values["plasmon_namespace_objects:namespace-1"] == 2 and values["plasmon_namespace_bytes:namespace-1"] > 800_000
+        values["plasmon_namespace_names:namespace-1"] == 2 and values["plasmon_namespace_bytes:namespace-1"] > 800_000
     )
     assert labels["plasmon_info"]["socket"] == store.path
     before = values["plasmon_commits_total"]

@@ -36,44 +36,40 @@ pub(super) fn stats(context: &mut Context, options: &StatsOptions) -> Result<(),
     lines.iter().try_for_each(|(what, text)| Ok(context.out.line(format!("{what:<8} {text}").trim_end())?))
 }
 
+/// The figures for people, in the words of [`Stats::figures`].
 fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
     let Stats { capacity_bytes, used_bytes, limbo_bytes, leased_bytes, .. } = *stats;
     let percent = u128::from(used_bytes) * 1_000 / u128::from(capacity_bytes.max(1));
     let bar = bar(used_bytes, limbo_bytes, capacity_bytes);
     let (used, capacity) = (Human(used_bytes), Human(capacity_bytes));
     let (free, largest) = (Human(stats.free_bytes), Human(stats.largest_free_bytes));
+    let populated = Human(stats.populated_bytes);
     let mut lines = vec![
         ("store", format!("{}, pid {}, up {}", brain.path().display(), stats.store_pid, age(stats.uptime_s))),
-        ("memory", format!("[{bar}] {}.{} %, {used} of {capacity} used", percent / 10, percent % 10)),
         (
-            "",
-            format!(
-                "{free} free, {largest} in one piece; {} backed by the machine",
-                Human(stats.populated_bytes)
-            ),
+            "memory",
+            format!("[{bar}] {}.{} %, {used} used of {capacity} capacity", percent / 10, percent % 10),
         ),
+        ("", format!("{free} free, {largest} largest free piece, {populated} populated")),
     ];
-    let held = count(stats.pins, "handle");
-    lines.push(("held", format!("{} by {held}; plasmon pins tells by whom", Human(stats.pinned_bytes))));
+    let pins = count(stats.pins, "pin");
+    lines.push(("pinned", format!("{} by {pins}; plasmon pins tells by whom", Human(stats.pinned_bytes))));
     if limbo_bytes > 0 {
-        lines.push(("limbo", format!("{} forgotten but still held (! in the bar)", Human(limbo_bytes))));
+        lines.push(("limbo", format!("{} forgotten but still pinned (! in the bar)", Human(limbo_bytes))));
     }
     if leased_bytes > 0 {
         let leases = count(stats.leases, "lease");
-        lines.push(("writing", format!("{} being written in {leases}", Human(leased_bytes))));
+        lines.push(("leased", format!("{} being written in {leases}", Human(leased_bytes))));
     }
     let namespaces = count(stats.namespaces, "namespace");
     let (objects, most, version) = (stats.objects, stats.objects_max, stats.version);
-    lines.push(("names", format!("{objects} of {most} in {namespaces}, last version {version}")));
+    lines.push(("objects", format!("{objects} of {most} in {namespaces}, last version {version}")));
     if stats.expired > 0 {
         lines.push(("expired", count(stats.expired, "name")));
     }
     if stats.cached_bytes > 0 || stats.evicted > 0 {
         let (evicted, bytes) = (count(stats.evicted, "name"), Human(stats.evicted_bytes));
-        lines.push((
-            "caches",
-            format!("{} that may go; {evicted} of {bytes} went", Human(stats.cached_bytes)),
-        ));
+        lines.push(("cached", format!("{}; evicted: {evicted} of {bytes}", Human(stats.cached_bytes))));
     }
     let sessions = count(stats.sessions, "session");
     let orphaned = match stats.orphaned_sessions {
@@ -85,10 +81,7 @@ fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
     let (commits, requests) = (count(stats.commits, "commit"), count(stats.requests, "request"));
     lines.push(("traffic", format!("{commits}, {requests}, {} refused", stats.refused)));
     let (rss, pss) = (Human(stats.rss_bytes), Human(stats.pss_bytes));
-    lines.push((
-        "daemon",
-        format!("{rss} resident, {pss} proportional, {}", count(stats.descriptors, "descriptor")),
-    ));
+    lines.push(("daemon", format!("{rss} rss, {pss} pss, {}", count(stats.descriptors, "descriptor"))));
     lines
 }
 
@@ -106,21 +99,13 @@ fn bar(used_bytes: u64, limbo_bytes: u64, capacity_bytes: u64) -> String {
 
 fn stats_json(brain: &Brain, stats: &Stats) -> Value {
     let uuid: String = stats.store_uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    json!({
+    let mut document = json!({
         "socket": brain.path().display().to_string(), "store_pid": stats.store_pid, "store_uuid": uuid,
-        "uptime_s": stats.uptime_s,
-        "capacity_bytes": stats.capacity_bytes, "used_bytes": stats.used_bytes, "free_bytes": stats.free_bytes,
-        "largest_free_bytes": stats.largest_free_bytes, "limbo_bytes": stats.limbo_bytes,
-        "leased_bytes": stats.leased_bytes, "pinned_bytes": stats.pinned_bytes,
-        "populated_bytes": stats.populated_bytes,
-        "objects": stats.objects, "objects_max": stats.objects_max, "namespaces": stats.namespaces,
-        "pins": stats.pins, "sessions": stats.sessions, "orphaned_sessions": stats.orphaned_sessions,
-        "connections": stats.connections, "leases": stats.leases, "waits": stats.waits,
-        "version": stats.version, "commits": stats.commits, "requests": stats.requests, "refused": stats.refused,
-        "expired": stats.expired, "cached_bytes": stats.cached_bytes, "evicted": stats.evicted,
-        "evicted_bytes": stats.evicted_bytes,
-        "rss_bytes": stats.rss_bytes, "pss_bytes": stats.pss_bytes, "descriptors": stats.descriptors,
-    })
+    });
+    for figure in stats.figures() {
+        document[figure.name] = figure.value.into();
+    }
+    document
 }
 
 pub(super) fn pins(context: &mut Context) -> Result<(), Trouble> {

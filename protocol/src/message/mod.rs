@@ -22,7 +22,7 @@ pub use listing::{
     ListedName, NamesPage, NamespaceInfo, NamespacesListed,
 };
 pub use lookup::{Bound, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait};
-pub use operator::{Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, Stats};
+pub use operator::{Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, Stats};
 
 use crate::codec::{Codec, DecodeError, Reader};
 use alloc::vec::Vec;

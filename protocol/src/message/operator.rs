@@ -75,6 +75,75 @@ message! {
     }
 }
 
+/// One of the store's figures, as [`Stats::figures`] lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// The field's name, which is its name everywhere: in Rust, in Python, in JSON and in tables. What ends in `_bytes`
+    /// is bytes, in `_s` seconds.
+    pub name: &'static str,
+    /// Whether it only rises, from zero at the store's start.
+    pub is_counter: bool,
+    /// What it says, for people.
+    pub meaning: &'static str,
+    /// Its value.
+    pub value: u64,
+}
+
+/// The figures of `$stats`: each a field, a gauge that goes up and down or a counter, and its meaning. A field that is
+/// neither listed nor in `without` does not compile.
+macro_rules! figures {
+    ($stats:expr, without { $($other:ident),* }, $( $field:ident: $kind:ident, $meaning:literal; )*) => {{
+        let Stats { $($field,)* $($other: _),* } = *$stats;
+        [$( Figure {
+            name: stringify!($field),
+            is_counter: figures!(@ $kind),
+            meaning: $meaning,
+            value: $field,
+        }, )*]
+    }};
+    (@ gauge) => { false };
+    (@ counter) => { true };
+}
+
+impl Stats {
+    /// The figures one by one, so that every place that shows them shows all of them, under the same names.
+    #[must_use]
+    #[rustfmt::skip]
+    pub fn figures(&self) -> [Figure; 29] {
+        figures! { self, without { store_pid, store_uuid },
+            uptime_s: gauge, "Seconds since the store was started.";
+            capacity_bytes: gauge, "Capacity of the store.";
+            used_bytes: gauge, "Bytes of objects, forgotten ones that are still held included.";
+            free_bytes: gauge, "Bytes that can be granted.";
+            largest_free_bytes: gauge, "Largest free piece: the largest object there is room for.";
+            limbo_bytes: gauge, "Bytes of forgotten objects that some process still holds.";
+            leased_bytes: gauge, "Bytes that are being written.";
+            pinned_bytes: gauge, "Bytes of objects that some process holds.";
+            populated_bytes: gauge, "Bytes of the arena that are backed by memory of the machine.";
+            objects: gauge, "Names that are bound.";
+            objects_max: gauge, "Most names that can be bound (--max-objects).";
+            namespaces: gauge, "Namespaces.";
+            pins: gauge, "Handles that hold an object.";
+            sessions: gauge, "Processes that use the store.";
+            orphaned_sessions: gauge, "Processes that have left and still hold objects.";
+            connections: gauge, "Connections.";
+            leases: gauge, "Leases: memory lent to writers.";
+            waits: gauge, "Requests that wait for a name.";
+            version: counter, "Version of the last commit.";
+            commits: counter, "Changes of names.";
+            requests: counter, "Requests; recalls that hit need none.";
+            refused: counter, "Connections and requests that were refused.";
+            expired: counter, "Names whose time was over.";
+            cached_bytes: gauge, "Bytes of cache namespaces that may give way.";
+            evicted: counter, "Names of cache namespaces that gave way.";
+            evicted_bytes: counter, "Bytes that they had.";
+            rss_bytes: gauge, "Resident memory of the daemon, what it shares included.";
+            pss_bytes: gauge, "The daemon's share of that memory, where several processes map the same page.";
+            descriptors: gauge, "Descriptors that the daemon has open.";
+        }
+    }
+}
+
 message! {
     /// Lists who pins what, a page at a time. Request 32, since protocol 1. Answered by [`PinsPage`].
     ListPins = 32 answered by PinsPage {

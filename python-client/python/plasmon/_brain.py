@@ -725,7 +725,11 @@ class Brain(MutableMapping[str, Any]):
         return list(self.object_ids(namespace=namespace).values())
 
     def stats(self) -> dict[str, int]:
-        """Return the store's figures; those that end in ``_bytes`` are bytes."""
+        """Return the store's figures of one moment.
+
+        They have the names that docs/operations.md lists under "Metrics", without ``plasmon_`` and ``_total``; those
+        that end in ``_bytes`` are bytes, in ``_s`` seconds. ``store_pid`` is the daemon's process.
+        """
         return self._client.stats()
 
     def size(self) -> int:
