@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import plasmon
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from values import CASES, Case
+from values import CASES, OWN_CLASSES, Case, Own, OwnScalar, OwnTimestamp
 
 
 def same(a: Any, b: Any) -> bool:
@@ -39,17 +40,20 @@ def same(a: Any, b: Any) -> bool:
         return a.tobytes() == b.tobytes() or bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcmM"))
     if isinstance(a, pd.DataFrame):
         pd.testing.assert_frame_equal(a, b, check_exact=True, check_freq=True)
-        return a.attrs == b.attrs and type(a.columns) is type(b.columns)
+        return a.attrs == b.attrs and type(a.columns) is type(b.columns) and same(a.index, b.index)
     if isinstance(a, pd.Series):
         pd.testing.assert_series_equal(a, b, check_exact=True)
-        return True
+        return same(a.index, b.index)
     if isinstance(a, pd.Index):
         pd.testing.assert_index_equal(a, b, exact=True)
-        return True
+        return repr(getattr(a, "tz", None)) == repr(getattr(b, "tz", None))
     if isinstance(a, pl.DataFrame | pl.Series):
-        return a.equals(b) and (a.schema == b.schema if isinstance(a, pl.DataFrame) else a.dtype == b.dtype)
+        schemas = (a.schema == b.schema) if isinstance(a, pl.DataFrame) else (a.name, a.dtype) == (b.name, b.dtype)
+        return a.equals(b) and a.shape == b.shape and schemas
     if isinstance(a, pa.Table | pa.RecordBatch):
-        return a.equals(b, check_metadata=True)
+        return a.equals(b, check_metadata=True) and a.shape == b.shape
+    if isinstance(a, pa.Array | pa.ChunkedArray):
+        return a.equals(b) and a.type == b.type
     if isinstance(a, pa.Tensor):
         return a.equals(b) and (a.dim_names, a.strides) == (b.dim_names, b.strides)
     if isinstance(a, dict):
@@ -69,6 +73,75 @@ def test_every_value_comes_back_equal_and_of_the_same_type(brain: plasmon.Brain,
     assert same(brain["value"], case.value)
     assert brain.metadata("value")["kind"] == case.kind
     assert same(brain.recall("value", copy=True), case.value)
+
+
+@pytest.mark.parametrize("own", OWN_CLASSES, ids=lambda own: type(own.value).__name__)
+def test_a_value_of_ones_own_class_comes_back_as_that(brain: plasmon.Brain, own: Own) -> None:
+    """A form is chosen for exact types: whatever a class can be read as, it is not that."""
+    brain["value"] = own.value
+    brain["nested"] = {"value": [own.value]}
+    for found in (brain["value"], brain.recall("value", copy=True), brain["nested"]["value"][0]):
+        assert same(found, own.value)
+        assert [getattr(found, name) for name in own.attributes] == [
+            getattr(own.value, name) for name in own.attributes
+        ]
+
+
+def test_streams_and_queries_come_back_as_the_table_that_they_gave(brain: plasmon.Brain) -> None:
+    table = pa.table({"a": [1, 2]})
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    for source in (
+        table.to_reader(),
+        pa.ipc.open_stream(stream.getvalue()),
+        duckdb.sql("SELECT * FROM (VALUES (1::BIGINT), (2)) AS t(a)"),
+    ):
+        brain["value"] = source
+        assert brain["value"].equals(table)
+
+
+def test_what_neither_pickles_nor_has_a_form_is_refused_with_the_way_to_its_rows(brain: plasmon.Brain) -> None:
+    class Query:
+        """A stream of Arrow that nobody can make again elsewhere."""
+
+        def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+            return pa.table({"v": [1]}).__arrow_c_stream__(requested_schema)
+
+        def __reduce__(self) -> Any:
+            raise TypeError("cannot pickle Query")
+
+    with pytest.raises(plasmon.NotStorable, match=r"Query.*pyarrow\.table\(value\)"):
+        brain["value"] = Query()
+    brain["value"] = pa.table(Query())
+    assert brain["value"].to_pydict() == {"v": [1]}
+
+
+@pytest.mark.parametrize("value", [OwnScalar(1.5), OwnTimestamp("2024-02-29")], ids=lambda value: type(value).__name__)
+def test_what_pickles_as_another_class_is_refused(brain: plasmon.Brain, value: Any) -> None:
+    if type(pickle.loads(pickle.dumps(value, 5))) is type(value):
+        brain["value"] = value
+        assert same(brain["value"], value)
+        return
+    with pytest.raises(plasmon.NotStorable, match="it pickles as"):
+        brain["value"] = value
+    assert "value" not in brain
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pl.Series("a", [object()], dtype=pl.Object),
+        pl.Series("a", [object()], dtype=pl.Object).slice(1),
+        pl.Series("a", [[], []], dtype=pl.Array(pl.Int8, 0)),
+    ],
+    ids=["objects", "no objects", "arrays of nothing"],
+)
+def test_what_polars_itself_cannot_write_or_read_is_refused(brain: plasmon.Brain, series: pl.Series) -> None:
+    for value in (series, series.to_frame()):
+        with pytest.raises(plasmon.NotStorable, match="polars"):
+            brain["value"] = value
+    assert "value" not in brain
 
 
 JSON_LIKE = st.recursive(

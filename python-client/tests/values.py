@@ -13,7 +13,7 @@ import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from pathlib import PurePosixPath
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,12 +45,215 @@ class Trade:
     when: dt.datetime
 
 
-class Text(str):
-    __slots__ = ()
-
-
 def double(x: int) -> int:
     return 2 * x
+
+
+# Classes of one's own, each with an attribute besides what it is derived from.
+
+
+class Flag:
+    """What the classes below have in common."""
+
+    unit: str
+
+
+class OwnInt(int, Flag):
+    pass
+
+
+class OwnFloat(float, Flag):
+    pass
+
+
+class OwnComplex(complex, Flag):
+    pass
+
+
+class OwnText(str, Flag):
+    pass
+
+
+class OwnBytes(bytes, Flag):
+    pass
+
+
+class OwnBytearray(bytearray, Flag):
+    pass
+
+
+class OwnList(list, Flag):  # type: ignore[type-arg]
+    pass
+
+
+class OwnDict(dict, Flag):  # type: ignore[type-arg]
+    pass
+
+
+class OwnTuple(tuple, Flag):  # type: ignore[type-arg]
+    pass
+
+
+class OwnSet(set, Flag):  # type: ignore[type-arg]
+    pass
+
+
+class OwnFrozenset(frozenset, Flag):  # type: ignore[type-arg]
+    pass
+
+
+class OwnDate(dt.date, Flag):
+    pass
+
+
+class OwnTime(dt.time, Flag):
+    pass
+
+
+class OwnDatetime(dt.datetime, Flag):
+    pass
+
+
+class OwnTimedelta(dt.timedelta, Flag):
+    pass
+
+
+class OwnDecimal(decimal.Decimal, Flag):
+    pass
+
+
+class OwnFraction(fractions.Fraction, Flag):
+    pass
+
+
+class OwnPair(Pair, Flag):
+    pass
+
+
+class OwnOrderedDict(OrderedDict, Flag):  # type: ignore[type-arg]
+    pass
+
+
+class OwnScalar(np.float64, Flag):
+    pass
+
+
+class OwnTimestamp(pd.Timestamp):
+    pass
+
+
+class OwnArray(np.ndarray):
+    pass
+
+
+class OwnMasked(np.ma.MaskedArray):  # type: ignore[type-arg]
+    pass
+
+
+class OwnFrame(pd.DataFrame, Flag):
+    _metadata: ClassVar[list[str]] = ["region"]
+
+    @property
+    def _constructor(self) -> Any:
+        return OwnFrame
+
+
+class OwnSeries(pd.Series, Flag):  # type: ignore[type-arg]
+    @property
+    def _constructor(self) -> Any:
+        return OwnSeries
+
+
+class OwnPolarsFrame(pl.DataFrame, Flag):
+    pass
+
+
+class OwnPolarsSeries(pl.Series, Flag):
+    pass
+
+
+@dataclasses.dataclass
+class Sensor:
+    """Its rows can be had as Arrow; it is more than they are."""
+
+    serial: str
+    values: list[int]
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return pa.table({"v": self.values}).__arrow_c_stream__(requested_schema)
+
+
+class Readings(Sensor):
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        return pa.array(self.values).__arrow_c_array__(requested_schema)
+
+
+class Money(pa.ExtensionType):
+    """Not registered with pyarrow, so that its columns come back only as a pickle."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "tests.money")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: Any, serialized: bytes) -> Money:
+        return cls()
+
+
+class Own(NamedTuple):
+    """A value of a class of one's own, and the attribute it has besides its value, if it has one."""
+
+    value: Any
+    attributes: tuple[str, ...]
+
+
+def _own(value: Any, **attributes: Any) -> Own:
+    for name, attribute in attributes.items():
+        setattr(value, name, attribute)
+    return Own(value, tuple(attributes))
+
+
+_money = pa.ExtensionArray.from_storage(Money(), pa.array([1, 2]))
+
+OWN_CLASSES: list[Own] = [
+    _own(OwnInt(7), unit="EUR"),
+    _own(OwnFloat(7.5), unit="EUR"),
+    _own(OwnComplex(1, 2), unit="EUR"),
+    _own(OwnText("abc"), unit="EUR"),
+    _own(OwnBytes(b"abc"), unit="EUR"),
+    _own(OwnBytearray(b"abc" * 5_000), unit="EUR"),
+    _own(OwnList([1, 2]), unit="EUR"),
+    _own(OwnDict(a=1), unit="EUR"),
+    _own(OwnTuple((1, 2)), unit="EUR"),
+    _own(OwnSet({1, 2}), unit="EUR"),
+    _own(OwnFrozenset({1, 2}), unit="EUR"),
+    _own(OwnDate(2024, 2, 29)),
+    _own(OwnTime(1, 2, 3)),
+    _own(OwnDatetime(2024, 2, 29, 1)),
+    _own(OwnTimedelta(1)),
+    _own(OwnDecimal("1.10")),
+    _own(OwnFraction(1, 3)),
+    _own(OwnPair(1, "b"), unit="EUR"),
+    _own(OwnOrderedDict(a=1), unit="EUR"),
+    _own(np.arange(2000).view(OwnArray)),
+    _own(np.ma.masked_array([1.0, 2.0], mask=[False, True]).view(OwnMasked)),
+    _own(OwnFrame({"a": np.arange(2000.0)}, index=range(2000)), region="south", unit="EUR"),
+    _own(OwnFrame({"a": [1, 2]}, index=["x", "y"]), region="south"),
+    _own(OwnSeries([1.5, 2.5], name="s"), unit="EUR"),
+    _own(OwnPolarsFrame({"a": [1, None]}), unit="EUR"),
+    _own(OwnPolarsFrame({"a": [1, None]})),
+    _own(OwnPolarsSeries("s", [1.5, None]), unit="EUR"),
+    _own(Sensor("A7", [1, 2])),
+    _own(Readings("A8", [1, 2])),
+    _own(_money),
+    _own(pa.chunked_array([_money])),
+    _own(pa.table({"a": _money})),
+    _own(pa.table({"a": pa.StructArray.from_arrays([_money], ["b"])})),
+    _own(pa.record_batch({"a": _money})),
+    _own(pd.DataFrame({"a": pd.arrays.ArrowExtensionArray(pa.chunked_array([_money]))})),
+]
 
 
 class Case(NamedTuple):
@@ -86,6 +289,11 @@ def _with_attrs() -> pd.DataFrame:
     return frame
 
 
+def _categories() -> pl.DataFrame:
+    kind = pl.Categorical(pl.Categories("colours", "tests", physical=pl.UInt8))
+    return pl.DataFrame({"a": ["red", None, "blue"]}, schema={"a": kind})
+
+
 def _chunked(*more: list[Any]) -> pd.DataFrame:
     def column(*chunks: list[Any]) -> Any:
         return pd.arrays.ArrowExtensionArray(pa.chunked_array(chunks))
@@ -114,7 +322,7 @@ CASES: list[Case] = [
     Case("Python", "str: empty", "", "text"),
     Case("Python", "str: long", "x" * 100_000, "text"),
     Case("Python", "str with surrogates", "a\ud800b", "pickle"),
-    Case("Python", "subclass of str", Text("abc"), "pickle"),
+    Case("Python", "subclass of any type", [own.value for own in OWN_CLASSES[:3]], "pickle"),
     Case("Python", "bytes", b"\0\xff" * 50, "bytes"),
     Case("Python", "bytes: long", bytes(range(256)) * 4000, "bytes"),
     Case("Python", "bytearray", bytearray(b"abc"), "pickle"),
@@ -252,6 +460,14 @@ CASES: list[Case] = [
         pd.DataFrame({"a": [1.5, 2.5]}, index=pd.DatetimeIndex(["2024-01-01", "2024-01-05"], tz="UTC")),
         "table",
     ),
+    Case(
+        "pandas",
+        "index: named zone",
+        pd.DataFrame(
+            {"a": [1.5]}, index=pd.DatetimeIndex(["2024-01-01"], tz=dt.timezone(dt.timedelta(hours=1), "Ostwind"))
+        ),
+        "pickle",
+    ),
     Case("pandas", "index: MultiIndex", _frame[:5].set_index(["int", "text"]), "pickle"),
     Case(
         "pandas", "index: categorical", pd.DataFrame({"a": [1.5, 2.5]}, index=pd.CategoricalIndex(["x", "y"])), "pickle"
@@ -295,6 +511,14 @@ CASES: list[Case] = [
     Case("Arrow", "Array", pa.array([1, None, 3]), "table"),
     Case("Arrow", "Array: sliced", pa.array(range(100_000)).slice(7, 3), "table"),
     Case("Arrow", "ChunkedArray", pa.chunked_array([[1], [2, 3]]), "table"),
+    Case("Arrow", "Table without columns", pa.table({"a": [1, 2]}).select([]), "table"),
+    Case("Arrow", "RecordBatch without columns", pa.record_batch({"a": [1, 2]}).select([]), "table"),
+    Case(
+        "Arrow",
+        "rows without columns, in a list",
+        [pa.table({"a": [1]}).select([]), pa.record_batch({"a": [1]}).select([]), pl.DataFrame(height=3)],
+        "pickle",
+    ),
     Case("Arrow", "Scalar", pa.scalar(5, pa.int16()), "pickle"),
     Case("Arrow", "Tensor", pa.Tensor.from_numpy(np.arange(6.0).reshape(2, 3).T, dim_names=["x", "y"]), "pickle"),
     Case("Arrow", "Schema, type", [pa.schema([("a", pa.int8())]), pa.decimal128(5, 2)], "pickle"),
@@ -312,6 +536,39 @@ CASES: list[Case] = [
         "table",
     ),
     Case("polars", "DataFrame without rows", pl.DataFrame(schema={"a": pl.Int8}), "table"),
+    Case("polars", "DataFrame without columns", pl.DataFrame(height=5), "table"),
+    Case("polars", "DataFrame of named categories", _categories(), "table"),
+    Case(
+        "polars",
+        "DataFrame of nested types",
+        pl.DataFrame(
+            {"a": [["x"], None], "b": [{"x": 1, "y": None}, None], "c": [[1.5, 2.5], None]},
+            schema={
+                "a": pl.List(pl.Enum(["x", "z"])),
+                "b": pl.Struct({"x": pl.Int8, "y": pl.Categorical}),
+                "c": pl.Array(pl.Float32, 2),
+            },
+        ),
+        "table",
+    ),
+    Case(
+        "polars",
+        "DataFrame with zones",
+        pl.DataFrame({"a": [dt.datetime(2024, 2, 29)]}).select(
+            pl.col("a").dt.replace_time_zone("Europe/Zurich").alias("x"), pl.col("a").dt.cast_time_unit("ms").alias("y")
+        ),
+        "table",
+    ),
+    Case(
+        "polars",
+        "integers of 128 bits",
+        pl.DataFrame(
+            {"a": [2**100, None], "b": [2**127, None], "c": [{"x": -(2**100)}, None]},
+            schema={"a": pl.Int128, "b": pl.UInt128, "c": pl.Struct({"x": pl.Int128})},
+        ),
+        "pickle",
+    ),
+    Case("polars", "Series of integers of 128 bits", pl.Series("s", [2**100, None], pl.Int128), "pickle"),
     Case("polars", "Series", pl.Series("s", [1.5, None]), "table"),
     Case("others", "scipy: sparse matrix", scipy.sparse.random(100, 100, 0.05, "csr", rng=1), "pickle"),
 ]

@@ -6,6 +6,10 @@ From the top, the first that says a value exactly is taken (docs/values.md has t
 2. Arrow data, pandas and polars frames: a table. `_pandas` and `_polars` have theirs.
 3. Everything else that pickles: a pickle, whose large buffers are columns of their own.
 
+The first two are for exact types. What is of a class of its own is a pickle, also if it can give its rows as Arrow: its
+class and attributes come back. Streams and queries alone, which are read and not kept, come back as the table that they
+gave (`_is_stream`).
+
 Only what is in use already is imported: a value can be an ndarray only if somebody has imported NumPy.
 """
 
@@ -23,7 +27,7 @@ from plasmon import _plasmon
 from plasmon.exceptions import NotStorable, PlasmonError, WrongKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     import pyarrow as pa
@@ -65,23 +69,39 @@ def encode(value: Any) -> _plasmon.Payload:
 
     """
     kind = type(value)
+    module = kind.__module__.partition(".")[0]
     try:
         if (plain := _plasmon.Payload.plain(value)) is not None:
             return plain
-        module = kind.__module__.partition(".")[0]
         if kind is _loaded("numpy", "ndarray"):
             made = _encode_ndarray(value)
-        elif module in ("pandas", "polars", "pyarrow") or hasattr(kind, "__arrow_c_stream__"):
+        elif module in ("pandas", "polars", "pyarrow", "duckdb"):
             with _UNDISTURBED:
                 made = _encode_columns(module, value)
         else:
             made = None
-        return made or encode_pickle(value)
+        if made is None:
+            _check_class(value)
+            made = encode_pickle(value)
+        return made
     except PlasmonError:
         raise
     except Exception as error:
         text = f"a value of type {_full_name(kind)} cannot be stored: {_one_line(error)}"
+        if _exports_arrow(kind) and module not in ("pandas", "polars", "pyarrow"):
+            text += "; pyarrow.table(value) has its rows, and can be"
         raise NotStorable(text) from error
+
+
+def _check_class(value: Any) -> None:
+    """Refuse a scalar of somebody's own class that its library pickles as one of its own."""
+    kind = type(value)
+    scalars = (("numpy", "generic"), ("pandas", "Timestamp"), ("pandas", "Timedelta"), ("pandas", "Period"))
+    own = not kind.__module__.startswith(("numpy", "pandas"))
+    if own and isinstance(value, tuple(base for at in scalars if (base := _loaded(*at)))):
+        found = type(pickle.loads(pickle.dumps(value, 5)))
+        if found is not kind:
+            raise TypeError(f"it pickles as {_full_name(found)}")
 
 
 def _encode_columns(module: str, value: Any) -> _plasmon.Payload | None:
@@ -93,9 +113,21 @@ def _encode_columns(module: str, value: Any) -> _plasmon.Payload | None:
         from plasmon import _polars
 
         return _polars.encode(value)
-    if module == "pyarrow":
-        return _encode_arrow(value)
-    return _plasmon.Payload.table(value)  # which may run Python code, below a frame of Rust
+    if _is_stream(value):
+        return _plasmon.Payload.table(value)  # which may run Python code, below a frame of Rust
+    return _encode_arrow(value) if module == "pyarrow" else None
+
+
+def _is_stream(value: Any) -> bool:
+    """Whether a value has rows only while they are read, so that they are all there is to store."""
+    if type(value) is _loaded("duckdb", "DuckDBPyRelation"):
+        return True
+    readers = (_loaded("pyarrow", "RecordBatchReader"), _loaded("pyarrow.ipc", "RecordBatchStreamReader"))
+    return type(value) in readers
+
+
+def _exports_arrow(kind: type) -> bool:
+    return hasattr(kind, "__arrow_c_stream__") or hasattr(kind, "__arrow_c_array__")
 
 
 def _loaded(module: str, name: str) -> Any:
@@ -135,13 +167,25 @@ def _encode_ndarray(array: np.ndarray[Any, Any]) -> _plasmon.Payload | None:
 def with_description(table: pa.Table, description: dict[str, Any]) -> pa.Table:
     """Return a table whose metadata say what it was in Python."""
     metadata = {**(table.schema.metadata or {}), PYTHON_KEY: json.dumps(description).encode()}
-    return table.replace_schema_metadata(metadata)
+    return _with_metadata(table, metadata)
 
 
 def without_description(table: pa.Table) -> pa.Table:
     """Return a table without what `with_description` added."""
     metadata = {key: value for key, value in table.schema.metadata.items() if key != PYTHON_KEY}
-    return table.replace_schema_metadata(metadata or None)
+    return _with_metadata(table, metadata or None)
+
+
+def _with_metadata(table: pa.Table, metadata: dict[bytes, bytes] | None) -> pa.Table:
+    return table.replace_schema_metadata(metadata) if table.num_columns else _rows(table.num_rows, metadata)
+
+
+def _rows(rows: int, metadata: dict[bytes, bytes] | None = None) -> pa.Table:
+    """Return rows without columns: of those, pyarrow forgets the number when it makes one table of another."""
+    import pyarrow as pa
+
+    batch = pa.RecordBatch.from_struct_array(pa.StructArray.from_buffers(pa.struct([]), rows, [None]))
+    return pa.Table.from_batches([batch.replace_schema_metadata(metadata)])
 
 
 def encode_table(table: pa.Table, description: dict[str, Any]) -> _plasmon.Payload:
@@ -149,20 +193,27 @@ def encode_table(table: pa.Table, description: dict[str, Any]) -> _plasmon.Paylo
     return _plasmon.Payload.table(with_description(table, description))
 
 
+def encode_rows(rows: int, description: dict[str, Any]) -> _plasmon.Payload:
+    """Return the form of rows without columns."""
+    return encode_table(_rows(rows), description)
+
+
 def _encode_arrow(value: Any) -> _plasmon.Payload | None:
     import pyarrow as pa
 
     try:
         if type(value) is pa.Table:
-            return _plasmon.Payload.table(value) if _is_plain(value) else None
+            return _plasmon.Payload.table(value) if _is_plain(value) and comes_back(value.schema) else None
         if type(value) is pa.RecordBatch:
+            if not comes_back(value.schema):
+                return None
             return encode_table(pa.Table.from_batches([value]), {"type": "pyarrow.RecordBatch"})
-        if isinstance(value, pa.ChunkedArray):
+        if isinstance(value, pa.Array | pa.ChunkedArray) and not comes_back([pa.field("value", value.type)]):
+            return None
+        if type(value) is pa.ChunkedArray:
             return encode_table(pa.table({"value": value}), {"type": "pyarrow.ChunkedArray"})
-        if isinstance(value, pa.Array):
+        if isinstance(value, pa.Array):  # of whichever class its type has
             return encode_table(pa.table({"value": value}), {"type": "pyarrow.Array"})
-        if isinstance(value, pa.RecordBatchReader):
-            return _plasmon.Payload.table(value)
     except ValueError:
         return None  # a type that Rust's Arrow does not have: it pickles
     return None
@@ -171,6 +222,20 @@ def _encode_arrow(value: Any) -> _plasmon.Payload | None:
 def _is_plain(table: pa.Table) -> bool:
     """Whether a table's metadata could not be taken for a description."""
     return PYTHON_KEY not in (table.schema.metadata or {})
+
+
+def comes_back(fields: Iterable[pa.Field]) -> bool:
+    """Whether a reader gets columns of the same types: an extension type has to be registered with pyarrow for that."""
+    import pyarrow as pa
+
+    nested = [field for field in fields if field.type.num_fields or isinstance(field.type, pa.BaseExtensionType)]
+    if not nested:
+        return True
+    schema = pa.schema(nested)
+    try:
+        return bool(pa.ipc.read_schema(schema.serialize()).equals(schema, check_metadata=True))
+    except (pa.ArrowException, ValueError, TypeError):
+        return False
 
 
 def decode(found: _plasmon.Object, copy: bool = False) -> Any:
@@ -230,8 +295,6 @@ def _description(table: pa.Table) -> dict[str, Any]:
 
 def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
     """Return what a table was in Python."""
-    import pyarrow as pa
-
     table = _table(found)
     said = _description(table)
     kind = said.get("type", "pyarrow.Table")
@@ -250,12 +313,20 @@ def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
         return table
     table = without_description(table)
     if kind == "pyarrow.RecordBatch":
-        batches = table.to_batches()
-        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+        return _one_batch(table)
     column = table.column(0)
+    if kind == "pyarrow.ChunkedArray":
+        return column
     if kind == "pyarrow.Array":
-        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    return column
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    raise WrongKind(f"a value of type {kind} needs a newer version of this package; as_='arrow' reads it")
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    batches = (table.combine_chunks() if table.num_columns else table).to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def _copied(table: pa.Table) -> pa.Table:
@@ -330,6 +401,13 @@ def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
         ours[ndarray] = _reduce_ndarray
     if tensor := _loaded("pyarrow.lib", "Tensor"):
         ours[tensor] = _reduce_tensor
+    # They forget how many rows there are where there are no columns.
+    for rows in (_loaded("pyarrow", "Table"), _loaded("pyarrow", "RecordBatch"), _loaded("polars", "DataFrame")):
+        if rows:
+            ours[rows] = _reduce_rows
+    for base in (_loaded(module, name) for module in ("pandas", "polars") for name in ("DataFrame", "Series")):
+        if base:
+            ours |= dict.fromkeys(_subclasses(base), _reduce_own_class)
     if _loaded("torch", "nn"):
         from plasmon import _torch
 
@@ -367,6 +445,48 @@ def _reduce_ndarray(array: np.ndarray[Any, Any]) -> Any:
     if array.dtype.kind in "Mm" and array.nbytes >= OUT_OF_BAND_BYTES:
         return (_viewed, (array.view("i8"), array.dtype))
     return array.__reduce_ex__(5)
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    """Yield the classes that are derived from a class of frames and pickled as that is."""
+    derived: list[type] = base.__subclasses__()
+    for kind in derived:
+        yield from _subclasses(kind)
+        if all(getattr(kind, name, None) is getattr(base, name, None) for name in ("__reduce_ex__", "__getstate__")):
+            yield kind
+
+
+def _reduce_own_class(value: Any) -> Any:
+    """Pickle a frame or series of somebody's own class with the attributes that their library forgets."""
+    reduced = value.__reduce_ex__(5)
+    base = next(kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] in ("pandas", "polars"))
+    known = {*vars(base()), *getattr(value, "_metadata", ()), *getattr(value, "_accessors", ())}
+    attributes = {name: attribute for name, attribute in vars(value).items() if name not in known}
+    return (_own_class, (*reduced[:3], attributes)) if attributes else reduced
+
+
+def _own_class(make: Callable[..., Any], arguments: tuple[Any, ...], state: Any, attributes: dict[str, Any]) -> Any:
+    value = make(*arguments)
+    value.__setstate__(state)
+    vars(value).update(attributes)
+    return value
+
+
+def _reduce_rows(value: Any) -> Any:
+    rows, columns = value.shape
+    if columns or not rows:
+        return value.__reduce_ex__(5)
+    metadata = None if type(value).__module__.startswith("polars") else value.schema.metadata
+    return _rows_of, (type(value), rows, metadata)
+
+
+def _rows_of(kind: Any, rows: int, metadata: dict[bytes, bytes] | None) -> Any:
+    if kind is _loaded("polars", "DataFrame"):
+        return kind(height=rows)
+    import pyarrow as pa
+
+    table = _rows(rows, metadata)
+    return table if kind is pa.Table else _one_batch(table)
 
 
 def _reduce_tensor(tensor: pa.Tensor) -> tuple[Any, ...]:

@@ -182,20 +182,24 @@ def _whole(column: _Column) -> pa.Array:
 def _encode_column(column: Any) -> tuple[_Column, Description]:
     """Return an Arrow column over a column's own memory, and what is needed to get the column back."""
     dtype = column.dtype
-    if isinstance(dtype, np.dtype) or isinstance(column, pd.arrays.NumpyExtensionArray):
-        return _encode_numpy(column.to_numpy())
-    if isinstance(dtype, pd.DatetimeTZDtype):
+    if type(column) in (pd.arrays.NumpyExtensionArray, pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray):
+        if type(dtype) is not pd.DatetimeTZDtype:
+            return _encode_numpy(column.to_numpy())
+    elif isinstance(dtype, np.dtype) or type(column) is not dtype.construct_array_type():
+        raise _NoForm  # somebody's own class
+    if type(dtype) is pd.DatetimeTZDtype:
         zone = pa.lib.tzinfo_to_string(dtype.tz)
         back = _zone(zone)
-        if type(back) is not type(dtype.tz) or back != dtype.tz:
+        # Zones of one offset are equal, whatever they are called.
+        if type(back) is not type(dtype.tz) or back != dtype.tz or repr(back) != repr(dtype.tz):
             raise _NoForm
         values, said = _encode_numpy(column._ndarray, zone)
         return values, {**said, "zone": zone}
-    if isinstance(dtype, pd.CategoricalDtype):
+    if type(dtype) is pd.CategoricalDtype:
         return _encode_categorical(column)
-    if isinstance(dtype, pd.ArrowDtype):
+    if type(dtype) is pd.ArrowDtype and _forms.comes_back([pa.field("", column._pa_array.type)]):
         return _chunks(column._pa_array), {"kind": "arrow"}
-    if isinstance(dtype, pd.StringDtype) and dtype.storage == "pyarrow":
+    if type(dtype) is pd.StringDtype and dtype.storage == "pyarrow":
         kind = "text_nan" if dtype.na_value is not pd.NA else "text_na"
         return _chunks(column._pa_array), {"kind": kind}
     raise _NoForm

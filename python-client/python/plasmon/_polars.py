@@ -21,6 +21,10 @@ def encode(value: Any) -> _plasmon.Payload | None:
         frame, description = value.to_frame(), {"type": "polars.Series"}
     else:
         return None
+    if not all(_arrow_has(dtype) for dtype in set(frame.dtypes)):
+        return None  # and asked for objects of Python as Arrow, polars ends the process
+    if not frame.width:
+        return _forms.encode_rows(frame.height, description)
     empty = pa.table(frame.clear())
     if pl.DataFrame(empty).schema != frame.schema:
         return None
@@ -32,7 +36,23 @@ def encode(value: Any) -> _plasmon.Payload | None:
 
 def decode(table: pa.Table, description: dict[str, Any], copy: bool) -> Any:
     """Return the frame or series that `encode` made a table of."""
+    if not table.num_columns:
+        return pl.DataFrame(height=table.num_rows) if table.num_rows else pl.DataFrame()
     if copy:
         table = _forms.compact(table)
     frame = pl.DataFrame(_forms.without_description(table))
     return frame if description["type"] == "polars.DataFrame" else frame.to_series(0)
+
+
+#: Element types that polars has and Arrow has not.
+_NOT_IN_ARROW = [getattr(pl, name) for name in ("Object", "Int128", "UInt128") if hasattr(pl, name)]
+
+
+def _arrow_has(dtype: Any) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        if 0 in getattr(dtype, "shape", ()):
+            raise TypeError("polars does not read back what it writes of arrays of no elements")
+        return _arrow_has(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return all(_arrow_has(field.dtype) for field in dtype.fields)
+    return dtype not in _NOT_IN_ARROW
