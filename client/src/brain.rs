@@ -1,7 +1,7 @@
 //! `Brain`: a store as a dictionary.
 
 use crate::{
-    connection::CallError,
+    connection::{CallError, Connection},
     error::{Error, Result},
     object::{FromObject, Object},
     session::{Session, Slot},
@@ -15,13 +15,14 @@ use plasmon_protocol::{
     message::{
         BareNames, BareNamesPage, Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick,
         ListBareNames, ListNames, ListNamespaces, ListPins, ListedName, Location, NameSlot, PinInfo,
-        ReadStats, Wait,
+        ReadStats, Request, Wait, WaitChange,
     },
     name::{NAME_BYTES_MAX, Name, Namespace},
     object::{Flags, Kind},
 };
 use plasmon_shm::{FaultPoint, fault_point};
 use std::{
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -444,6 +445,72 @@ impl Brain {
         self.wait_for(name, after_version, timeout, timeout)
     }
 
+    /// Waits until `name` has another version than `version` (0 if it is known not to be bound), and returns the version
+    /// that it has then; `None` if it is not bound any more, be it that somebody forgot it, it expired, made room, or ended
+    /// with the [session](crate::LearnOptions::ephemeral) that bound it.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`] if that does not happen within `timeout`.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// use std::time::Duration;
+    ///
+    /// let brain = store.connect()?;
+    /// let claim = brain.learn("claim", &1)?;
+    /// let waiter = brain.clone();
+    /// let waiting = std::thread::spawn(move || waiter.wait_change("claim", claim, Duration::from_secs(30)));
+    /// brain.forget("claim")?;
+    /// assert_eq!(waiting.join().unwrap()?, None);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn wait_change(&self, name: &str, version: u64, timeout: Duration) -> Result<Option<u64>> {
+        let checked = Name::new(name)?;
+        let wait = |wait_ms| WaitChange {
+            namespace: self.namespace.clone(),
+            name: checked.clone(),
+            version,
+            wait_ms,
+        };
+        let changed = self.call_within(name, timeout, timeout, wait)?;
+        Ok(Some(changed.version).filter(|&version| version != 0))
+    }
+
+    /// Begins to [wait for a change](Self::wait_change) and returns at once: for programs that wait for many things, or
+    /// want to give up. There is no timeout.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`], [`Error::BadName`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let claim = brain.learn("claim", &1)?;
+    /// let waiting = brain.begin_wait_change("claim", claim)?;
+    /// brain.forget("claim")?;
+    /// assert_eq!(waiting.finish()?, None);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn begin_wait_change(&self, name: &str, version: u64) -> Result<PendingWait> {
+        let (namespace, name) = (self.namespace.clone(), Name::new(name)?);
+        let wait = WaitChange { namespace, name, version, wait_ms: u64::MAX };
+        let mut session = self.session()?;
+        let connection = match session.begin_call(&wait) {
+            Err(CallError::Lost { .. }) => {
+                session.lose();
+                session = self.session()?;
+                session.begin_call(&wait)
+            }
+            begun => begun,
+        };
+        match connection {
+            Ok(connection) => Ok(PendingWait { session, connection }),
+            Err(error) => Err(session.explain(error)),
+        }
+    }
+
     /// Recalls many names from one moment: no commit is seen half done, and no name is older than another.
     ///
     /// # Errors
@@ -725,6 +792,26 @@ impl Brain {
         Ok(self.batch()?.change(change).send()?.unbound)
     }
 
+    /// Removes this namespace if no name is bound in it.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceInUse`] if one is; else as [`remove_namespace`](Self::remove_namespace).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let other = store.connect()?.in_namespace("other")?;
+    /// other.learn("a", &1)?;
+    /// assert!(matches!(other.remove_namespace_if_empty(), Err(plasmon::Error::NamespaceInUse { .. })));
+    /// other.forget("a")?;
+    /// other.remove_namespace_if_empty()?;
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn remove_namespace_if_empty(&self) -> Result<()> {
+        let change = Change::RemoveEmptyNamespace { namespace: self.namespace.clone() };
+        self.batch()?.change(change).commit().map(drop)
+    }
+
     /// Unbinds all names of this namespace, at one moment. Returns how many there were.
     ///
     /// # Errors
@@ -961,19 +1048,34 @@ impl Brain {
     }
 
     fn wait_for(&self, name: &str, above_version: u64, left: Duration, asked: Duration) -> Result<u64> {
-        let name_checked = Name::new(name)?;
-        let mut wait =
-            Wait { namespace: self.namespace.clone(), name: name_checked, above_version, wait_ms: 0 };
+        let checked = Name::new(name)?;
+        let wait = |wait_ms| Wait {
+            namespace: self.namespace.clone(),
+            name: checked.clone(),
+            above_version,
+            wait_ms,
+        };
+        Ok(self.call_within(name, left, asked, wait)?.version)
+    }
+
+    /// Makes a request that the store answers within the milliseconds that `wait` is given, or with `WaitTimeout`.
+    fn call_within<R: Request>(
+        &self,
+        name: &str,
+        left: Duration,
+        asked: Duration,
+        wait: impl Fn(u64) -> R,
+    ) -> Result<R::Reply> {
         let start = Instant::now();
         let mut session = self.session()?;
         for last in [false, true] {
             let left = left.saturating_sub(start.elapsed());
             // Rounded up: a wait never ends early.
-            wait.wait_ms = u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            let wait = wait(u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
             let patience =
                 left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
             match session.call_for(&wait, patience) {
-                Ok(bound) => return Ok(bound.version),
+                Ok(reply) => return Ok(reply),
                 Err(CallError::Failed(Failure::WaitTimeout {})) => return Err(self.wait_timeout(name, asked)),
                 Err(CallError::Lost { .. }) if !last => {
                     session.lose();
@@ -1022,6 +1124,34 @@ impl Brain {
 
     fn wait_timeout(&self, name: &str, waited: Duration) -> Error {
         Error::WaitTimeout { namespace: self.namespace.to_string(), name: name.to_owned(), waited }
+    }
+}
+
+/// A wait that goes on by itself. Made by [`Brain::begin_wait_change`]. Its descriptor is readable when it is over; dropped,
+/// it waits no longer.
+#[derive(Debug)]
+pub struct PendingWait {
+    session: Arc<Session>,
+    connection: Connection,
+}
+
+impl PendingWait {
+    /// Blocks until it is over, and returns the version that the name has then, `None` if it is not bound.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`] if the store has ended.
+    pub fn finish(self) -> Result<Option<u64>> {
+        let PendingWait { session, connection } = self;
+        match session.finish_call::<WaitChange>(connection) {
+            Ok(changed) => Ok(Some(changed.version).filter(|&version| version != 0)),
+            Err(error) => Err(session.explain(error)),
+        }
+    }
+}
+
+impl AsFd for PendingWait {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
     }
 }
 

@@ -230,7 +230,8 @@ impl Connection {
         !self.over
     }
 
-    fn receive<M: Message>(&mut self, patience: Option<Duration>) -> Result<M, CallError> {
+    /// Waits for the answer to the request that was sent last.
+    pub(crate) fn receive<M: Message>(&mut self, patience: Option<Duration>) -> Result<M, CallError> {
         self.receive_while(patience, give_up)
     }
 

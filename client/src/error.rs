@@ -27,6 +27,9 @@ pub enum Error {
     /// There is no such namespace.
     #[error("there is no namespace {namespace:?}; learning in it makes it")]
     NamespaceNotFound { namespace: String },
+    /// The namespace was to be removed if it is empty, and is not.
+    #[error("namespace {namespace:?} is not empty, so it was not removed: names are bound in it ({names})")]
+    NamespaceInUse { namespace: String, names: u64 },
     /// The namespace `default` always exists.
     #[error("the namespace \"default\" cannot be removed; clear it instead")]
     DefaultNamespace,
@@ -234,6 +237,7 @@ impl Error {
             | Error::TooMany { .. }
             | Error::NameNotFound { .. }
             | Error::NamespaceNotFound { .. }
+            | Error::NamespaceInUse { .. }
             | Error::ConditionFailed { .. } => true,
             Error::DefaultNamespace
             | Error::BadName(_)
@@ -272,6 +276,9 @@ impl From<Failure> for Error {
             Failure::IndexFull { requested, used, limit } => Error::IndexFull { requested, used, limit },
             Failure::UnknownNamespace { namespace } => {
                 Error::NamespaceNotFound { namespace: namespace.to_string() }
+            }
+            Failure::NamespaceInUse { namespace, names } => {
+                Error::NamespaceInUse { namespace: namespace.to_string(), names }
             }
             Failure::DefaultNamespace {} => Error::DefaultNamespace,
             Failure::IdTaken { wanted, holder } => Error::IdTaken { wanted, holder },

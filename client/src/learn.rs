@@ -42,7 +42,11 @@ pub struct LearnOptions {
     description: Option<String>,
     metadata: Option<serde_json::Value>,
     expect: Option<Expect>,
+    /// Another name, and the version that it must have.
+    held: Option<(String, u64)>,
     ttl: Option<Ttl>,
+    is_ephemeral: bool,
+    in_cache: bool,
 }
 
 impl LearnOptions {
@@ -112,6 +116,47 @@ impl LearnOptions {
         self
     }
 
+    /// The binding ends with this process's session: when the process ends, however it ends, or
+    /// [leaves](Brain::disconnect) the store. Whoever [waits for a change](Brain::wait_change) is told. So it says that
+    /// somebody is there or at work, and is never left behind; in a cache it does not give way. A forked child's session is
+    /// another one.
+    ///
+    /// # Examples
+    /// ```
+    /// use plasmon::LearnOptions;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let leader = LearnOptions::new().ephemeral().if_absent();
+    /// let mine = brain.learn_with("leader", "this process", &leader)?;
+    /// assert!(brain.learn_with("leader", &0, &leader).is_err()); // there is one already
+    /// brain.forget_if_version("leader", mine)?;
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ephemeral(mut self) -> Self {
+        self.is_ephemeral = true;
+        self
+    }
+
+    /// Makes sure in the same commit that the namespace is a cache, whatever became of what was
+    /// [declared](Brain::declare): the store may have been started anew, or the namespace been removed. What else was
+    /// declared for it stays.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let results = store.connect()?.in_namespace("results")?;
+    /// results.learn_with("a", &1, &plasmon::LearnOptions::new().in_cache())?;
+    /// assert!(results.namespaces()?.iter().any(|it| it.is_cache && &*it.namespace == "results"));
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn in_cache(mut self) -> Self {
+        self.in_cache = true;
+        self
+    }
+
     /// Only if nothing is bound to the name.
     #[must_use]
     pub fn if_absent(mut self) -> Self {
@@ -135,6 +180,27 @@ impl LearnOptions {
     #[must_use]
     pub fn if_version(mut self, version: u64) -> Self {
         self.expect = Some(Expect::Version { version });
+        self
+    }
+
+    /// Only if another name of the namespace has exactly this version: as long as a claim is held that this process made,
+    /// mostly an [ephemeral](Self::ephemeral) one.
+    ///
+    /// # Examples
+    /// ```
+    /// use plasmon::LearnOptions;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let claim = brain.learn_with("claim", &1, &LearnOptions::new().ephemeral().if_absent())?;
+    /// brain.learn_with("result", &42, &LearnOptions::new().if_held("claim", claim))?;
+    /// brain.forget("claim")?; // somebody takes it away
+    /// assert!(brain.learn_with("result", &43, &LearnOptions::new().if_held("claim", claim)).is_err());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn if_held(mut self, name: impl Into<String>, version: u64) -> Self {
+        self.held = Some((name.into(), version));
         self
     }
 }
@@ -209,6 +275,8 @@ pub struct Batch {
     end_leases: Vec<u64>,
     /// What may be kept of the open lease, once it is closed.
     rest: Option<KeptLease>,
+    /// Whether a change makes sure that the namespace is a cache.
+    ensures_cache: bool,
     /// Bytes of payloads that travel in the message.
     inline_bytes: usize,
     /// Bytes of payloads, wherever they are.
@@ -243,6 +311,7 @@ impl Batch {
             open: None,
             end_leases: Vec::new(),
             rest: None,
+            ensures_cache: false,
             inline_bytes: 0,
             placed_bytes: 0,
             short: None,
@@ -385,6 +454,14 @@ impl Batch {
             let namespace = self.brain.namespace_checked().clone();
             self.conditions.push(Condition { namespace, name: name.clone(), expect });
         }
+        if let Some((held, version)) = &options.held {
+            let (namespace, name) = (self.brain.namespace_checked().clone(), Name::new(held)?);
+            self.conditions.push(Condition {
+                namespace,
+                name,
+                expect: Expect::Version { version: *version },
+            });
+        }
         Ok(name)
     }
 
@@ -471,8 +548,14 @@ impl Batch {
         }
         let namespace = self.brain.namespace_checked().clone();
         let ttl = checked(options.ttl.as_ref())?;
+        if options.in_cache && !std::mem::replace(&mut self.ensures_cache, true) {
+            self.changes.push(Change::EnsureCache { namespace: namespace.clone() });
+        }
         let bind = Bind { namespace, name, description, metadata, header, ttl, payload };
-        self.changes.push(Change::Bind { bind });
+        self.changes.push(match options.is_ephemeral {
+            true => Change::BindEphemeral { bind },
+            false => Change::Bind { bind },
+        });
         Ok(())
     }
 
@@ -550,15 +633,18 @@ impl Batch {
             ENTRY_BYTES_MAX + namespace.len() + name.len()
         });
         let changes = self.changes.iter().map(|change| match change {
-            Change::Bind { bind: Bind { namespace, name, description, metadata, payload, .. } } => {
+            Change::Bind { bind } | Change::BindEphemeral { bind } => {
+                let Bind { namespace, name, description, metadata, payload, .. } = bind;
                 let texts = [description, metadata].into_iter().flatten().map(String::len).sum::<usize>();
                 let inline = if let Payload::Inline { bytes } = payload { bytes.len() } else { 0 };
                 ENTRY_BYTES_MAX + namespace.len() + name.len() + texts + inline
             }
             Change::Unbind { namespace, name } => ENTRY_BYTES_MAX + namespace.len() + name.len(),
             Change::RemoveNamespace { namespace }
+            | Change::RemoveEmptyNamespace { namespace }
             | Change::ClearNamespace { namespace }
             | Change::RegisterNamespace { namespace }
+            | Change::EnsureCache { namespace }
             | Change::DeclareNamespace { namespace, .. } => ENTRY_BYTES_MAX + namespace.len(),
         });
         conditions.chain(changes).sum::<usize>() + self.end_leases.len() * 8 + ENTRY_BYTES_MAX
@@ -566,8 +652,8 @@ impl Batch {
 
     /// Writes what would have travelled in the message into a lease, as everything else of a long batch.
     fn move_inline_payloads(&mut self) -> Result<()> {
-        let rounded = |change: &Change| match change {
-            Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } } => {
+        let rounded = |change: &Change| match change.bind() {
+            Some(Bind { payload: Payload::Inline { bytes }, .. }) => {
                 (bytes.len() as u64).next_multiple_of(64)
             }
             _ => 0,
@@ -579,7 +665,8 @@ impl Batch {
         let lease = Lease::reserve(&self.session, len_bytes);
         let mut lease = lease.map_err(|error| self.session.explain(error))?;
         for change in &mut self.changes {
-            if let Change::Bind { bind: Bind { payload, .. } } = change
+            if let Change::Bind { bind } | Change::BindEphemeral { bind } = change
+                && let Bind { payload, .. } = bind
                 && let Payload::Inline { bytes } = payload
             {
                 lease.bytes_mut()[..bytes.len()].copy_from_slice(bytes);

@@ -272,6 +272,24 @@ impl Session {
         self.on_a_connection(|connection| connection.call(request, patience))
     }
 
+    /// Sends a request on a connection of its own, which [`finish_call`](Self::finish_call) hears the answer on.
+    pub(crate) fn begin_call<R: Request>(&self, request: &R) -> Result<Connection, CallError> {
+        let mut connection = self.check_out()?;
+        connection.send(request)?;
+        Ok(connection)
+    }
+
+    /// Waits for the answer to a request that was begun, for as long as it takes.
+    pub(crate) fn finish_call<R: Request>(&self, mut connection: Connection) -> Result<R::Reply, CallError> {
+        if !self.mark.is_here() {
+            // A forked child: the answer is its parent's.
+            return Err(CallError::Lost { source: io::ErrorKind::NotConnected.into(), sent: false });
+        }
+        let result = connection.receive(None);
+        self.keep(connection, &result);
+        result
+    }
+
     /// As [`call`](Self::call), for an answer that takes as long as it takes: a store that answers others meanwhile is at
     /// work on it.
     pub(crate) fn call_at_length<R: Request>(&self, request: &R) -> Result<R::Reply, CallError> {
@@ -315,10 +333,15 @@ impl Session {
     ) -> Result<T, CallError> {
         let mut connection = self.check_out()?;
         let result = call(&mut connection);
+        self.keep(connection, &result);
+        result
+    }
+
+    /// Keeps a connection for the next request, unless this one broke it.
+    fn keep<T>(&self, connection: Connection, result: &Result<T, CallError>) {
         if connection.is_usable() && matches!(result, Ok(_) | Err(CallError::Failed(_))) {
             self.check_in(connection);
         }
-        result
     }
 
     fn check_out(&self) -> Result<Connection, CallError> {

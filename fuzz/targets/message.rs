@@ -40,6 +40,7 @@ enum MadeRequest {
     FindMany(Vec<(String, u32)>),
     ListNames(Option<String>, String, Option<(String, String)>, u32),
     Wait(String, u64, u64),
+    WaitChange(String, u64, u64),
     Kick(u32),
 }
 
@@ -60,11 +61,13 @@ impl Made {
                 });
                 let changes = changes.iter().filter_map(|(which, of, text)| {
                     let namespace = namespace(of);
-                    Some(match which % 5 {
+                    Some(match which % 7 {
                         0 => Change::Unbind { namespace, name: name(text)? },
                         1 => Change::RemoveNamespace { namespace },
                         2 => Change::ClearNamespace { namespace },
                         3 => Change::RegisterNamespace { namespace },
+                        4 => Change::RemoveEmptyNamespace { namespace },
+                        5 => Change::EnsureCache { namespace },
                         _ => {
                             let (ttl_ns, is_sliding) = (text.len() as u64, which % 2 == 0);
                             let ttl = which.is_multiple_of(3).then_some(Ttl { ttl_ns, is_sliding });
@@ -97,6 +100,12 @@ impl Made {
                     .encode(&mut body);
                 Wait::KIND
             }
+            MadeRequest::WaitChange(text, version, wait_ms) => {
+                let (version, wait_ms) = (*version, *wait_ms);
+                WaitChange { namespace: Namespace::default(), name: name(text)?, version, wait_ms }
+                    .encode(&mut body);
+                WaitChange::KIND
+            }
             MadeRequest::Kick(pid) => {
                 Kick { pid: *pid }.encode(&mut body);
                 Kick::KIND
@@ -128,7 +137,7 @@ fn parse(number: u16, body: Bytes) {
     each! {
         Failed Hello Welcome Attached ChildAdded Goodbye Commit LongCommit Committed Reserve Granted ExtendLease EndLease
         LeaseEnded AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
-        NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked
+        NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked WaitChange Changed
     }
 }
 

@@ -31,7 +31,7 @@ macro_rules! for_every_message {
             Failed Hello Welcome Attached Goodbye Commit LongCommit Committed Reserve Granted ExtendLease EndLease LeaseEnded
             AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
             NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked
-            ListBareNames BareNamesPage)
+            ListBareNames BareNamesPage WaitChange Changed)
     };
     (@ $call:ident $arguments:tt $($message:ident)*) => {
         $( for_every_message!(% $call $message $arguments); )*
@@ -237,6 +237,8 @@ make_structs! {
     FoundMany { locations }
     Wait { namespace name above_version wait_ms }
     Bound { version }
+    WaitChange { namespace name version wait_ms }
+    Changed { version }
     ListNames { namespace prefix after limit }
     NamesPage { names more }
     ListBareNames { namespace prefix after }
@@ -296,7 +298,8 @@ make_choices! {
     Expect { Absent {} Version { version } Present {} }
     Change {
         Bind { bind } Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
-        RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl }
+        RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl } BindEphemeral { bind }
+        RemoveEmptyNamespace { namespace } EnsureCache { namespace }
     }
     Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader { } }
     FoundOne { Absent {} At { location } }
@@ -306,7 +309,7 @@ make_choices! {
         StoreFull { room } IndexFull { requested used limit } UnknownNamespace { namespace } DefaultNamespace {}
         BadLease { lease reason } IdTaken { wanted holder } NamedTwice { namespace name }
         TooLarge { what found_bytes limit_bytes } BadSlot { slot } WaitTimeout {}
-        UnknownProcess { pid } ShuttingDown {} Internal { reason }
+        UnknownProcess { pid } ShuttingDown {} Internal { reason } NamespaceInUse { namespace names }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     evict::Victim,
     recalls::{CollectJob, Recalls},
+    session::SessionId,
 };
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
@@ -50,6 +51,8 @@ pub(crate) struct Record {
     ttl: Option<Ttl>,
     /// When it was learned, by CLOCK_BOOTTIME: what the index says is for people, and goes by a clock that is set.
     learned_ns: u64,
+    /// The session that it ends with, if it does.
+    owner: Option<SessionId>,
     /// Its place in the queue of cached bindings, if it has one.
     queued: Option<Cached>,
 }
@@ -75,6 +78,8 @@ pub(crate) struct NewBinding<'a> {
     pub(crate) now_ns: u64,
     /// `None` lives as long as the namespace has declared.
     pub(crate) ttl: Option<Ttl>,
+    /// The session that the binding ends with, if it does.
+    pub(crate) owner: Option<SessionId>,
     /// `None` keeps the description of the binding before.
     pub(crate) description: Option<&'a str>,
     /// `None` keeps the metadata of the binding before.
@@ -96,6 +101,16 @@ pub(crate) struct Cached {
 impl Cached {
     /// Where the queue begins of values that stand in the index. The other one begins at the default.
     pub(crate) const FIRST_IN_INDEX: Cached = Cached { in_index: true, used_ns: 0, number: 0 };
+}
+
+/// A binding that was ended by the store itself: it had expired, gave way, or went with its session.
+#[derive(Debug)]
+pub(crate) struct Unbound {
+    pub(crate) id: NameId,
+    /// `NAMESPACE/NAME`.
+    pub(crate) label: String,
+    /// What the name was bound to.
+    pub(crate) entry: Entry,
 }
 
 /// A binding that was made.
@@ -133,6 +148,8 @@ pub(crate) struct Catalog {
     next_namespace: u64,
     /// When bindings expire, and their index entries.
     deadlines: BTreeSet<(u64, u32)>,
+    /// The sessions that bindings end with, and these bindings' index entries.
+    ephemeral: BTreeSet<(SessionId, u32)>,
     /// The bindings of cache namespaces, and such as were in one. The least recently used is first, once the first ones
     /// have been looked at: [`next_cached`](Self::next_cached).
     cached: BTreeSet<Cached>,
@@ -167,6 +184,7 @@ impl Catalog {
             namespaces: BTreeMap::new(),
             next_namespace: 0,
             deadlines: BTreeSet::new(),
+            ephemeral: BTreeSet::new(),
             cached: BTreeSet::new(),
             cached_bytes: 0,
             objects: 0,
@@ -235,6 +253,23 @@ impl Catalog {
     /// Names bound in a namespace.
     pub(crate) fn names_in(&self, namespace: NamespaceId) -> u64 {
         self.namespaces.get(&namespace).map_or(0, |state| state.names.len() as u64)
+    }
+
+    /// Names bound in a namespace at `now_ns`. Names that have expired are no names; where very many of them still take
+    /// room, they count.
+    pub(crate) fn living_names_in(&self, namespace: NamespaceId, now_ns: u64) -> u64 {
+        const LOOKED_AT_MAX: usize = 1_024;
+        let names = self.names_in(namespace);
+        if names > LOOKED_AT_MAX as u64 || self.next_expiry().is_none_or(|at| at > now_ns) {
+            return names;
+        }
+        self.names_from(namespace, "", None, now_ns).count() as u64
+    }
+
+    /// Makes sure that a namespace is a cache, as [`declare`](Self::declare).
+    pub(crate) fn ensure_cache(&mut self, id: NamespaceId) -> bool {
+        let ttl = self.namespaces.get(&id).and_then(|state| state.ttl.clone());
+        self.declare(id, true, ttl)
     }
 
     /// Makes sure that `namespace` exists.
@@ -312,13 +347,13 @@ impl Catalog {
         Some(name)
     }
 
-    /// Puts a binding into its queue of cached ones, unless it is there.
+    /// Puts a binding into its queue of cached ones, unless it is there, or ends with a session: then it does not give way.
     fn queue(&mut self, number: u32) {
         let used_ns = self.last_use(number);
         let Some(entry) = self.writer.read(self.index.words(), number) else { return };
         let cached = Cached { in_index: entry.extent_offset().is_none(), used_ns, number };
         let Some(record) = self.records.get_mut(slot(number)).and_then(Option::as_mut) else { return };
-        if record.queued.is_some_and(|queued| queued.in_index == cached.in_index) {
+        if record.owner.is_some() || record.queued.is_some_and(|queued| queued.in_index == cached.in_index) {
             return;
         }
         record.queued.replace(cached).map(|queued| self.cached.remove(&queued));
@@ -339,7 +374,8 @@ impl Catalog {
             let cached = *self.cached.range((Bound::Excluded(at), end)).next()?;
             let Cached { used_ns, number, .. } = cached;
             let last_ns = self.last_use(number);
-            let is_cached = self.record(number).is_some_and(|it| self.namespaces[&it.namespace].is_cache);
+            let gives_way = |it: &Record| it.owner.is_none() && self.namespaces[&it.namespace].is_cache;
+            let is_cached = self.record(number).is_some_and(gives_way);
             if is_cached && last_ns <= used_ns {
                 return Some(cached);
             }
@@ -364,8 +400,8 @@ impl Catalog {
         Some(Victim { number, version: entry.version, offset: entry.extent_offset() })
     }
 
-    /// Unbinds a cached binding, if it has not been bound anew. Returns what it was called and bound to.
-    pub(crate) fn evict(&mut self, victim: Victim) -> Option<(String, Entry)> {
+    /// Unbinds a cached binding, if it has not been bound anew.
+    pub(crate) fn evict(&mut self, victim: Victim) -> Option<Unbound> {
         let Victim { number, version, .. } = victim;
         let record = self.record(number)?;
         let (namespace, name) = (record.namespace, Arc::clone(&record.name));
@@ -373,8 +409,7 @@ impl Catalog {
         if entry.version != version || !self.namespaces[&namespace].is_cache {
             return None;
         }
-        let label = self.label(number).unwrap_or_default();
-        Some((label, self.unbind(namespace, &name)?))
+        self.unbind_labelled(number, namespace, &name)
     }
 
     /// At most so many bindings are cached.
@@ -459,6 +494,9 @@ impl Catalog {
             self.deadlines.remove(&(before.expires_ns, number));
             self.deadlines.extend(expires_ns.map(|at| (at, number)));
             let record = self.records[slot(number)].as_mut().expect("a bound name has a record");
+            record.owner.map(|owner| self.ephemeral.remove(&(owner, number)));
+            self.ephemeral.extend(new.owner.map(|owner| (owner, number)));
+            record.owner = new.owner;
             record.ttl = ttl;
             record.learned_ns = new.now_ns;
             record.object_uuid = new.object_uuid;
@@ -489,10 +527,12 @@ impl Catalog {
             metadata: new.metadata.unwrap_or_default().into(),
             ttl,
             learned_ns: new.now_ns,
+            owner: new.owner,
             queued: None,
         };
         self.recalls.set_sliding(number, record.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding));
         self.deadlines.extend(expires_ns.map(|at| (at, number)));
+        self.ephemeral.extend(new.owner.map(|owner| (owner, number)));
         self.text_bytes += record.text_bytes();
         if self.records.len() <= slot(number) {
             self.records.resize_with(slot(number) + 1, || None);
@@ -518,6 +558,7 @@ impl Catalog {
         if let Some(record) = record {
             self.text_bytes -= record.text_bytes();
             record.queued.map(|cached| self.cached.remove(&cached));
+            record.owner.map(|owner| self.ephemeral.remove(&(owner, number)));
         }
         self.recalls.unbind(number, self.rounds);
         self.recalls.set_sliding(number, false);
@@ -531,16 +572,34 @@ impl Catalog {
         self.deadlines.first().map(|&(at, _)| at)
     }
 
-    /// Unbinds the binding that expired first, if one has at `now_ns`. Returns what it was called and bound to.
-    pub(crate) fn expire(&mut self, now_ns: u64) -> Option<(String, Entry)> {
+    /// Unbinds the binding that expired first, if one has at `now_ns`.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> Option<Unbound> {
         let &(at, number) = self.deadlines.first()?;
         if at > now_ns {
             return None;
         }
         let record = self.record(number).expect("an entry with a deadline is bound");
         let (namespace, name) = (record.namespace, Arc::clone(&record.name));
+        self.unbind_labelled(number, namespace, &name)
+    }
+
+    /// Unbinds one of the bindings that end with `session`, if there is one.
+    pub(crate) fn end_one_of(&mut self, session: SessionId) -> Option<Unbound> {
+        let &(_, number) = self.ephemeral.range((session, 0)..=(session, u32::MAX)).next()?;
+        let record = self.record(number).expect("what ends with a session is bound");
+        let (namespace, name) = (record.namespace, Arc::clone(&record.name));
+        self.unbind_labelled(number, namespace, &name)
+    }
+
+    /// Whether bindings end with `session`.
+    pub(crate) fn has_ephemeral(&self, session: SessionId) -> bool {
+        self.ephemeral.range((session, 0)..=(session, u32::MAX)).next().is_some()
+    }
+
+    fn unbind_labelled(&mut self, number: u32, namespace: NamespaceId, name: &str) -> Option<Unbound> {
+        let id = self.namespaces[&namespace].prefix.name_id(name);
         let label = self.label(number).unwrap_or_default();
-        Some((label, self.unbind(namespace, &name)?))
+        Some(Unbound { id, label, entry: self.unbind(namespace, name)? })
     }
 
     /// The binding in entry `number` was recalled: if its time to live slides, it begins anew at `now_ns`. What has

@@ -14,7 +14,7 @@ use crate::{
     catalog::{Catalog, NamespaceId, NewBinding, realtime_ns},
     connection::ConnectionId,
     copy::Run,
-    server::Tried,
+    server::{Tried, Waiter},
     session::SessionId,
     slice::Slice,
     space::{LeaseId, Object, ObjectName, PieceError, Space},
@@ -31,7 +31,7 @@ use plasmon_protocol::{
 };
 use plasmon_shm::{FaultPoint, Region, fault_point};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, btree_map::Entry},
     sync::Arc,
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Workbench<'a> {
     pub(crate) last_id_ms: &'a mut u64,
     /// CLOCK_BOOTTIME now, in nanoseconds.
     pub(crate) now_ns: u64,
+    /// The names that somebody waits for.
+    pub(crate) waits: &'a HashMap<NameId, Vec<Waiter>>,
     /// Random, and other in every store.
     pub(crate) uuid_seed: [u8; 16],
 }
@@ -229,6 +231,8 @@ pub(crate) struct CommitJob {
     id_ms: u64,
     unbound: u64,
     unbound_bytes: u64,
+    /// Of these the names that somebody waits for.
+    pub(crate) unbound_waited: Vec<NameId>,
     epoch_is_open: bool,
     failure: Option<Failure>,
 }
@@ -290,6 +294,7 @@ impl CommitJob {
             id_ms: 0,
             unbound: 0,
             unbound_bytes: 0,
+            unbound_waited: Vec::new(),
             epoch_is_open: false,
             failure: None,
         }
@@ -302,10 +307,8 @@ impl CommitJob {
 
     /// The room that it did not find.
     pub(crate) fn wanted_room(&self) -> Room {
-        let len_bytes = match self.held_back.as_deref() {
-            Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
-                bytes.len() as u64
-            }
+        let len_bytes = match self.held_back.as_deref().and_then(Change::bind) {
+            Some(Bind { payload: Payload::Inline { bytes }, .. }) => bytes.len() as u64,
             _ => 0,
         };
         Room { len_bytes, in_pages: false, total_bytes: self.unplaced_bytes }
@@ -372,8 +375,8 @@ impl CommitJob {
                 self.read().map_err(|error| Failure::Malformed { reason: error.to_string() })?;
             }
             Stage::Place => return self.place(bench),
-            Stage::Write => match self.next_change().as_deref() {
-                Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
+            Stage::Write => match self.next_change().as_deref().map(Change::bind) {
+                Some(Some(Bind { payload: Payload::Inline { bytes }, .. })) => {
                     let extent = self.extents[self.at - 1].expect("every object was placed");
                     write(bench.arena, extent, bytes)?;
                 }
@@ -407,14 +410,23 @@ impl CommitJob {
             return Ok(());
         };
         match changes.read()?.as_deref() {
-            Some(Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } }) => {
-                self.inline_bytes += bytes.len() as u64;
-                self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);
+            Some(Change::Bind { bind } | Change::BindEphemeral { bind }) => {
+                if let Payload::Inline { bytes } = &bind.payload {
+                    self.inline_bytes += bytes.len() as u64;
+                    self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);
+                }
             }
             Some(
-                Change::Bind { .. } | Change::RegisterNamespace { .. } | Change::DeclareNamespace { .. },
+                Change::RegisterNamespace { .. }
+                | Change::DeclareNamespace { .. }
+                | Change::EnsureCache { .. },
             ) => {}
-            Some(_) => self.unbinds = true,
+            Some(
+                Change::Unbind { .. }
+                | Change::RemoveNamespace { .. }
+                | Change::RemoveEmptyNamespace { .. }
+                | Change::ClearNamespace { .. },
+            ) => self.unbinds = true,
             None => {
                 self.end_leases = Commit::end_leases(changes.next.clone())?;
                 self.extents.reserve_exact(changes.start.left());
@@ -431,8 +443,8 @@ impl CommitJob {
             self.enter(if missing.is_empty() { Stage::CheckConditions } else { Stage::Write });
             return Ok(Some(Prepared::Placed { missing }));
         };
-        let extent = match &*change {
-            Change::Bind { bind: Bind { payload: Payload::Inline { bytes }, .. } } => {
+        let extent = match change.bind().map(|bind| &bind.payload) {
+            Some(Payload::Inline { bytes }) => {
                 let len_bytes = bytes.len() as u64;
                 let limit_bytes = u64::from(limits::INLINE_BYTES_MAX);
                 if len_bytes == 0 || len_bytes > limit_bytes {
@@ -455,7 +467,7 @@ impl CommitJob {
                 self.missing.extend(missing);
                 Some(extent)
             }
-            Change::Bind { bind: Bind { payload: Payload::Leased { lease, offset, len_bytes }, .. } } => {
+            Some(Payload::Leased { lease, offset, len_bytes }) => {
                 let refused =
                     |error: PieceError| Failure::BadLease { lease: *lease, reason: error.to_string() };
                 let id = LeaseId(*lease);
@@ -504,7 +516,7 @@ impl CommitJob {
             },
             Stage::CheckChanges => match self.next_change() {
                 Some(change) => {
-                    let id = self.checks.add(bench.catalog, &change)?;
+                    let id = self.checks.add(bench.catalog, &change, self.moment_ns)?;
                     if self.changes.as_ref().is_some_and(|changes| changes.kept.is_some()) {
                         self.ids.push(id);
                     }
@@ -539,9 +551,9 @@ impl CommitJob {
     /// Hands the ids of the names that it bound to `tell`, for as long as `slice` lasts. Returns whether that was all.
     pub(crate) fn announce(&mut self, slice: &mut Slice, mut tell: impl FnMut(&NameId)) -> bool {
         while slice.spend() {
-            match self.next_change().as_deref() {
-                Some(Change::Bind { bind }) => tell(&self.name_id(bind)),
-                Some(_) => {}
+            match self.next_change().as_deref().map(Change::bind) {
+                Some(Some(bind)) => tell(&self.name_id(bind)),
+                Some(None) => {}
                 None => return true,
             }
         }
@@ -609,18 +621,24 @@ impl CommitJob {
                     self.unbind_one(bench, id, namespace, name);
                 }
             }
-            Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
+            Change::RemoveNamespace { namespace }
+            | Change::RemoveEmptyNamespace { namespace }
+            | Change::ClearNamespace { namespace } => {
                 let Some(id) = bench.catalog.namespace(namespace) else { return true };
                 match bench.catalog.first_name(id) {
                     Some(name) => {
                         self.unbind_one(bench, id, namespace, &name);
                         self.held_back = Some(change); // again, until the namespace is empty
                     }
-                    None if matches!(*change, Change::RemoveNamespace { .. }) => bench.catalog.unregister(id),
-                    None => {}
+                    None if matches!(*change, Change::ClearNamespace { .. }) => {}
+                    None => bench.catalog.unregister(id),
                 }
             }
-            Change::Bind { .. } | Change::RegisterNamespace { .. } | Change::DeclareNamespace { .. } => {}
+            Change::Bind { .. }
+            | Change::BindEphemeral { .. }
+            | Change::RegisterNamespace { .. }
+            | Change::DeclareNamespace { .. }
+            | Change::EnsureCache { .. } => {}
         }
         true
     }
@@ -628,6 +646,12 @@ impl CommitJob {
     /// Unbinds one name. One that had expired does not count.
     fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, namespace: &Namespace, name: &str) {
         let Some(entry) = bench.catalog.unbind(id, name) else { return };
+        if !bench.waits.is_empty() {
+            let id = NameId::new(namespace, name);
+            if bench.waits.contains_key(&id) {
+                self.unbound_waited.push(id);
+            }
+        }
         bench.space.retire(entry.extent_offset(), || format!("{namespace}/{name}"));
         if !entry.has_expired(self.moment_ns) {
             self.unbound += 1;
@@ -636,21 +660,22 @@ impl CommitJob {
     }
 
     fn bind(&mut self, bench: &mut Workbench<'_>, change: &Arc<Change>) {
-        let bind = match &**change {
-            Change::Bind { bind } => bind,
+        let (bind, owner) = match &**change {
+            Change::Bind { bind } => (bind, None),
+            Change::BindEphemeral { bind } => (bind, Some(self.writer.session)),
             Change::RegisterNamespace { namespace } => {
                 bench.catalog.register(namespace).expect("its prefix was checked");
                 return;
             }
             Change::DeclareNamespace { namespace, is_cache, ttl } => {
                 let id = bench.catalog.register(namespace).expect("its prefix was checked");
-                if self.queued.is_some() || bench.catalog.declare(id, *is_cache, ttl.clone()) {
-                    self.queued = bench.catalog.queue_after(id, self.queued.as_deref());
-                    if self.queued.is_some() {
-                        self.held_back = Some(Arc::clone(change)); // name by name
-                    }
-                }
-                return;
+                let queues = self.queued.is_some() || bench.catalog.declare(id, *is_cache, ttl.clone());
+                return self.queue_name(bench, change, queues.then_some(id));
+            }
+            Change::EnsureCache { namespace } => {
+                let id = bench.catalog.register(namespace).expect("its prefix was checked");
+                let queues = self.queued.is_some() || bench.catalog.ensure_cache(id);
+                return self.queue_name(bench, change, queues.then_some(id));
             }
             _ => return,
         };
@@ -672,6 +697,7 @@ impl CommitJob {
             header: bind.header,
             now_ns: self.moment_ns,
             ttl: bind.ttl.clone(),
+            owner,
             description: bind.description.as_deref(),
             metadata: bind.metadata.as_deref(),
         };
@@ -685,6 +711,15 @@ impl CommitJob {
             bench.space.name_object(extent.offset, bound.number);
         }
         bench.space.retire(bound.replaced, || format!("{}/{}", bind.namespace, bind.name));
+    }
+
+    /// Queues a name of a namespace that has become a cache with `change`, which is done again while there are more.
+    fn queue_name(&mut self, bench: &mut Workbench<'_>, change: &Arc<Change>, cache: Option<NamespaceId>) {
+        let Some(id) = cache else { return };
+        self.queued = bench.catalog.queue_after(id, self.queued.as_deref());
+        if self.queued.is_some() {
+            self.held_back = Some(Arc::clone(change));
+        }
     }
 }
 
@@ -730,9 +765,10 @@ fn join(runs: &mut Vec<Run>, run: Run) {
 
 impl Checks {
     /// Checks one change against the catalog, and against the changes before it. Returns the id of a name that it binds.
-    fn add(&mut self, catalog: &Catalog, change: &Change) -> Result<Option<NameId>, Failure> {
+    fn add(&mut self, catalog: &Catalog, change: &Change, now_ns: u64) -> Result<Option<NameId>, Failure> {
         match change {
-            Change::Bind { bind: Bind { namespace, name, header, description, metadata, ttl, payload } } => {
+            Change::Bind { bind } | Change::BindEphemeral { bind } => {
+                let Bind { namespace, name, header, description, metadata, ttl, payload } = bind;
                 check_ttl(ttl.as_ref())?;
                 check_header(name, header, payload)?;
                 let id = self.touch(namespace, name)?;
@@ -759,12 +795,22 @@ impl Checks {
                     self.unbound_names += 1;
                 }
             }
-            Change::RemoveNamespace { namespace } if **namespace == *Namespace::DEFAULT => {
+            Change::RemoveNamespace { namespace } | Change::RemoveEmptyNamespace { namespace }
+                if **namespace == *Namespace::DEFAULT =>
+            {
                 return Err(Failure::DefaultNamespace {});
             }
-            Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
+            Change::RemoveNamespace { namespace }
+            | Change::RemoveEmptyNamespace { namespace }
+            | Change::ClearNamespace { namespace } => {
                 let unknown = || Failure::UnknownNamespace { namespace: namespace.clone() };
                 let id = catalog.namespace(namespace).ok_or_else(unknown)?;
+                if matches!(change, Change::RemoveEmptyNamespace { .. }) {
+                    let names = catalog.living_names_in(id, now_ns);
+                    if names > 0 {
+                        return Err(Failure::NamespaceInUse { namespace: namespace.clone(), names });
+                    }
+                }
                 if let Some(name) = self.changed_in.get(namespace) {
                     return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
                 }
@@ -772,7 +818,9 @@ impl Checks {
                     self.emptied_names += catalog.names_in(id);
                 }
             }
-            Change::RegisterNamespace { namespace } => self.register(catalog, namespace)?,
+            Change::RegisterNamespace { namespace } | Change::EnsureCache { namespace } => {
+                self.register(catalog, namespace)?;
+            }
             Change::DeclareNamespace { namespace, ttl, .. } => {
                 check_ttl(ttl.as_ref())?;
                 self.register(catalog, namespace)?;
@@ -857,7 +905,10 @@ fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{catalog::Cached, populate::Populated};
+    use crate::{
+        catalog::{Cached, Unbound},
+        populate::Populated,
+    };
     use plasmon_protocol::limits::SLIDING_SLACK_NS;
     use plasmon_protocol::{
         index::{IndexReader, Lookup},
@@ -894,6 +945,7 @@ mod tests {
         /// What there is, and what was declared for it.
         namespaces: BTreeMap<Namespace, Declared>,
         now_ns: u64,
+        waits: HashMap<NameId, Vec<Waiter>>,
     }
 
     #[derive(Clone, Debug, Default)]
@@ -910,6 +962,7 @@ mod tests {
         learned_ns: u64,
         description: String,
         expires_ns: Option<u64>,
+        is_ephemeral: bool,
     }
 
     impl Bound {
@@ -948,6 +1001,7 @@ mod tests {
                 bound: BTreeMap::new(),
                 namespaces: BTreeMap::from([(Namespace::default(), Declared::default())]),
                 now_ns: 1_000,
+                waits: HashMap::new(),
             }
         }
 
@@ -1010,6 +1064,7 @@ mod tests {
                     last_version: &mut self.last_version,
                     last_id_ms: &mut self.last_id_ms,
                     now_ns: self.now_ns,
+                    waits: &self.waits,
                     uuid_seed: [7; 16],
                 };
                 match job.prepare(&mut bench, &mut Slice::shortest()) {
@@ -1067,10 +1122,17 @@ mod tests {
                             return None;
                         }
                     }
-                    Change::RemoveNamespace { namespace } | Change::ClearNamespace { namespace } => {
-                        let removes = matches!(change, Change::RemoveNamespace { .. });
+                    Change::RemoveNamespace { namespace }
+                    | Change::RemoveEmptyNamespace { namespace }
+                    | Change::ClearNamespace { namespace } => {
+                        let removes = !matches!(change, Change::ClearNamespace { .. });
+                        let empties = matches!(change, Change::RemoveEmptyNamespace { .. });
+                        let lives = |((of, _), bound): (&(Namespace, Name), &Bound)| {
+                            of == namespace && bound.lives(self.now_ns)
+                        };
                         if !self.namespaces.contains_key(namespace)
                             || (removes && **namespace == *Namespace::DEFAULT)
+                            || (empties && self.bound.iter().any(lives))
                         {
                             return None;
                         }
@@ -1086,15 +1148,17 @@ mod tests {
                         }
                     }
                     Change::Bind { .. }
+                    | Change::BindEphemeral { .. }
                     | Change::RegisterNamespace { .. }
-                    | Change::DeclareNamespace { .. } => {}
+                    | Change::DeclareNamespace { .. }
+                    | Change::EnsureCache { .. } => {}
                 }
             }
             for change in &commit.changes {
                 match change {
-                    Change::Bind {
-                        bind: Bind { namespace, name, description, ttl, header, payload, .. },
-                    } => {
+                    Change::Bind { bind } | Change::BindEphemeral { bind } => {
+                        let Bind { namespace, name, description, ttl, header, payload, .. } = bind;
+                        let is_ephemeral = matches!(change, Change::BindEphemeral { .. });
                         let key = (namespace.clone(), name.clone());
                         let (bytes, in_header) = match (payload, header.inline()) {
                             (Payload::Inline { bytes }, None) => (bytes.to_vec(), false),
@@ -1111,10 +1175,16 @@ mod tests {
                         let description = description.clone().unwrap_or(kept);
                         let version = self.last_version;
                         let learned_ns = self.now_ns;
-                        bound.insert(
-                            key.clone(),
-                            Bound { version, bytes, in_header, learned_ns, description, expires_ns },
-                        );
+                        let now = Bound {
+                            version,
+                            bytes,
+                            in_header,
+                            learned_ns,
+                            description,
+                            expires_ns,
+                            is_ephemeral,
+                        };
+                        bound.insert(key.clone(), now);
                         inside.insert(namespace.clone());
                         if !touched.insert(key) {
                             return None;
@@ -1127,11 +1197,27 @@ mod tests {
                         let declared = Declared { is_cache: *is_cache, ttl: ttl.clone() };
                         namespaces.insert(namespace.clone(), declared);
                     }
+                    Change::EnsureCache { namespace } => {
+                        namespaces.entry(namespace.clone()).or_default().is_cache = true;
+                    }
                     _ => {}
                 }
             }
             let fits = bound.len() <= self.entries as usize;
             (fits && inside.is_disjoint(&emptied)).then_some((bound, namespaces, unbound))
+        }
+
+        /// Ends the session that makes all commits, of which the model has one after the other.
+        fn end_session(&mut self) {
+            let mut ended = BTreeSet::new();
+            while let Some(unbound) = self.catalog.end_one_of(SessionId(1)) {
+                self.space.retire(unbound.entry.extent_offset(), || unbound.label.clone());
+                ended.insert(unbound.label);
+            }
+            let label = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
+            let expected = self.bound.extract_if(.., |_, bound| bound.is_ephemeral);
+            assert_eq!(ended, expected.map(|(key, _)| label(&key)).collect());
+            self.settle();
         }
 
         /// Lets time pass, and unbinds so many of what has expired: the first first.
@@ -1145,7 +1231,7 @@ mod tests {
                 .collect();
             expired.sort();
             for number in 0..at_most {
-                let Some((label, entry)) = self.catalog.expire(self.now_ns) else {
+                let Some(Unbound { label, entry, .. }) = self.catalog.expire(self.now_ns) else {
                     assert_eq!(number, expired.len(), "all that has expired is unbound");
                     break;
                 };
@@ -1156,6 +1242,11 @@ mod tests {
             }
             let next = self.bound.values().filter_map(|bound| bound.expires_ns).min();
             assert_eq!(self.catalog.next_expiry(), next);
+            self.settle();
+        }
+
+        /// Frees what has lost its name, and checks.
+        fn settle(&mut self) {
             let candidates = self.space.candidates();
             self.space.reclaim(candidates);
             while !self.space.free_backlog(&mut Slice::shortest()) {}
@@ -1169,6 +1260,7 @@ mod tests {
             let cached: Vec<_> = self.bound.iter().filter(is_cached).collect();
             let cached_bytes = cached.iter().map(|(_, bound)| bound.arena_bytes()).sum::<u64>();
             assert_eq!(self.catalog.cached_bytes(), cached_bytes);
+            let cached: Vec<_> = cached.into_iter().filter(|(_, bound)| !bound.is_ephemeral).collect();
             let mut expected: Vec<u64> = cached.iter().map(|(_, bound)| bound.version).collect();
             let (mut at, mut queued) = ([Cached::default(), Cached::FIRST_IN_INDEX], Vec::new());
             while let Some(next) = self.catalog.next_of_both(&mut at) {
@@ -1244,8 +1336,9 @@ mod tests {
         let bytes = length.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len));
         // Where the value stands, and, now and then, where else it is said to stand.
         let place_of_value = (any::<bool>(), proptest::bool::weighted(0.05));
-        let bind = (place(), bytes, place_of_value, any_ttl(), description).prop_map(
-            |((namespace, name), bytes, (in_header, lies), ttl, description)| {
+        let how = (any_ttl(), description, proptest::bool::weighted(0.2));
+        let bind = (place(), bytes, place_of_value, how).prop_map(
+            |((namespace, name), bytes, (in_header, lies), (ttl, description, is_ephemeral))| {
                 let plain = Header::new(Kind::BYTES);
                 let inline = plain.with_inline(&bytes).filter(|_| in_header || bytes.is_empty());
                 let payload = match inline.is_some() != lies {
@@ -1253,9 +1346,8 @@ mod tests {
                     false => Payload::Inline { bytes: bytes.into() },
                 };
                 let header = inline.unwrap_or(plain);
-                Change::Bind {
-                    bind: Bind { namespace, name, description, metadata: None, header, ttl, payload },
-                }
+                let bind = Bind { namespace, name, description, metadata: None, header, ttl, payload };
+                if is_ephemeral { Change::BindEphemeral { bind } } else { Change::Bind { bind } }
             },
         );
         let namespace = || proptest::sample::select(all_namespaces().to_vec());
@@ -1263,7 +1355,9 @@ mod tests {
             8 => bind,
             4 => place().prop_map(|(namespace, name)| Change::Unbind { namespace, name }),
             1 => namespace().prop_map(|namespace| Change::RemoveNamespace { namespace }),
+            1 => namespace().prop_map(|namespace| Change::RemoveEmptyNamespace { namespace }),
             1 => namespace().prop_map(|namespace| Change::ClearNamespace { namespace }),
+            1 => namespace().prop_map(|namespace| Change::EnsureCache { namespace }),
             1 => namespace().prop_map(|namespace| Change::RegisterNamespace { namespace }),
             1 => (namespace(), any::<bool>(), any_ttl()).prop_map(|(namespace, is_cache, ttl)| {
                 Change::DeclareNamespace { namespace, is_cache, ttl }
@@ -1349,12 +1443,17 @@ mod tests {
         /// of names would, and nothing else takes room.
         #[test]
         fn commits_do_what_they_would_to_a_map(
-            steps in proptest::collection::vec((any_commit(), any_pass(), 0_usize..20), 1..30),
+            steps in proptest::collection::vec(
+                (any_commit(), any_pass(), 0_usize..20, proptest::bool::weighted(0.1)), 1..30
+            ),
         ) {
             let mut model = Model::new();
-            for (commit, ns, expire_at_most) in &steps {
+            for (commit, ns, expire_at_most, ends) in &steps {
                 model.apply(commit);
                 model.pass(*ns, *expire_at_most);
+                if *ends {
+                    model.end_session();
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 mod bulk;
 mod cli;
 mod conformance;
+mod ephemeral;
 mod eviction;
 mod expiry;
 mod faults;

@@ -283,6 +283,18 @@ impl Client {
                 }
                 text(won)
             }
+            ["learn-ephemeral", name, value] => {
+                let ephemeral = LearnOptions::new().ephemeral();
+                text(brain.learn_with(name, &value.parse::<i64>()?, &ephemeral)?)
+            }
+            ["wait-change", name, version, ms] => {
+                let timeout = Duration::from_millis(ms.parse()?);
+                text(brain.wait_change(name, version.parse()?, timeout)?.unwrap_or(0))
+            }
+            ["leave"] => {
+                brain.disconnect();
+                text("")
+            }
             ["rebind", first, last] => {
                 for round in first.parse::<u64>()?..=last.parse()? {
                     for (name, len) in STEADY {

@@ -61,7 +61,7 @@ impl Trouble {
                 Error::StoreUnavailable { .. } | Error::OutcomeUnknown { .. } | Error::NoAnswer { .. } => 4,
                 Error::StoreFull(_) | Error::IndexFull { .. } => 5,
                 Error::WaitTimeout { .. } => 6,
-                Error::ConditionFailed { .. } => 7,
+                Error::ConditionFailed { .. } | Error::NamespaceInUse { .. } => 7,
                 _ => 1,
             },
             _ => 1,

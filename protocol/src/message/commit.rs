@@ -14,7 +14,7 @@ message! {
     /// Request 8, since protocol 1. All conditions are checked first, at one moment, then all room is taken, then
     /// everything becomes visible; a name may be changed once. Answered by [`Committed`], or by failure
     /// `ConditionFailed`, `StoreFull`, `IndexFull`, `UnknownNamespace`, `DefaultNamespace`, `BadLease`, `IdTaken`,
-    /// `NamedTwice` or `TooLarge`, after which nothing has changed but that the leases in `end_leases` have ended.
+    /// `NamedTwice`, `NamespaceInUse` or `TooLarge`, after which nothing has changed but that the leases in `end_leases` have ended.
     Commit = 8 answered by Committed {
         /// What must hold.
         conditions: Vec<Condition>,
@@ -157,6 +157,35 @@ choice! {
             /// Time to live of bindings that are made from now on and name none; `None` has no end.
             ttl: Option<Ttl>,
         },
+        /// Binds a name to a new object for as long as the session lives that commits it: the name is unbound when the
+        /// client says goodbye, or its process ends. It does not give way in a cache, and counts as any other binding
+        /// otherwise; rebound, it is what the last change made of it.
+        7 = BindEphemeral {
+            /// The binding.
+            bind: Bind,
+        },
+        /// Removes a namespace that has no names. The namespace must exist and must not be `default`; failure
+        /// `NamespaceInUse` if a name is bound in it.
+        8 = RemoveEmptyNamespace {
+            /// The namespace.
+            namespace: Namespace,
+        },
+        /// Makes sure that a namespace exists and is a cache; what else was declared for it stays.
+        9 = EnsureCache {
+            /// The namespace.
+            namespace: Namespace,
+        },
+    }
+}
+
+impl Change {
+    /// The binding that it makes, if it makes one.
+    #[must_use]
+    pub fn bind(&self) -> Option<&Bind> {
+        match self {
+            Change::Bind { bind } | Change::BindEphemeral { bind } => Some(bind),
+            _ => None,
+        }
     }
 }
 

@@ -167,6 +167,13 @@ choice! {
             /// What, for the log and for a report.
             reason: String,
         },
+        /// The namespace that was to be removed if it is empty is not. Nothing has changed.
+        22 = NamespaceInUse {
+            /// The namespace.
+            namespace: Namespace,
+            /// Names bound in it.
+            names: u64,
+        },
     }
 }
 

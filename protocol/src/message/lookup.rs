@@ -117,6 +117,30 @@ message! {
     }
 }
 
+message! {
+    /// Waits until a name is bound with another version than `version`, or not bound any more.
+    ///
+    /// Request 42, since protocol 1. Blocks no other request. Answered by [`Changed`], or by failure `WaitTimeout`.
+    WaitChange = 42 answered by Changed {
+        /// Namespace of the name; it need not exist.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// The version that the client knows; 0 if it knows the name as not bound.
+        version: u64,
+        /// Longest wait, in milliseconds; `u64::MAX` has no end.
+        wait_ms: u64,
+    }
+}
+
+message! {
+    /// What the client knew holds no more. Reply 43, since protocol 1.
+    Changed = 43 {
+        /// Version of the binding that was found then; 0 if there was none. It may have changed again.
+        version: u64,
+    }
+}
+
 impl BoundedList for NameSlot {
     const ITEMS_MAX: u32 = limits::RECALL_NAMES_MAX;
 }

@@ -21,7 +21,9 @@ pub use listing::{
     BareNames, BareNamesPage, BindingInfo, Describe, Described, ListBareNames, ListNames, ListNamespaces,
     ListedName, NamesPage, NamespaceInfo, NamespacesListed,
 };
-pub use lookup::{Bound, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait};
+pub use lookup::{
+    Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait, WaitChange,
+};
 pub use operator::{Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, Stats};
 
 use crate::codec::{Codec, DecodeError, Reader};
@@ -180,7 +182,7 @@ macro_rules! requests {
 }
 requests! {
     Hello Goodbye LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
-    Describe ReadStats ListPins Kick ListBareNames
+    Describe ReadStats ListPins Kick ListBareNames WaitChange
 }
 
 #[cfg(test)]

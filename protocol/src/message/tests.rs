@@ -69,6 +69,8 @@ const NUMBERS: &[(u16, &str, Way)] = &[
     (36, "LongCommit", Request(&[9])),
     (40, "ListBareNames", Request(&[41])),
     (41, "BareNamesPage", Reply),
+    (42, "WaitChange", Request(&[43])),
+    (43, "Changed", Reply),
 ];
 
 #[test]
@@ -85,12 +87,12 @@ fn every_message_has_its_number_and_its_direction() {
     let mut in_code = in_code! {
         requests {
             Hello Commit LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
-            Describe ReadStats ListPins Kick ListBareNames
+            Describe ReadStats ListPins Kick ListBareNames WaitChange
         }
         requests without a reply { Goodbye }
         replies {
             Failed Welcome Attached ChildAdded Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
-            NamespacesListed Described Stats PinsPage Kicked BareNamesPage
+            NamespacesListed Described Stats PinsPage Kicked BareNamesPage Changed
         }
     };
     // The one request that three replies answer: its type names the first.
@@ -422,6 +424,9 @@ fn samples() -> Vec<Sample> {
             "Commit.DeclareNamespace.plain",
             Change::DeclareNamespace { namespace: namespace(), is_cache: false, ttl: None },
         ),
+        ephemeral("Commit.BindEphemeral"),
+        change("Commit.RemoveEmptyNamespace", Change::RemoveEmptyNamespace { namespace: namespace() }),
+        change("Commit.EnsureCache", Change::EnsureCache { namespace: namespace() }),
         Sample::of("LongCommit", LongCommit { lease: 3, offset: 4_096, len_bytes: 100_000_000 }),
         Sample::of("Committed", Committed { version: 42, unbound: 2, unbound_bytes: 1 << 33 }),
         Sample::of("Reserve", Reserve { len_bytes: 1 << 32 }),
@@ -451,6 +456,11 @@ fn samples() -> Vec<Sample> {
             Wait { namespace: namespace(), name: name("prices"), above_version: 41, wait_ms: u64::MAX },
         ),
         Sample::of("Bound", Bound { version: 42 }),
+        Sample::of(
+            "WaitChange",
+            WaitChange { namespace: namespace(), name: name("prices"), version: 41, wait_ms: u64::MAX },
+        ),
+        Sample::of("Changed", Changed { version: 42 }),
         Sample::of(
             "ListNames",
             ListNames {
@@ -574,6 +584,20 @@ fn bind(file: &str, header: Header, payload: Payload) -> Sample {
     change(file, Change::Bind { bind }).showing("Payload", &payload)
 }
 
+fn ephemeral(file: &str) -> Sample {
+    let payload = Payload::InHeader {};
+    let bind = Bind {
+        namespace: namespace(),
+        name: name("leader"),
+        description: None,
+        metadata: None,
+        header: Header::new(Kind::TEXT).with_inline(b"daily").unwrap(),
+        ttl: None,
+        payload: payload.clone(),
+    };
+    change(file, Change::BindEphemeral { bind }).showing("Payload", &payload)
+}
+
 fn found_many() -> Sample {
     let locations = vec![FoundOne::Absent {}, FoundOne::At { location: location() }];
     Sample::of("FoundMany", FoundMany { locations: locations.clone() })
@@ -633,6 +657,7 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("UnknownProcess", Failure::UnknownProcess { pid: 1_234 }),
         ("ShuttingDown", Failure::ShuttingDown {}),
         ("Internal", Failure::Internal { reason }),
+        ("NamespaceInUse", Failure::NamespaceInUse { namespace: namespace(), names: 3 }),
     ];
     failures.into_iter().map(|(file, failure)| {
         Sample::of(&format!("Failed.{file}"), Failed { failure: failure.clone() })

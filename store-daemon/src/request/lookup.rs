@@ -1,10 +1,17 @@
 //! Looking names up for clients that did not get a steady look at the index, and waiting for names.
 
-use crate::{commit::ReplyTo, server::Server, session::SessionId};
+use crate::{
+    commit::ReplyTo,
+    server::{Server, Until},
+    session::SessionId,
+};
 use plasmon_protocol::{
     id::NameId,
     index::Entry,
-    message::{Bound, Failure, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait},
+    message::{
+        Bound, Changed, Failure, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait,
+        WaitChange,
+    },
     name::{Name, Namespace},
     object::{Flags, Header},
     pins::pin_for,
@@ -51,9 +58,20 @@ impl Server {
             _ => {
                 let deadline = Instant::now().checked_add(Duration::from_millis(wait.wait_ms));
                 let id = NameId::new(&wait.namespace, &wait.name);
-                self.wait_for(id, reply_to, wait.above_version, deadline);
+                self.wait_for(id, reply_to, Until::Above(wait.above_version), deadline);
             }
         }
+    }
+
+    pub(crate) fn wait_change(&mut self, reply_to: ReplyTo, wait: &WaitChange) {
+        let found = self.catalog.find(&wait.namespace, &wait.name, boottime_ns());
+        let version = found.map_or(0, |(_, _, entry)| entry.version);
+        let until = Until::Not(wait.version);
+        if until.has_come(version) {
+            return self.reply(reply_to, &Changed { version });
+        }
+        let deadline = Instant::now().checked_add(Duration::from_millis(wait.wait_ms));
+        self.wait_for(NameId::new(&wait.namespace, &wait.name), reply_to, until, deadline);
     }
 
     /// Stores the client's pin on its behalf, before it is told what it pins. The name is bound now, on the thread

@@ -31,6 +31,7 @@ impl Server {
             AnyRequest::AddRegion(_) => self.add_region(reply_to, session),
             AnyRequest::Find(find) => self.find(reply_to, session, &find),
             AnyRequest::Wait(wait) => self.wait(reply_to, &wait),
+            AnyRequest::WaitChange(wait) => self.wait_change(reply_to, &wait),
             AnyRequest::Describe(describe) => self.describe(reply_to, &describe),
             AnyRequest::Goodbye(_) => {
                 self.give_back(reply_to.held); // it is not answered

@@ -1,19 +1,19 @@
 //! Commits on their way, and the requests that wait for a name.
 
-use super::{AfterScan, Grant, Parked, Server, Tried, Waiter};
+use super::{AfterScan, Grant, Parked, Server, Tried, Until, Waiter};
 use crate::allocator::Extent;
 use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
 use crate::copy::{Copied, CopyJob, Run};
 use crate::evict::Shortage;
-use crate::session::SessionId;
+use crate::session::{Session, SessionId};
 use crate::slice::Slice;
 use crate::space::LeaseId;
 use bytes::Bytes;
 use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
 use plasmon_protocol::limits::COMMIT_BYTES_MAX;
-use plasmon_protocol::message::{AnyRequest, Bound, Failure, LongCommit};
+use plasmon_protocol::message::{AnyRequest, Bound, Changed, Failure, LongCommit};
 use plasmon_shm::{FaultPoint, boottime_ns, fault_point};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -284,6 +284,11 @@ impl Server {
 
     fn finish_commit(&mut self, job: Box<CommitJob>, result: Result<(), Failure>) {
         self.end_leases(job.writer.session, &job.end_leases);
+        self.unbound_waited.extend_from_slice(&job.unbound_waited);
+        let writer = job.writer.session;
+        if self.sessions.get(writer).is_none_or(Session::is_leaving) {
+            self.depart(writer); // it has bound what ends with it after it ended
+        }
         match result {
             Ok(()) => {
                 self.counters.commits += 1;
@@ -313,6 +318,7 @@ impl Server {
             last_version: &mut self.last_version,
             last_id_ms: &mut self.last_id_ms,
             now_ns: boottime_ns(),
+            waits: &self.waits,
             uuid_seed: self.store_uuid,
         };
         (bench, &mut self.commits)
@@ -358,27 +364,44 @@ impl Server {
         &mut self,
         id: NameId,
         reply_to: ReplyTo,
-        above_version: u64,
+        until: Until,
         deadline: Option<Instant>,
     ) {
         let Some(connection) = self.connections.get_mut(&reply_to.connection) else {
             return self.give_back(reply_to.held);
         };
         connection.waits.push(id);
-        self.waits.entry(id).or_default().push(Waiter { reply_to, above_version, deadline });
+        self.waits.entry(id).or_default().push(Waiter { reply_to, until, deadline });
         self.note_deadline(deadline);
     }
 
+    /// Tells those who wait for names that were unbound, for a slice, once what unbound them is all visible.
+    pub(super) fn announce_unbound(&mut self) {
+        if self.unbound_waited.is_empty() || self.is_mid_commit() {
+            return;
+        }
+        let mut slice = Slice::begin();
+        while slice.spend()
+            && let Some(id) = self.unbound_waited.pop()
+        {
+            self.answer_waits(&id, 0);
+        }
+    }
+
+    /// Answers those who wait for what has come, now that the name is bound with `version`; 0 if it is not bound.
     pub(super) fn answer_waits(&mut self, id: &NameId, version: u64) {
         let Some(waiters) = self.waits.remove(id) else { return };
         let (met, still): (Vec<_>, Vec<_>) =
-            waiters.into_iter().partition(|waiter| waiter.above_version < version);
+            waiters.into_iter().partition(|waiter| waiter.until.has_come(version));
         if !still.is_empty() {
             self.waits.insert(*id, still);
         }
         for waiter in met {
             self.forget_wait(waiter.reply_to.connection, id);
-            self.reply(waiter.reply_to, &Bound { version });
+            match waiter.until {
+                Until::Above(_) => self.reply(waiter.reply_to, &Bound { version }),
+                Until::Not(_) => self.reply(waiter.reply_to, &Changed { version }),
+            }
         }
     }
 

@@ -128,11 +128,11 @@ impl Server {
     }
 
     fn unbind_cached(&mut self, eviction: &mut Eviction, victim: Victim) {
-        if let Some((name, entry)) = self.catalog.evict(victim) {
+        if let Some(unbound) = self.catalog.evict(victim) {
             fault_point(FaultPoint::Evicted);
-            self.space.retire(entry.extent_offset(), || name);
             eviction.evicted += 1;
-            eviction.evicted_bytes += entry.arena_bytes();
+            eviction.evicted_bytes += unbound.entry.arena_bytes();
+            self.retire(unbound);
         }
     }
 

@@ -2,6 +2,7 @@
 //! free again, and deadlines move on that recalls have prolonged.
 
 use super::Server;
+use crate::catalog::Unbound;
 use crate::slice::Slice;
 use plasmon_shm::{FaultPoint, boottime_ns, fault_point};
 use std::time::Duration;
@@ -32,6 +33,31 @@ impl Server {
         waits
     }
 
+    /// The store has ended a binding by itself: its object is retired, and who waits for that will be told.
+    pub(super) fn retire(&mut self, unbound: Unbound) {
+        let Unbound { id, label, entry } = unbound;
+        self.space.retire(entry.extent_offset(), || label);
+        if self.waits.contains_key(&id) {
+            self.unbound_waited.push(id);
+        }
+    }
+
+    /// Unbinds what ends with sessions that have ended, for a slice, unless a commit is under way.
+    pub(super) fn unbind_ephemeral(&mut self) {
+        if self.departed.is_empty() || self.waits_for_commit() {
+            return;
+        }
+        let mut slice = Slice::begin();
+        while slice.spend()
+            && let Some(&session) = self.departed.last()
+        {
+            match self.catalog.end_one_of(session) {
+                Some(unbound) => self.retire(unbound),
+                None => drop(self.departed.pop()),
+            }
+        }
+    }
+
     /// Unbinds what has expired, for a slice, unless a commit is under way.
     pub(super) fn expire_bindings(&mut self) {
         let Some(first) = self.catalog.next_expiry() else { return };
@@ -44,10 +70,10 @@ impl Server {
         }
         let (mut slice, mut expired) = (Slice::begin(), 0);
         while slice.spend()
-            && let Some((name, entry)) = self.catalog.expire(now_ns)
+            && let Some(unbound) = self.catalog.expire(now_ns)
         {
             fault_point(FaultPoint::Expired);
-            self.space.retire(entry.extent_offset(), || name);
+            self.retire(unbound);
             expired += 1;
         }
         self.counters.expired += expired;

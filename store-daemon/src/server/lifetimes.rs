@@ -31,6 +31,7 @@ impl Server {
             let _ = self.epoll.delete(pidfd.as_fd());
         }
         self.end_leases_of(id);
+        self.depart(id);
         for connection in session.connections.iter().copied().chain(session.lifeline) {
             self.broken.push((connection, Broken::Closed));
         }
@@ -50,7 +51,15 @@ impl Server {
             self.broken.push((connection, Broken::Closed));
         }
         self.end_leases_of(id);
+        self.depart(id);
         self.start_scan(Report::Candidates);
+    }
+
+    /// What ends with the session will be unbound.
+    pub(super) fn depart(&mut self, id: SessionId) {
+        if self.catalog.has_ephemeral(id) {
+            self.departed.push(id);
+        }
     }
 
     /// The lifeline is closed and the process lives, or is just ending: its pins stay until that is known.

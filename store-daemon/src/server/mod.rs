@@ -175,10 +175,29 @@ impl AfterScan {
 }
 
 /// A request that waits for a name.
-struct Waiter {
+pub(crate) struct Waiter {
     reply_to: ReplyTo,
-    above_version: u64,
+    until: Until,
     deadline: Option<Instant>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The name is bound with a version above this one.
+    Above(u64),
+    /// The name is bound with another version than this one, or not at all; 0 is not being bound.
+    Not(u64),
+}
+
+impl Until {
+    /// Whether it has come, now that the name is bound with `version`; 0 if it is not bound.
+    pub(crate) fn has_come(self, version: u64) -> bool {
+        match self {
+            Until::Above(known) => version > known,
+            Until::Not(known) => version != known,
+        }
+    }
 }
 
 /// What waits for pages.
@@ -320,6 +339,10 @@ pub(crate) struct Server {
     eviction: Option<Box<Eviction>>,
     deferred: Vec<Parked>,
     waits: HashMap<NameId, Vec<Waiter>>,
+    /// Names that were unbound while somebody waited for them, who is still to be told.
+    unbound_waited: Vec<NameId>,
+    /// Sessions that have ended, or are leaving, whose bindings are to be unbound that end with them.
+    departed: Vec<SessionId>,
     broken: Vec<(ConnectionId, Broken)>,
     held: HeldRequests,
     /// Connections whose next frame waits until less is held.
@@ -444,6 +467,8 @@ impl Server {
             eviction: None,
             deferred: Vec::new(),
             waits: HashMap::new(),
+            unbound_waited: Vec::new(),
+            departed: Vec::new(),
             broken: Vec::new(),
             held: HeldRequests::new(&parts.options),
             starved: Vec::new(),
@@ -541,9 +566,11 @@ impl Server {
         self.free_backlog();
         self.slide_deadlines();
         self.expire_bindings();
+        self.unbind_ephemeral();
         self.evict();
         self.prepare_commits();
         self.work_off_commits();
+        self.announce_unbound();
         for region in self.space.let_go() {
             self.copies.ask(CopyJob::LetGo(Box::new(region)));
         }
@@ -584,6 +611,7 @@ impl Server {
     fn timeout(&self) -> EpollTimeout {
         let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
         let work = work || !self.slid.is_empty() || self.eviction.is_some();
+        let work = work || !self.departed.is_empty() || !self.unbound_waited.is_empty();
         let can_feed = self.gave_back && !self.starved.is_empty();
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;

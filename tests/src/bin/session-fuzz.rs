@@ -218,7 +218,7 @@ fn request(random: &mut Random) -> Vec<u8> {
         _ => Namespace::default(),
     };
     let name = Name::new(&format!("n{}", random.below(8))).expect("valid");
-    match random.below(17) {
+    match random.below(18) {
         0..=3 => {
             let changes = (0..random.below(6)).map(|_| change(random)).collect();
             let conditions: Vec<Condition> = (0..random.below(2))
@@ -263,6 +263,10 @@ fn request(random: &mut Random) -> Vec<u8> {
             let (offset, len_bytes) = (random.below(1 << 20) * 64, random.word() >> random.below(64));
             framed(id, &LongCommit { lease, offset, len_bytes })
         }
+        16 => {
+            let (version, wait_ms) = (random.below(9), random.below(100));
+            framed(id, &WaitChange { namespace, name, version, wait_ms })
+        }
         _ => framed(id, &Kick { pid: u32::MAX - small(random, 9) }),
     }
 }
@@ -273,7 +277,9 @@ fn change(random: &mut Random) -> Change {
         _ => Namespace::default(),
     };
     let name = Name::new(&format!("n{}", random.below(8))).expect("valid");
-    match random.below(9) {
+    match random.below(11) {
+        9 => Change::RemoveEmptyNamespace { namespace },
+        10 => Change::EnsureCache { namespace },
         8 => {
             let (is_cache, is_mortal) = (random.below(2) == 0, random.below(2) == 0);
             Change::DeclareNamespace { namespace, is_cache, ttl: is_mortal.then(|| ttl(random)) }
@@ -301,7 +307,7 @@ fn change(random: &mut Random) -> Change {
             };
             let ttl = (random.below(4) == 0).then(|| ttl(random));
             let bind = Bind { namespace, name, description: None, metadata: None, header, ttl, payload };
-            Change::Bind { bind }
+            if random.below(3) == 0 { Change::BindEphemeral { bind } } else { Change::Bind { bind } }
         }
     }
 }
