@@ -13,9 +13,9 @@ use plasmon_protocol::{
     index_of,
     limits::{RECALL_NAMES_MAX, SNAPSHOT_TRIES_MAX},
     message::{
-        BareNames, BareNamesPage, Change, Describe, Expect, Failure, Find, FindMany, FoundOne, Kick,
-        ListBareNames, ListNames, ListNamespaces, ListPins, ListedName, Location, NameSlot, PinInfo,
-        ReadStats, Request, Wait, WaitChange,
+        BareNames, BareNamesPage, Change, Describe, DescribeNamespace, DescribedName, Expect, Failure, Find,
+        FindMany, FoundOne, Kick, ListBareNames, ListDescribed, ListNames, ListNamespaces, ListPins,
+        ListedName, Location, NameSlot, PinInfo, ReadStats, Request, Wait, WaitChange,
     },
     name::{NAME_BYTES_MAX, Name, Namespace},
     object::{Flags, Kind},
@@ -32,6 +32,9 @@ pub use plasmon_protocol::message::{Figure, NamespaceInfo, PinInfo as Pin, Stats
 
 /// How long a call waits for its answer, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest such time: who says [`Duration::MAX`] means no end, and clocks have one.
+const PATIENCE_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// How much longer than a wait its answer may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -114,7 +117,7 @@ impl Builder {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(PATIENCE_MAX);
         self
     }
 
@@ -228,6 +231,12 @@ impl NamePage {
         self.names.iter()
     }
 
+    /// Whether more names follow this page.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
     /// All names as one text, a zero between each two, for languages whose texts are quicker made from one than one by
     /// one. `None` if there are none, or if one has a zero of its own.
     #[must_use]
@@ -306,6 +315,21 @@ impl Brain {
     /// ```
     pub fn uid(&self) -> Result<u32> {
         Ok(self.session()?.welcome.uid)
+    }
+
+    /// Capacity of the store's arena, in bytes: what its operator asked for. It is known from the moment of connecting.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// assert_eq!(store.connect()?.capacity_bytes()?, 8 << 20);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn capacity_bytes(&self) -> Result<u64> {
+        Ok(self.session()?.welcome.capacity_bytes)
     }
 
     /// Recalls what is bound to `name`.
@@ -615,8 +639,25 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn len(&self) -> Result<u64> {
-        let mine = |info: &NamespaceInfo| info.namespace == self.namespace;
-        Ok(self.namespaces()?.iter().find(|info| mine(info)).map_or(0, |info| info.names))
+        Ok(self.namespace_info()?.map_or(0, |info| info.names))
+    }
+
+    /// What there is to know of this namespace; `None` if there is no such namespace. One round trip.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`].
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// assert_eq!(brain.namespace_info()?.map(|info| info.names), Some(0));
+    /// assert_eq!(brain.in_namespace("other")?.namespace_info()?, None);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn namespace_info(&self) -> Result<Option<NamespaceInfo>> {
+        let describe = DescribeNamespace { namespace: self.namespace.clone() };
+        Ok(self.store.ask(&self.trust, &describe)?.info)
     }
 
     /// Whether no name is bound in this namespace.
@@ -706,6 +747,64 @@ impl Brain {
     /// ```
     pub fn list(&self, prefix: &str) -> Result<Vec<Metadata>> {
         self.list_pages(Some(&self.namespace), prefix)
+    }
+
+    /// As [`list`](Self::list), at most the first `limit` of them, and no more than one page. One round trip.
+    ///
+    /// # Errors
+    /// As [`names`](Self::names).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.batch()?.learn("b", &1)?.learn("a", &2)?.commit()?;
+    /// assert_eq!(brain.list_first("", 1)?[0].name, "a");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn list_first(&self, prefix: &str, limit: u32) -> Result<Vec<Metadata>> {
+        if limit == 0 || prefix.len() > NAME_BYTES_MAX {
+            return Ok(Vec::new());
+        }
+        let namespace = Some(self.namespace.clone());
+        let list = ListNames { namespace, prefix: prefix.to_owned(), after: None, limit };
+        Ok(self.store.ask(&self.trust, &list)?.names.into_iter().map(Metadata::from).collect())
+    }
+
+    /// As [`list`](Self::list), with descriptions and metadata: a thousand names in a round trip.
+    ///
+    /// # Errors
+    /// As [`names`](Self::names).
+    ///
+    /// # Examples
+    /// ```
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn_with("rate", &0.5, &plasmon::LearnOptions::new().description("per hour"))?;
+    /// assert_eq!(brain.list_described("")?[0].description, "per hour");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn list_described(&self, prefix: &str) -> Result<Vec<Metadata>> {
+        let mut described = Vec::new();
+        if prefix.len() > NAME_BYTES_MAX {
+            return Ok(described); // no name is that long
+        }
+        let mut list =
+            ListDescribed { namespace: self.namespace.clone(), prefix: prefix.to_owned(), after: None };
+        loop {
+            let page = self.store.ask(&self.trust, &list)?;
+            list.after = page.names.last().map(|last| last.binding.name.clone());
+            for DescribedName { binding, description, metadata } in page.names {
+                described.push(Metadata {
+                    description,
+                    metadata: read_metadata(&metadata)?,
+                    ..binding.into()
+                });
+            }
+            if !page.more || list.after.is_none() {
+                return Ok(described);
+            }
+        }
     }
 
     /// As [`list`](Self::list), over all namespaces.
@@ -847,10 +946,7 @@ impl Brain {
     pub fn metadata(&self, name: &str) -> Result<Option<Metadata>> {
         let describe = Describe { namespace: self.namespace.clone(), name: Name::new(name)? };
         let described = self.store.ask(&self.trust, &describe)?;
-        let metadata = match described.metadata.as_str() {
-            "" => serde_json::Value::Null,
-            text => serde_json::from_str(text).map_err(Error::internal)?,
-        };
+        let metadata = read_metadata(&described.metadata)?;
         Ok(described.binding.map(|binding| Metadata {
             description: described.description,
             metadata,
@@ -941,6 +1037,11 @@ impl Brain {
 
     pub(crate) fn session(&self) -> Result<Arc<Session>> {
         self.store.session(&self.trust)
+    }
+
+    /// The first page of namespaces.
+    pub(crate) fn first_namespaces(&self) -> Result<Vec<NamespaceInfo>> {
+        Ok(self.store.ask(&self.trust, &ListNamespaces { after: None })?.namespaces)
     }
 
     pub(crate) fn namespace_checked(&self) -> &Namespace {
@@ -1152,6 +1253,14 @@ impl PendingWait {
 impl AsFd for PendingWait {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
+    }
+}
+
+/// The user's metadata, from its text.
+fn read_metadata(text: &str) -> Result<serde_json::Value> {
+    match text {
+        "" => Ok(serde_json::Value::Null),
+        text => serde_json::from_str(text).map_err(Error::internal),
     }
 }
 

@@ -43,6 +43,7 @@ mod create;
 mod error;
 mod learn;
 mod lease;
+mod near;
 mod object;
 mod paths;
 mod process;
@@ -60,6 +61,7 @@ pub use codec::{
 pub use create::{TableWriter, Writable};
 pub use error::{Error, Full, Result};
 pub use learn::{Batch, LearnOptions, NamespaceOptions, SealedView};
+pub use near::Near;
 pub use object::{Blob, CopyOnWrite, FromObject, Object};
 pub use plasmon_protocol::{
     id::ObjectId,

@@ -36,6 +36,12 @@ pub const PAGE_BARE_NAMES_MAX: u32 = 16_384;
 /// A page of bare names that has so many bytes takes no more names.
 pub const PAGE_BARE_NAMES_BYTES_MAX: usize = 1 << 20;
 
+/// Names in one [`DescribedPage`](crate::message::DescribedPage).
+pub const PAGE_DESCRIBED_MAX: u32 = 1_024;
+
+/// A page of described names whose texts have so many bytes takes no more names.
+pub const PAGE_DESCRIBED_BYTES_MAX: usize = 1 << 20;
+
 /// Pins in one [`PinsPage`](crate::message::PinsPage).
 pub const PAGE_PINS_MAX: u32 = 4_096;
 

@@ -37,6 +37,17 @@ pub enum NameError {
     },
 }
 
+impl NameError {
+    /// Whether it was a namespace that was refused, and not a name.
+    #[must_use]
+    pub fn is_of_namespace(&self) -> bool {
+        match self {
+            NameError::NamespaceLength { .. } | NameError::NamespaceCharacter { .. } => true,
+            NameError::NameEmpty | NameError::NameLength { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -31,7 +31,8 @@ macro_rules! for_every_message {
             Failed Hello Welcome Attached Goodbye Commit LongCommit Committed Reserve Granted ExtendLease EndLease LeaseEnded
             AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
             NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked
-            ListBareNames BareNamesPage WaitChange Changed)
+            ListBareNames BareNamesPage WaitChange Changed ListDescribed DescribedPage DescribeNamespace
+            NamespaceDescribed)
     };
     (@ $call:ident $arguments:tt $($message:ident)*) => {
         $( for_every_message!(% $call $message $arguments); )*
@@ -243,6 +244,10 @@ make_structs! {
     NamesPage { names more }
     ListBareNames { namespace prefix after }
     BareNamesPage { names lengths more }
+    ListDescribed { namespace prefix after }
+    DescribedPage { names more }
+    DescribeNamespace { namespace }
+    NamespaceDescribed { info }
     ListNamespaces { after }
     NamespacesListed { namespaces more }
     Describe { namespace name }
@@ -270,6 +275,7 @@ make_structs! {
     Location { version offset len_bytes created_ns expires_ns writer_uid header }
     NameSlot { namespace name slot }
     ListedName { namespace name }
+    DescribedName { binding description metadata }
     BindingInfo { namespace name version object_id len_bytes kind created_ns writer_pid writer_uid recalled_ns ttl left_ns }
     NamespaceInfo { namespace names bytes is_cache ttl }
     PinInfo { pid uid command orphaned session_age_s name limbo version len_bytes pins seen_for_s }

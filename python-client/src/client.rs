@@ -30,6 +30,7 @@ use std::{
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Client {
     brain: Brain,
+    namespace: Namespace,
     unpickling: Arc<Unpickling>,
     asleep: Arc<AtomicBool>,
 }
@@ -84,13 +85,16 @@ impl Client {
         })
         .or_raise(py)?;
         let unpickling = Arc::new(Unpickling { uid, uids: trust });
-        Ok(Client { brain, unpickling, asleep: Arc::default() })
+        let namespace = Namespace::new(namespace).map_err(Error::BadName).or_raise(py)?;
+        Ok(Client { brain, namespace, unpickling, asleep: Arc::default() })
     }
 
     /// A second view on the same session, in another namespace.
     fn in_namespace(&self, py: Python<'_>, namespace: &str) -> PyResult<Client> {
         let brain = self.brain.in_namespace(namespace).or_raise(py)?;
-        Ok(Client { brain, unpickling: Arc::clone(&self.unpickling), asleep: Arc::clone(&self.asleep) })
+        let namespace = Namespace::new(namespace).map_err(Error::BadName).or_raise(py)?;
+        let (unpickling, asleep) = (Arc::clone(&self.unpickling), Arc::clone(&self.asleep));
+        Ok(Client { brain, namespace, unpickling, asleep })
     }
 
     #[getter]
@@ -129,10 +133,7 @@ impl Client {
         let object = self.find(py, name)?;
         match recalled::to_python(py, &object)? {
             Some(value) => Ok(value),
-            None => {
-                let unpickling = Arc::clone(&self.unpickling);
-                Ok(Bound::new(py, Object { object, unpickling })?.into_any())
-            }
+            None => Ok(Bound::new(py, self.made(name, object))?.into_any()),
         }
     }
 
@@ -147,18 +148,16 @@ impl Client {
                 patiently(py, seconds(timeout)?, |left| self.brain.recall_within(text, left))?
             }
         };
-        Ok(Object { object, unpickling: Arc::clone(&self.unpickling) })
+        Ok(self.made(name, object))
     }
 
     /// The object bound to the name, for those who only describe it; `None` if nothing is.
     fn inspect(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Option<Object>> {
-        let name = name_of(name)?;
+        let text = name_of(name)?;
         self.check_awake(py)?;
-        match detached(py, || self.brain.inspect(name)) {
+        match detached(py, || self.brain.inspect(text)) {
             Err(error) if error.is_not_found() => Ok(None),
-            found => {
-                Ok(Some(Object { object: found.or_raise(py)?, unpickling: Arc::clone(&self.unpickling) }))
-            }
+            found => Ok(Some(self.made(name, found.or_raise(py)?))),
         }
     }
 
@@ -177,11 +176,29 @@ impl Client {
 
     /// Objects of one moment; `None` for names that are not bound.
     fn objects(&self, py: Python<'_>, names: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Option<Object>>> {
-        let names = names.iter().map(name_of).collect::<PyResult<Vec<&str>>>()?;
+        let texts = names.iter().map(name_of).collect::<PyResult<Vec<&str>>>()?;
         self.check_awake(py)?;
-        let objects = detached(py, || self.brain.recall_many(&names)).or_raise(py)?;
-        let made = |object| Object { object, unpickling: Arc::clone(&self.unpickling) };
-        Ok(objects.into_iter().map(|object| object.map(made)).collect())
+        let objects = detached(py, || self.brain.recall_many(&texts)).or_raise(py)?;
+        let made = objects.into_iter().zip(&names).map(|(object, name)| Some(self.made(name, object?)));
+        Ok(made.collect())
+    }
+
+    /// Whether something is bound to the name; not to what cannot be a name.
+    fn contains(&self, py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+        self.check_awake(py)?;
+        let Ok(name) = name.to_str() else { return Ok(false) };
+        match detached(py, || self.brain.exists(name)) {
+            Err(Error::BadName(_)) => Ok(false),
+            found => found.or_raise(py),
+        }
+    }
+
+    /// What to say about names that are like this one, which is not bound; `None` if there are none.
+    fn near(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let near = detached(py, || self.brain.near(name)).or_raise(py)?;
+        Ok((!near.is_empty()).then(|| near.to_string()))
     }
 
     fn exists(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -271,6 +288,32 @@ impl Client {
         detached(py, || self.brain.clear()).or_raise(py)
     }
 
+    /// As `entries`, of the first `limit` names of this namespace alone; of no more than a few thousand.
+    fn first_entries<'py>(
+        &self,
+        py: Python<'py>,
+        prefix: &str,
+        limit: u32,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.check_awake(py)?;
+        let listed = detached(py, || self.brain.list_first(prefix, limit)).or_raise(py)?;
+        listed.iter().map(|metadata| metadata_dict(py, metadata)).collect()
+    }
+
+    /// As `describe`, of all names of this namespace.
+    fn described<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.check_awake(py)?;
+        let listed = detached(py, || self.brain.list_described("")).or_raise(py)?;
+        listed.iter().map(|metadata| metadata_dict(py, metadata)).collect()
+    }
+
+    /// The first names that begin with `prefix`, in order: a page of thousands.
+    fn first_names(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
+        self.check_awake(py)?;
+        let page = detached(py, || self.brain.name_pages(prefix).next().transpose());
+        Ok(page.or_raise(py)?.iter().flat_map(|page| page.iter()).map(str::to_owned).collect())
+    }
+
     /// What the store knows about each name that begins with `prefix`, without descriptions and metadata.
     fn entries<'py>(
         &self,
@@ -317,6 +360,12 @@ impl Client {
         self.check_awake(py)?;
         let listed = detached(py, || self.brain.namespaces()).or_raise(py)?;
         Ok(listed.into_iter().map(|info| (info.namespace.to_string(), info.names)).collect())
+    }
+
+    #[getter]
+    fn capacity_bytes(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_awake(py)?;
+        detached(py, || self.brain.capacity_bytes()).or_raise(py)
     }
 
     fn register(&self, py: Python<'_>) -> PyResult<()> {
@@ -408,6 +457,11 @@ impl Client {
 }
 
 impl Client {
+    fn made(&self, name: &Bound<'_, PyAny>, object: plasmon::Object) -> Object {
+        let namespace = self.namespace.clone();
+        Object { object, name: name.clone().unbind(), namespace, unpickling: Arc::clone(&self.unpickling) }
+    }
+
     fn check_awake(&self, py: Python<'_>) -> PyResult<()> {
         if self.asleep.load(Ordering::Relaxed) {
             return Err(raise(py, "ClientAsleep", "this brain is asleep; wake_up() connects it again", None));
@@ -448,8 +502,10 @@ fn name_of<'a>(name: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
 
 /// Seconds as Python has them.
 fn seconds(seconds: f64) -> PyResult<Duration> {
-    if seconds.is_infinite() && seconds > 0.0 {
-        return Ok(Duration::from_secs(u64::from(u32::MAX)));
+    // More than the clock has is as good as no end.
+    let longest = Duration::from_secs(u64::from(u32::MAX));
+    if seconds >= longest.as_secs_f64() {
+        return Ok(longest);
     }
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("a timeout is 0 seconds or more, and this is {seconds}")))

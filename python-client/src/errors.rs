@@ -61,13 +61,8 @@ fn describe<'py>(
             "NamespaceNotFound"
         }
         Error::DefaultNamespace => "DefaultNamespaceError",
-        Error::BadName(why) => {
-            if why.to_string().contains("namespace") {
-                "BadNamespace"
-            } else {
-                "BadName"
-            }
-        }
+        Error::BadName(why) if why.is_of_namespace() => "BadNamespace",
+        Error::BadName(_) => "BadName",
         Error::StoreFull(full) => {
             attributes.set_item("requested_bytes", full.requested_bytes)?;
             attributes.set_item("capacity_bytes", full.capacity_bytes)?;

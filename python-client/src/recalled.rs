@@ -8,6 +8,7 @@ use crate::{
     numpy,
 };
 use plasmon::{Blob, Json, Kind, Pickle, TensorView, Text};
+use plasmon_protocol::name::Namespace;
 use pyo3::{
     IntoPyObjectExt,
     prelude::*,
@@ -67,6 +68,8 @@ impl Unpickling {
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Object {
     pub(crate) object: plasmon::Object,
+    pub(crate) name: Py<PyAny>,
+    pub(crate) namespace: Namespace,
     pub(crate) unpickling: Arc<Unpickling>,
 }
 
@@ -76,6 +79,18 @@ impl Object {
     #[getter]
     fn kind(&self) -> String {
         self.object.kind().to_string()
+    }
+
+    /// The name that it was recalled by.
+    #[getter]
+    fn name(&self, py: Python<'_>) -> Py<PyAny> {
+        self.name.clone_ref(py)
+    }
+
+    /// The namespace of that name.
+    #[getter]
+    fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Version of the binding that it was recalled by.

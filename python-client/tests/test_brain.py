@@ -30,7 +30,7 @@ def test_a_brain_is_a_mutable_mapping(brain: plasmon.Brain) -> None:
     assert brain.setdefault("a", 9) == 1 and brain.setdefault("c", 3) == 3
     assert brain.pop("c") == 3 and brain.pop("c", None) is None
     brain.update({"d": 4}, e=5)
-    assert brain.popitem() == ("e", 5)
+    assert brain.popitem() == ("a", 1)
     del brain["d"]
     for absent in (lambda: brain["d"], lambda: brain.pop("d"), lambda: brain.__delitem__("d")):
         with pytest.raises(plasmon.NameNotFound):

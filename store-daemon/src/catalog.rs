@@ -659,6 +659,12 @@ impl Catalog {
         })
     }
 
+    /// As [`info`](Self::info), with description and metadata.
+    pub(crate) fn info_and_texts(&self, number: u32, now_ns: u64) -> Option<(BindingInfo, &str, &str)> {
+        let record = self.record(number)?;
+        Some((self.info(number, now_ns)?, &record.description, &record.metadata))
+    }
+
     /// Begins a round of collecting recalls from `regions`. One at a time.
     pub(crate) fn begin_round(&mut self, regions: Vec<Arc<WordsMapping>>) -> CollectJob {
         self.rounds += 1;
@@ -712,16 +718,15 @@ impl Catalog {
     /// The namespaces after `after`, in order.
     pub(crate) fn namespaces_after(&self, after: Option<&Namespace>) -> impl Iterator<Item = NamespaceInfo> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_name.range((start, Bound::Unbounded)).map(|(namespace, id)| {
-            let state = &self.namespaces[id];
-            NamespaceInfo {
-                namespace: namespace.clone(),
-                names: state.names.len() as u64,
-                bytes: state.bytes,
-                is_cache: state.is_cache,
-                ttl: state.ttl.clone(),
-            }
-        })
+        self.by_name
+            .range((start, Bound::Unbounded))
+            .map(|(namespace, id)| info_of(namespace, &self.namespaces[id]))
+    }
+
+    /// What there is to know of one namespace.
+    pub(crate) fn namespace_info(&self, namespace: &Namespace) -> Option<NamespaceInfo> {
+        let (namespace, id) = self.by_name.get_key_value(namespace)?;
+        Some(info_of(namespace, self.namespaces.get(id)?))
     }
 
     /// The namespaces at and after `from`, in order, for listings over all of them.
@@ -735,6 +740,16 @@ impl Catalog {
 
     fn record(&self, number: u32) -> Option<&Record> {
         self.records.get(slot(number))?.as_ref()
+    }
+}
+
+fn info_of(namespace: &Namespace, state: &NamespaceState) -> NamespaceInfo {
+    NamespaceInfo {
+        namespace: namespace.clone(),
+        names: state.names.len() as u64,
+        bytes: state.bytes,
+        is_cache: state.is_cache,
+        ttl: state.ttl.clone(),
     }
 }
 

@@ -19,7 +19,7 @@ mod put;
 mod show;
 mod trouble;
 
-use crate::{Brain, Error};
+use crate::{Brain, Error, Near};
 use clap::{Args, Parser, Subcommand};
 use show::Out;
 use std::{
@@ -136,10 +136,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(trouble) => {
             // What was written before still counts.
             let _ = context.out.finish();
-            eprintln!("plasmon: {}", trouble.line());
+            let near = near(&context, &trouble).map(|near| format!("; {near}"));
+            eprintln!("plasmon: {}{}", trouble.line(), near.unwrap_or_default());
             trouble.exit_code()
         }
     }
+}
+
+/// Names that are like one that is not bound, if there are any.
+fn near(context: &Context, trouble: &Trouble) -> Option<Near> {
+    let (namespace, name) = match trouble {
+        Trouble::Store(Error::NameNotFound { namespace, name }) => (namespace, name),
+        Trouble::NothingToForget { namespace, names } => (namespace, names.first()?),
+        _ => return None,
+    };
+    let near = context.brain().ok()?.in_namespace(namespace).ok()?.near(name).ok()?;
+    (!near.is_empty()).then_some(near)
 }
 
 impl Command {

@@ -156,6 +156,58 @@ message! {
     }
 }
 
+message! {
+    /// Lists names in order, a page at a time, with everything about each: as [`Describe`] for all of them.
+    ///
+    /// Request 44, since protocol 1. Answered by [`DescribedPage`], or by failure `UnknownNamespace`.
+    ListDescribed = 44 answered by DescribedPage {
+        /// The namespace.
+        namespace: Namespace,
+        /// Only names that begin with this text.
+        prefix: String,
+        /// Go on after this name, the last of the page before.
+        after: Option<Name>,
+    }
+}
+
+message! {
+    /// One page of names with everything about each. Reply 45, since protocol 1.
+    DescribedPage = 45 {
+        /// The bindings, in order.
+        names: Vec<DescribedName>,
+        /// Whether more follow.
+        more: bool,
+    }
+}
+
+part! {
+    /// Everything about one name.
+    DescribedName {
+        /// The binding.
+        binding: BindingInfo,
+        /// Its description.
+        description: String,
+        /// Its user metadata, the text of a JSON object, or empty.
+        metadata: String,
+    }
+}
+
+message! {
+    /// Asks what there is to know of one namespace. Request 46, since protocol 1. Answered by [`NamespaceDescribed`].
+    DescribeNamespace = 46 answered by NamespaceDescribed {
+        /// The namespace.
+        namespace: Namespace,
+    }
+}
+
+message! {
+    /// What there is to know of one namespace. Reply 47, since protocol 1.
+    NamespaceDescribed = 47 {
+        /// The namespace; `None` if there is no such one.
+        info: Option<NamespaceInfo>,
+    }
+}
+
 /// The names of a [`BareNamesPage`].
 ///
 /// They are one text, so that all of them are checked, and made into texts of another language, at once.
@@ -227,6 +279,10 @@ impl BareNames {
 
 impl BoundedList for BindingInfo {
     const ITEMS_MAX: u32 = limits::PAGE_NAMES_MAX;
+}
+
+impl BoundedList for DescribedName {
+    const ITEMS_MAX: u32 = limits::PAGE_DESCRIBED_MAX;
 }
 
 impl BoundedList for NamespaceInfo {

@@ -18,8 +18,9 @@ pub use failure::{Failed, Failure, Holder, NoRoom};
 pub use handshake::{Attached, ChildAdded, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};
 pub use listing::{
-    BareNames, BareNamesPage, BindingInfo, Describe, Described, ListBareNames, ListNames, ListNamespaces,
-    ListedName, NamesPage, NamespaceInfo, NamespacesListed,
+    BareNames, BareNamesPage, BindingInfo, Describe, DescribeNamespace, Described, DescribedName,
+    DescribedPage, ListBareNames, ListDescribed, ListNames, ListNamespaces, ListedName, NamesPage,
+    NamespaceDescribed, NamespaceInfo, NamespacesListed,
 };
 pub use lookup::{
     Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait, WaitChange,
@@ -182,7 +183,7 @@ macro_rules! requests {
 }
 requests! {
     Hello Goodbye LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
-    Describe ReadStats ListPins Kick ListBareNames WaitChange
+    Describe ReadStats ListPins Kick ListBareNames WaitChange ListDescribed DescribeNamespace
 }
 
 #[cfg(test)]

@@ -71,6 +71,10 @@ const NUMBERS: &[(u16, &str, Way)] = &[
     (41, "BareNamesPage", Reply),
     (42, "WaitChange", Request(&[43])),
     (43, "Changed", Reply),
+    (44, "ListDescribed", Request(&[45])),
+    (45, "DescribedPage", Reply),
+    (46, "DescribeNamespace", Request(&[47])),
+    (47, "NamespaceDescribed", Reply),
 ];
 
 #[test]
@@ -87,12 +91,12 @@ fn every_message_has_its_number_and_its_direction() {
     let mut in_code = in_code! {
         requests {
             Hello Commit LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
-            Describe ReadStats ListPins Kick ListBareNames WaitChange
+            Describe ReadStats ListPins Kick ListBareNames WaitChange ListDescribed DescribeNamespace
         }
         requests without a reply { Goodbye }
         replies {
             Failed Welcome Attached ChildAdded Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
-            NamespacesListed Described Stats PinsPage Kicked BareNamesPage Changed
+            NamespacesListed Described Stats PinsPage Kicked BareNamesPage Changed DescribedPage NamespaceDescribed
         }
     };
     // The one request that three replies answer: its type names the first.
@@ -505,6 +509,34 @@ fn samples() -> Vec<Sample> {
                 binding: Some(binding_info()),
                 description: "daily close".into(),
                 metadata: r#"{"unit":"€"}"#.into(),
+            },
+        ),
+        Sample::of(
+            "ListDescribed",
+            ListDescribed { namespace: namespace(), prefix: "pri".into(), after: Some(name("prices")) },
+        ),
+        Sample::of(
+            "DescribedPage",
+            DescribedPage {
+                names: vec![DescribedName {
+                    binding: binding_info(),
+                    description: "daily close".into(),
+                    metadata: r#"{"unit":"€"}"#.into(),
+                }],
+                more: true,
+            },
+        ),
+        Sample::of("DescribeNamespace", DescribeNamespace { namespace: namespace() }),
+        Sample::of(
+            "NamespaceDescribed",
+            NamespaceDescribed {
+                info: Some(NamespaceInfo {
+                    namespace: namespace(),
+                    names: 2,
+                    bytes: 1 << 33,
+                    is_cache: true,
+                    ttl: Some(ttl()),
+                }),
             },
         ),
         Sample::of("ReadStats", ReadStats {}),

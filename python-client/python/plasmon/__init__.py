@@ -33,6 +33,7 @@ from plasmon.exceptions import (
     PlasmonError,
     StoreFull,
     StoreUnavailable,
+    UnpicklingFailed,
     UntrustedPickle,
     WaitTimeout,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "StoreFull",
     "StoreUnavailable",
     "TableCreation",
+    "UnpicklingFailed",
     "UntrustedPickle",
     "WaitTimeout",
     "__version__",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from fnmatch import fnmatchcase
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final
 
-from plasmon import _forms, _plasmon
+from plasmon import _forms, _mapping, _plasmon
+from plasmon._times import Time, seconds, seconds_or_none
 from plasmon.exceptions import (
+    BadName,
     ConditionFailed,
     MetadataTypeError,
     NameNotFound,
@@ -51,8 +53,8 @@ class Brain(MutableMapping[str, Any]):
             ``$XDG_RUNTIME_DIR`` and in ``/run/user/UID``, and ``/tmp/plasmon-UID/store.sock``, the first where a store
             answers.
         namespace: 5 to 64 of the ASCII letters, digits, ``_``, ``.`` and ``-``. It is registered if it is new.
-        timeout: Longest wait for the store's answer to a request, in seconds. The first brain of a process on a store
-            decides for all.
+        timeout: Longest wait for the store's answer to a request, in seconds, or as ``ttl`` of `learn`. The first
+            brain of a process on a store decides for all.
         trust: Uids of users, besides this one and root, whose store may be talked to and whose values may be unpickled,
             which runs their code.
 
@@ -78,12 +80,12 @@ class Brain(MutableMapping[str, Any]):
         path: str | os.PathLike[str] | None = None,
         namespace: str = "default",
         *,
-        timeout: float = 30.0,
+        timeout: Time = 30.0,
         trust: Iterable[int] = (),
     ) -> None:
         socket = None if path is None else os.fspath(path)
-        self._client = _plasmon.Client(socket, _text(namespace), timeout, list(trust))
-        self._timeout = timeout
+        self._timeout = seconds("a timeout", timeout)
+        self._client = _plasmon.Client(socket, _text(namespace), self._timeout, list(trust))
 
     @classmethod
     def _of(cls, client: _plasmon.Client, timeout: float) -> Brain:
@@ -106,7 +108,7 @@ class Brain(MutableMapping[str, Any]):
         metadata: Mapping[str, Any] | None = None,
         if_absent: bool = False,
         if_version: int | None = None,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         namespace: str | None = None,
     ) -> int:
@@ -122,9 +124,10 @@ class Brain(MutableMapping[str, Any]):
             metadata: What JSON can say, by ``str``. ``None`` keeps what the name has, ``{}`` clears it.
             if_absent: Only if nothing is bound to the name.
             if_version: Only if the name has this version: compare and set.
-            ttl: Time to live in seconds, more than 0: then the name is gone for everybody at one moment, as if it had
-                been forgotten. ``None`` is what the namespace has declared (`declare`), ``math.inf`` has no end. Time
-                goes on while the machine is suspended. Learning the name anew begins anew.
+            ttl: Time to live, more than 0: seconds, a ``timedelta``, or a text like ``"90s"``, ``"10m"``, ``"1h30m"``,
+                ``"2d"``. Then the name is gone for everybody at one moment, as if it had been forgotten. ``None`` is
+                what the namespace has declared (`declare`), ``math.inf`` has no end. Time goes on while the machine is
+                suspended. Learning the name anew begins anew.
             sliding: Whether every recall begins ``ttl`` anew. Such a name goes between ``ttl`` and ``ttl`` and 4
                 seconds after its last recall, never earlier.
             namespace: Another namespace than this brain's.
@@ -150,7 +153,7 @@ class Brain(MutableMapping[str, Any]):
         self,
         things: Mapping[str, Any] | Iterable[tuple[str, Any]],
         *,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         namespace: str | None = None,
     ) -> int:
@@ -167,7 +170,7 @@ class Brain(MutableMapping[str, Any]):
 
         """
         client = self._in(namespace)
-        options = _plasmon.Options(ttl=ttl, sliding=sliding)
+        options = _plasmon.Options(ttl=seconds_or_none("a ttl", ttl), sliding=sliding)
         pairs = list((things if isinstance(things, dict) else dict(things)).items())
         version: int | None = client.learn_many(pairs, options)
         if version is not None:  # plain values: in one call
@@ -195,7 +198,7 @@ class Brain(MutableMapping[str, Any]):
         self,
         name: str,
         *,
-        timeout: float | None = None,
+        timeout: Time | None = None,
         as_: As | None = None,
         columns: list[str] | None = None,
         copy: bool = False,
@@ -209,7 +212,8 @@ class Brain(MutableMapping[str, Any]):
 
         Args:
             name: 1 to 1,024 bytes of UTF-8.
-            timeout: Seconds to wait for the name to be bound; ``None`` does not wait.
+            timeout: How long to wait for the name to be bound, in seconds or as ``ttl`` of `learn`; ``None`` does not
+                wait.
             as_: What to return instead of what was learned: ``"arrow"`` (a ``pyarrow.Table``, of any value),
                 ``"pandas"``, ``"polars"`` (of tables), ``"numpy"``, or ``"buffer"`` (a read-only ``memoryview`` of the
                 bytes of a ``bytes``, ``str`` or array, not copied).
@@ -220,19 +224,47 @@ class Brain(MutableMapping[str, Any]):
         Raises:
             NameNotFound: Nothing is bound to ``name`` (also a ``KeyError``).
             WaitTimeout: ``timeout`` seconds passed first (also a ``TimeoutError``).
+            UnpicklingFailed: The value is there, but cannot be made here: its class, or a module of it, is missing.
             UntrustedPickle: Another user learned the value, and reading it would run that user's code.
             WrongKind: The value cannot be had ``as_`` that (also a ``TypeError``).
             StoreUnavailable: No store answers (also a ``ConnectionError``).
 
         """
         client = self._client if namespace is None else self._in(namespace)
-        if timeout is None and as_ is None and columns is None and not copy:
-            return _value(client.recall(name))
-        return _forms.convert(client.object(name, timeout), as_, columns, copy)
+        try:
+            if timeout is None and as_ is None and columns is None and not copy:
+                found = client.recall(name)
+            else:
+                found = client.object(name, seconds_or_none("a timeout", timeout))
+        except NameNotFound as error:
+            error._client = client
+            raise
+        if as_ is None and columns is None and not copy:
+            return _value(found)
+        return _forms.convert(found, as_, columns, copy)
 
     def __getitem__(self, name: str) -> Any:
         """Return the value bound to ``name``: `recall`."""
-        return _value(self._client.recall(name))
+        try:
+            found = self._client.recall(name)
+        except NameNotFound as error:
+            found = _mapping.held_for_copy(self._client, name)
+            if found is None:
+                error._client = self._client
+                raise
+        return _value(found)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of ``name``, or ``default`` if nothing is bound to it; nothing is to what can be no name.
+
+        Raises:
+            UnpicklingFailed: It is bound, and its value cannot be made here.
+
+        """
+        try:
+            return self[name]
+        except (NameNotFound, BadName):
+            return default
 
     def recall_many(
         self,
@@ -257,18 +289,17 @@ class Brain(MutableMapping[str, Any]):
         found = client.objects(names)
         if not missing_ok and None in found:
             name = names[found.index(None)]
-            client.recall(name)  # says that it is not there
-            raise NameNotFound(f"nothing was bound to {name!r} in namespace {client.namespace!r}")
+            raise _not_found(name, client)
         return {name: _forms.decode(one) for name, one in zip(names, found, strict=True) if one is not None}
 
-    def wait(self, name: str, *, after: int = 0, timeout: float, namespace: str | None = None) -> int:
+    def wait(self, name: str, *, after: int = 0, timeout: Time, namespace: str | None = None) -> int:
         """Wait until ``name`` has a version above ``after``, and return that version.
 
         Raises:
-            WaitTimeout: ``timeout`` seconds passed first.
+            WaitTimeout: ``timeout`` passed first: seconds, or as ``ttl`` of `learn`.
 
         """
-        return self._in(namespace).wait(name, after, timeout)
+        return self._in(namespace).wait(name, after, seconds("a timeout", timeout))
 
     def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether something is bound to ``name``. One look at the shared index."""
@@ -276,12 +307,12 @@ class Brain(MutableMapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         """Return whether something is bound to ``name``; ``False`` for what is no name."""
-        return isinstance(name, str) and 0 < len(name) <= 1024 and self._client.exists(name)
+        return isinstance(name, str) and self._client.contains(name)
 
     def memoize(
         self,
         *,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         key: Callable[..., Any] | None = None,
         namespace: str = "memoized",
@@ -299,7 +330,7 @@ class Brain(MutableMapping[str, Any]):
         The decorated function has ``forget(*args)``, ``clear()`` and ``name(*args)``, the result's name in the store.
 
         Args:
-            ttl: Seconds after which a result is forgotten; ``None`` keeps it as long as there is room.
+            ttl: How long after that a result is forgotten, as in `learn`; ``None`` keeps it as long as there is room.
             sliding: Whether the time starts anew with each use.
             key: Called with the arguments, returns what counts instead of them.
             namespace: Where results are. It is declared a cache: what was used least recently makes room for the new.
@@ -319,7 +350,7 @@ class Brain(MutableMapping[str, Any]):
         """
         from plasmon._memoize import Memoized
 
-        times: dict[str, Any] = {} if ttl is None else {"ttl": ttl, "sliding": sliding}
+        times: dict[str, Any] = {} if ttl is None else {"ttl": seconds("a ttl", ttl), "sliding": sliding}
         brain = self.in_namespace(namespace)
         brain.declare(cache=True)
         return lambda function: Memoized(function, brain, key, times)
@@ -349,7 +380,7 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._in(namespace)
         if not client.forget(name, _version(if_version)) and not missing_ok:
-            raise _not_found(name, client.namespace)
+            raise _not_found(name, client)
 
     def __delitem__(self, name: str) -> None:
         """Unbind ``name``.
@@ -374,10 +405,12 @@ class Brain(MutableMapping[str, Any]):
         while True:
             try:
                 found = self._client.object(name)
-            except NameNotFound:
-                if default is _MISSING:
-                    raise
-                return default
+            except (NameNotFound, BadName) as error:
+                if default is not _MISSING:
+                    return default
+                if isinstance(error, NameNotFound):
+                    error._client = self._client
+                raise
             value = _forms.decode(found)
             try:
                 self._client.forget(name, found.version)
@@ -386,20 +419,27 @@ class Brain(MutableMapping[str, Any]):
             return value
 
     def popitem(self) -> tuple[str, Any]:
-        """Unbind some name and return it with its value.
+        """Unbind the first name and return it with its value.
 
         Raises:
             NameNotFound: There is none.
 
         """
         while True:
-            names = self.names()
-            if not names:
-                raise _not_found("", self.namespace)
+            name = self._first_name()
             try:
-                return names[-1], self.pop(names[-1])
+                return name, self.pop(name)
             except NameNotFound:
                 continue
+
+    def _first_name(self) -> str:
+        try:
+            first: str = self._client.first_entries("", 1)[0]["name"]
+        except (NamespaceNotFound, IndexError):
+            error = NameNotFound(f"no name is bound in namespace {self.namespace!r}")
+            error.name, error.namespace = "", self.namespace
+            raise error from None
+        return first
 
     def clear(self) -> None:
         """Unbind all names of this namespace, at one moment."""
@@ -414,7 +454,7 @@ class Brain(MutableMapping[str, Any]):
         *,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         namespace: str | None = None,
     ) -> Creation[memoryview]:
@@ -453,7 +493,7 @@ class Brain(MutableMapping[str, Any]):
         order: Literal["C", "F"] = "C",
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         namespace: str | None = None,
     ) -> Creation[np.ndarray[Any, Any]]:
@@ -508,7 +548,7 @@ class Brain(MutableMapping[str, Any]):
         *,
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         namespace: str | None = None,
     ) -> TableCreation:
@@ -573,6 +613,41 @@ class Brain(MutableMapping[str, Any]):
         """Iterate over the names that are bound now, in order."""
         return iter(self.names())
 
+    keys = _mapping.Keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values. Each is recalled when it has its turn; those unbound by then are left out."""
+        return _mapping.Values(self)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of names and values. Each is recalled when it has its turn; those unbound by then are left out.
+
+        ``dict(brain)`` copies what was bound at one moment; `recall_many` gives some of it as it was at one moment.
+        """
+        return _mapping.Items(self)
+
+    def _bound(self) -> Iterator[tuple[str, Any]]:
+        client = self._client
+        for name in self:
+            try:
+                found = client.recall(name)
+            except NameNotFound:
+                continue
+            yield name, _value(found)
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        """Return a dictionary of what is bound here and what ``other`` has, which counts where both have a name."""
+        return dict(self) | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[str, Any]:
+        """Return a dictionary of what ``other`` has and what is bound here, which counts where both have a name."""
+        return dict(other) | dict(self) if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Brain:
+        """Bind all names at one moment, or none of them: `update`."""
+        self.update(other)
+        return self
+
     def __len__(self) -> int:
         """Return how many names are bound in this namespace."""
         return self._client.count()
@@ -611,7 +686,7 @@ class Brain(MutableMapping[str, Any]):
         self,
         *,
         cache: bool = False,
-        ttl: float | None = None,
+        ttl: Time | None = None,
         sliding: bool = False,
         namespace: str | None = None,
     ) -> None:
@@ -622,7 +697,7 @@ class Brain(MutableMapping[str, Any]):
         Args:
             cache: When room is short, names of cache namespaces go that were recalled least recently and whose values
                 nobody holds, as many as are needed. No other namespace ever loses one.
-            ttl: Time to live, in seconds, of what is learned from now on without one.
+            ttl: Time to live, as in `learn`, of what is learned from now on without one.
             sliding: As in `learn`.
             namespace: Another namespace than this brain's.
 
@@ -639,7 +714,7 @@ class Brain(MutableMapping[str, Any]):
             3600.0
 
         """
-        self._in(namespace).declare(cache, ttl, sliding)
+        self._in(namespace).declare(cache, seconds_or_none("a ttl", ttl), sliding)
 
     def remove_namespace(self, namespace: str | None = None) -> str:
         """Remove a namespace with all its names, at one moment; without one, the current one.
@@ -681,10 +756,10 @@ class Brain(MutableMapping[str, Any]):
         client = self._in(namespace)
         if len(names) == 1 and output == "dict":
             return _metadata(client.describe(names[0]))
-        asked = names or tuple(client.names(""))
-        found = {name: _metadata(client.describe(name)) for name in asked}
-        if not names:  # those that were forgotten meanwhile
-            found = {name: known for name, known in found.items() if known is not None}
+        if names:
+            found = {name: _metadata(client.describe(name)) for name in names}
+        else:
+            found = {known["name"]: _metadata(known) for known in client.described()}
         return found if output == "dict" else [found[name] for name in (names or found)]
 
     def stat(self, name: str, *, namespace: str | None = None) -> dict[str, Any]:
@@ -699,7 +774,7 @@ class Brain(MutableMapping[str, Any]):
         client = self._in(namespace)
         known = _metadata(client.describe(name))
         if known is None:
-            raise _not_found(name, client.namespace)
+            raise _not_found(name, client)
         full = f"{client.namespace}/{name}"
         held_by = [pin for pin in client.pins() if pin["name"] == full]
         return {**known, "shape": _shape(client, name), "held_by": held_by}
@@ -734,11 +809,12 @@ class Brain(MutableMapping[str, Any]):
 
     def size(self) -> int:
         """Return the capacity of the store, in bytes."""
-        return self.stats()["capacity_bytes"]
+        return self._client.capacity_bytes
 
     def used(self) -> int:
         """Return how many bytes of the store are used, forgotten values that somebody still holds included."""
-        return self.size() - self.free()
+        stats = self.stats()
+        return stats["capacity_bytes"] - stats["free_bytes"]
 
     def free(self) -> int:
         """Return how many bytes of the store are free."""
@@ -994,7 +1070,7 @@ def _learn(client: _plasmon.Client, name: str, thing: Any, options: _plasmon.Opt
 def _options(
     description: str | None,
     metadata: Mapping[str, Any] | None,
-    ttl: float | None,
+    ttl: Time | None,
     sliding: bool,
     *,
     if_absent: bool = False,
@@ -1002,7 +1078,8 @@ def _options(
 ) -> _plasmon.Options:
     if description is not None and not isinstance(description, str):
         raise MetadataTypeError(f"a description is a str, and this is {type(description).__name__}: {description!r}")
-    return _plasmon.Options(description, _json_object(metadata), if_absent, _version(if_version), ttl, sliding)
+    time_to_live = None if ttl is None else seconds("a ttl", ttl)
+    return _plasmon.Options(description, _json_object(metadata), if_absent, _version(if_version), time_to_live, sliding)
 
 
 def _version(version: int | None) -> int | None:
@@ -1031,9 +1108,9 @@ def _names(names: Iterable[str]) -> list[str]:
     return list(names)
 
 
-def _not_found(name: str, namespace: str) -> NameNotFound:
-    error = NameNotFound(f"nothing is bound to {name!r} in namespace {namespace!r}")
-    error.name, error.namespace = name, namespace
+def _not_found(name: str, client: _plasmon.Client) -> NameNotFound:
+    error = NameNotFound(f"nothing is bound to {name!r} in namespace {client.namespace!r}")
+    error.name, error.namespace, error._client = name, client.namespace, client
     return error
 
 

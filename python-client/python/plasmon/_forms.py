@@ -15,8 +15,10 @@ Only what is in use already is imported: a value can be an ndarray only if someb
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import io
+import itertools
 import json
 import pickle
 import sys
@@ -24,7 +26,7 @@ from collections import ChainMap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasmon import _plasmon
-from plasmon.exceptions import NotStorable, PlasmonError, WrongKind
+from plasmon.exceptions import NotStorable, PlasmonError, UnpicklingFailed, WrongKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +61,9 @@ OUT_OF_BAND_BYTES = 4096
 
 #: Most of them; each is a column.
 OUT_OF_BAND_MAX = 256
+
+#: How much of a pickle that cannot be read is looked at, to say what it is of.
+_LOOK_BYTES = 64 << 10
 
 
 def encode(value: Any) -> _plasmon.Payload:
@@ -244,7 +249,11 @@ def decode(found: _plasmon.Object, copy: bool = False) -> Any:
         with _UNDISTURBED:
             return _decode_table(found, copy)
     if found.kind == "pickle":
-        return _unpickle(*found.pickle(), copy)
+        stream, buffers = found.pickle()
+        try:
+            return _unpickle(stream, buffers, copy)
+        except Exception as error:  # of any class: the value's own code runs
+            raise _unpickling_failed(found, stream, error) from error
     value = found.value()
     if value is None and found.kind != "null":
         raise WrongKind(f"an object of kind {found.kind} needs a newer version of this package; as_='arrow' reads it")
@@ -274,6 +283,45 @@ def _unpickle(stream: _plasmon.Buffer, buffers: list[_plasmon.Buffer], copy: boo
             return _pandas.copied_on_write(value)
         return value
     return pickle.loads(memoryview(stream), buffers=[bytearray(memoryview(buffer)) for buffer in buffers])
+
+
+def _unpickling_failed(found: _plasmon.Object, stream: _plasmon.Buffer, error: Exception) -> UnpicklingFailed:
+    names = _names_in_pickle(memoryview(stream))
+    cure = "recall it with as_='buffer' for the pickle itself"
+    if isinstance(error, ModuleNotFoundError):
+        cure = f"make the module {error.name!r} importable here"
+    elif isinstance(error, RecursionError):
+        cure = "it is nested deeply: raise sys.setrecursionlimit() for as long as it is recalled"
+    elif lost := next((name for name in names if name.startswith("__main__.")), None):
+        cure = (
+            f"__main__ is the script or notebook that runs, and {lost[9:]} was in the one that learned this; "
+            f"define it in a module which both import, or learn cloudpickle.dumps(value) and recall the bytes"
+        )
+    made = f", which begins with {names[0]}," if names else ""
+    text = (
+        f"{found.name!r} in namespace {found.namespace!r} is there, but its pickle{made} cannot be read: "
+        f"{type(error).__name__}: {_one_line(error)}; {cure}"
+    )
+    failed = UnpicklingFailed(text)
+    failed.name, failed.namespace, failed.type_name = found.name, found.namespace, names[0] if names else None
+    return failed
+
+
+def _names_in_pickle(stream: memoryview) -> list[str]:
+    """Return the classes and functions that a pickle names, as far as they stand in its first operations."""
+    import pickletools
+
+    names: list[str] = []
+    texts: list[str] = []
+    with contextlib.suppress(Exception):  # it was not to be read before, either
+        for operation, argument, _ in itertools.islice(pickletools.genops(bytes(stream[:_LOOK_BYTES])), 1_000):
+            if operation.name == "GLOBAL":
+                names.append(str(argument).replace(" ", "."))
+            elif operation.name == "STACK_GLOBAL" and len(texts) >= 2:
+                names.append(f"{texts[-2]}.{texts[-1]}")
+            elif isinstance(argument, str):
+                texts.append(argument)
+    return names
 
 
 def _table(found: _plasmon.Object) -> pa.Table:

@@ -4,7 +4,13 @@ brain-plasma's names are here as well. They are these same classes, or their bas
 written for it go on working.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plasmon._plasmon import Client
 
 
 class PlasmonError(Exception):
@@ -23,10 +29,33 @@ class PlasmonError(Exception):
 
 
 class NameNotFound(PlasmonError, KeyError):
-    """Nothing is bound to the name. Attributes: ``name``, ``namespace``."""
+    """Nothing is bound to the name. Attributes: ``name``, ``namespace``.
+
+    Its text has names that are like it, as far as a store answers when the text is asked for.
+    """
 
     name: str
     namespace: str
+    #: Where to look for names like it: who catches the exception unread should not have paid for that.
+    _client: Client | None = None
+
+    def __str__(self) -> str:
+        """The message, and which names are like it."""
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                near = client.near(self.name)
+            except Exception:  # the store is away by now: then there is nothing to add
+                near = None
+            if near is not None:
+                self.args = (f"{self.args[0]}; {near}", *self.args[1:])
+        return super().__str__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the whole text."""
+        str(self)
+        kept = {key: value for key, value in self.__dict__.items() if key != "_client"}
+        return (type(self), self.args, kept)
 
 
 class NamespaceNotFound(PlasmonError, KeyError):
@@ -107,6 +136,17 @@ class ConditionFailed(PlasmonError):
     name: str
     namespace: str
     found_version: int | None
+
+
+class UnpicklingFailed(PlasmonError, UnpicklingError):
+    """The value is there, and Python could not make it anew from its pickle; ``__cause__`` is what was raised then.
+
+    Attributes: ``name``, ``namespace``, and ``type_name``, the first class or function that the pickle names.
+    """
+
+    name: str
+    namespace: str
+    type_name: str | None
 
 
 class WrongKind(PlasmonError, TypeError):

@@ -3,9 +3,10 @@
 use crate::{commit::ReplyTo, server::Server};
 use plasmon_protocol::{
     index_of,
-    limits::PAGE_NAMES_MAX,
+    limits::{PAGE_DESCRIBED_BYTES_MAX, PAGE_DESCRIBED_MAX, PAGE_NAMES_MAX},
     message::{
-        BareNames, Describe, Described, Failure, ListBareNames, ListNames, ListNamespaces, NamesPage,
+        BareNames, Describe, DescribeNamespace, Described, DescribedName, DescribedPage, Failure,
+        ListBareNames, ListDescribed, ListNames, ListNamespaces, NamesPage, NamespaceDescribed,
         NamespacesListed,
     },
 };
@@ -59,6 +60,35 @@ impl Server {
         self.reply(reply_to, &names.into_page(more));
     }
 
+    pub(crate) fn list_described(&mut self, reply_to: ReplyTo, list: &ListDescribed) {
+        let Some(id) = self.catalog.namespace(&list.namespace) else {
+            return self.fail(reply_to, Failure::UnknownNamespace { namespace: list.namespace.clone() });
+        };
+        let now_ns = boottime_ns();
+        let (mut names, mut texts_bytes, mut more) = (Vec::new(), 0, false);
+        for (_, number) in self.catalog.names_from(id, &list.prefix, list.after.as_deref(), now_ns) {
+            if names.len() == index_of(PAGE_DESCRIBED_MAX.into()) || texts_bytes >= PAGE_DESCRIBED_BYTES_MAX {
+                more = true;
+                break;
+            }
+            let Some((binding, description, metadata)) = self.catalog.info_and_texts(number, now_ns) else {
+                continue;
+            };
+            texts_bytes += description.len() + metadata.len();
+            names.push(DescribedName {
+                binding,
+                description: description.to_owned(),
+                metadata: metadata.to_owned(),
+            });
+        }
+        self.reply(reply_to, &DescribedPage { names, more });
+    }
+
+    pub(crate) fn describe_namespace(&mut self, reply_to: ReplyTo, describe: &DescribeNamespace) {
+        let info = self.catalog.namespace_info(&describe.namespace);
+        self.reply(reply_to, &NamespaceDescribed { info });
+    }
+
     pub(crate) fn list_namespaces(&mut self, reply_to: ReplyTo, list: &ListNamespaces) {
         let wanted = index_of(PAGE_NAMES_MAX.into()) + 1;
         let mut namespaces: Vec<_> =
@@ -71,11 +101,12 @@ impl Server {
     pub(crate) fn describe(&mut self, reply_to: ReplyTo, describe: &Describe) {
         let now_ns = boottime_ns();
         let found = self.catalog.find(&describe.namespace, &describe.name, now_ns);
-        let described = match found {
-            Some((number, record, _)) => Described {
-                binding: self.catalog.info(number, now_ns),
-                description: record.description.to_string(),
-                metadata: record.metadata.to_string(),
+        let known = found.and_then(|(number, ..)| self.catalog.info_and_texts(number, now_ns));
+        let described = match known {
+            Some((binding, description, metadata)) => Described {
+                binding: Some(binding),
+                description: description.to_owned(),
+                metadata: metadata.to_owned(),
             },
             None => Described { binding: None, description: String::new(), metadata: String::new() },
         };

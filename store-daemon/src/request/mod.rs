@@ -44,7 +44,9 @@ impl Server {
             AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
             AnyRequest::ListBareNames(list) => self.list_bare_names(reply_to, &list),
+            AnyRequest::ListDescribed(list) => self.list_described(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
+            AnyRequest::DescribeNamespace(describe) => self.describe_namespace(reply_to, &describe),
             AnyRequest::ReadStats(_) if tried == Tried::Scan => self.stats(reply_to),
             AnyRequest::ListPins(list) if tried == Tried::Scan => self.list_pins(reply_to, &list),
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {

@@ -337,7 +337,9 @@ impl Server {
         }
         let (AnyRequest::ListNames(_)
         | AnyRequest::ListBareNames(_)
+        | AnyRequest::ListDescribed(_)
         | AnyRequest::ListNamespaces(_)
+        | AnyRequest::DescribeNamespace(_)
         | AnyRequest::ReadStats(_)) = request
         else {
             return false;
