@@ -520,17 +520,54 @@ impl Brain {
     pub fn begin_wait_change(&self, name: &str, version: u64) -> Result<PendingWait> {
         let (namespace, name) = (self.namespace.clone(), Name::new(name)?);
         let wait = WaitChange { namespace, name, version, wait_ms: u64::MAX };
+        let (session, connection) = self.begin_call(&wait)?;
+        Ok(PendingWait { session, connection })
+    }
+
+    /// Begins to [wait](Self::wait) and returns at once: for programs that wait for other things as well, or want to give
+    /// up.
+    ///
+    /// # Errors
+    /// [`Error::StoreUnavailable`], [`Error::BadName`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// let given_up = brain.begin_wait("never", 0, Duration::from_secs(3_600))?;
+    /// drop(given_up);
+    /// let waiting = brain.begin_wait("result", 0, Duration::from_secs(30))?;
+    /// let version = brain.learn("result", &1)?;
+    /// assert_eq!(waiting.finish()?, version);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn begin_wait(&self, name: &str, after_version: u64, timeout: Duration) -> Result<PendingBinding> {
+        let wait = Wait {
+            namespace: self.namespace.clone(),
+            name: Name::new(name)?,
+            above_version: after_version,
+            wait_ms: whole_ms(timeout),
+        };
+        let (session, connection) = self.begin_call(&wait)?;
+        let timed_out = self.wait_timeout(name, timeout);
+        Ok(PendingBinding { session, connection, timed_out })
+    }
+
+    /// Sends a request whose answer may come much later.
+    fn begin_call<R: Request>(&self, request: &R) -> Result<(Arc<Session>, Connection)> {
         let mut session = self.session()?;
-        let connection = match session.begin_call(&wait) {
+        let connection = match session.begin_call(request) {
             Err(CallError::Lost { .. }) => {
                 session.lose();
                 session = self.session()?;
-                session.begin_call(&wait)
+                session.begin_call(request)
             }
             begun => begun,
         };
         match connection {
-            Ok(connection) => Ok(PendingWait { session, connection }),
+            Ok(connection) => Ok((session, connection)),
             Err(error) => Err(session.explain(error)),
         }
     }
@@ -1171,8 +1208,7 @@ impl Brain {
         let mut session = self.session()?;
         for last in [false, true] {
             let left = left.saturating_sub(start.elapsed());
-            // Rounded up: a wait never ends early.
-            let wait = wait(u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
+            let wait = wait(whole_ms(left));
             let patience =
                 left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
             match session.call_for(&wait, patience) {
@@ -1254,6 +1290,41 @@ impl AsFd for PendingWait {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }
+}
+
+/// A wait for a binding that goes on by itself. Made by [`Brain::begin_wait`]. Its descriptor is readable when it is over;
+/// dropped, it waits no longer.
+#[derive(Debug)]
+pub struct PendingBinding {
+    session: Arc<Session>,
+    connection: Connection,
+    timed_out: Error,
+}
+
+impl PendingBinding {
+    /// Blocks until it is over, and returns the version of the binding.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`]; [`Error::StoreUnavailable`] if the store has ended.
+    pub fn finish(self) -> Result<u64> {
+        let PendingBinding { session, connection, timed_out } = self;
+        match session.finish_call::<Wait>(connection) {
+            Ok(bound) => Ok(bound.version),
+            Err(CallError::Failed(Failure::WaitTimeout {})) => Err(timed_out),
+            Err(error) => Err(session.explain(error)),
+        }
+    }
+}
+
+impl AsFd for PendingBinding {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+/// Milliseconds, rounded up: a wait never ends early.
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// The user's metadata, from its text.

@@ -4,9 +4,14 @@ use crate::error::{Error, Result};
 use interprocess::{
     ConnectWaitMode,
     local_socket::{ConnectOptions, GenericFilePath, Stream as AnyStream, ToFsName},
-    os::unix::uds_local_socket::Stream,
 };
-use nix::sys::socket::{MsgFlags, UnixAddr, getpeername, getsockopt, recv, send, sockopt::PeerCredentials};
+use nix::sys::{
+    socket::{
+        MsgFlags, UnixAddr, getpeername, getsockopt, recv, send, setsockopt,
+        sockopt::{PeerCredentials, ReceiveTimeout},
+    },
+    time::TimeVal,
+};
 use plasmon_protocol::{
     frame::{FrameHeader, HEADER_BYTES},
     index_of,
@@ -14,10 +19,10 @@ use plasmon_protocol::{
         Attached, ChildAdded, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome,
     },
 };
-use plasmon_shm::{FaultPoint, Polling, fault_point};
+use plasmon_shm::{FaultPoint, KeptFd, Polling, fault_point};
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -38,7 +43,7 @@ pub(crate) enum CallError {
 /// One connection to the store. Whoever gets an error other than [`CallError::Failed`] drops it.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: Stream,
+    socket: KeptFd,
     buffer: Vec<u8>,
     /// What was read beyond the last answer: the store's last word may follow one at once.
     surplus: Vec<u8>,
@@ -80,7 +85,7 @@ impl Connection {
         stream.inner().set_write_timeout(Some(patience.max(SHORTEST)))?;
         let store_uid = getsockopt(&stream, PeerCredentials)?.uid();
         let connection = Connection {
-            stream,
+            socket: KeptFd::new(stream.into()).map_err(io::Error::other)?,
             buffer: Vec::new(),
             surplus: Vec::new(),
             patience: None,
@@ -184,7 +189,7 @@ impl Connection {
         let mut buffer = vec![0; 64 << 10];
         // Descriptors come with the first byte of their message, so one call gets them; the rest may come later.
         let (mut len, fds) = loop {
-            match plasmon_shm::receive(self.stream.as_fd(), &mut buffer) {
+            match plasmon_shm::receive(self.socket.unchecked(), &mut buffer) {
                 Err(error) if error.is_would_block() => go_on()?,
                 received => break received.map_err(|error| lost(io::Error::other(error)))?,
             }
@@ -207,13 +212,30 @@ impl Connection {
         Ok((reply, fds))
     }
 
+    /// Whether the socket still is ours, and not closed, or another file, by what else this process does.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.socket.get().is_ok()
+    }
+
+    /// The socket, if it still is ours.
+    fn socket(&self, sent: bool) -> Result<RawFd, CallError> {
+        match self.socket.get() {
+            Ok(fd) => Ok(fd.as_raw_fd()),
+            Err(taken) => Err(CallError::Lost { source: io::Error::other(taken), sent }),
+        }
+    }
+
     /// Sends a message that is not answered.
     pub(crate) fn send<M: Message>(&mut self, message: &M) -> Result<(), CallError> {
         self.buffer.clear();
         message.frame(self.next_request, &mut self.buffer).map_err(|error| CallError::Other(error.into()))?;
         let mut sent = 0;
+        let mut socket = self.socket.unchecked().as_raw_fd(); // whoever took the connection from the idle ones has looked
         while sent < self.buffer.len() {
-            match send(self.stream.as_fd().as_raw_fd(), &self.buffer[sent..], MsgFlags::MSG_NOSIGNAL) {
+            if sent > 0 {
+                socket = self.socket(false)?;
+            }
+            match send(socket, &self.buffer[sent..], MsgFlags::MSG_NOSIGNAL) {
                 Ok(len) => sent += len,
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::EAGAIN) => return Err(CallError::TimedOut),
@@ -284,14 +306,18 @@ impl Connection {
     }
 
     fn read_some(&mut self, into: &mut [u8]) -> Result<usize, CallError> {
-        let fd = self.stream.as_fd().as_raw_fd();
+        let fd = self.socket.unchecked().as_raw_fd(); // looked at when the request was sent, some microseconds ago
         let work = (PER_BYTE * u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)).min(WORK_MAX);
         let mut came = self.polling.look(work, || match recv(fd, into, MsgFlags::MSG_DONTWAIT) {
             Err(nix::Error::EAGAIN) => None,
             came => Some(came),
         });
         loop {
-            match came.take().unwrap_or_else(|| recv(fd, into, MsgFlags::empty())) {
+            let received = match came.take() {
+                Some(received) => received,
+                None => recv(self.socket(true)?, into, MsgFlags::empty()),
+            };
+            match received {
                 Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
                 Ok(len) => return Ok(len),
                 Err(nix::Error::EINTR) => {}
@@ -304,7 +330,11 @@ impl Connection {
     fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), CallError> {
         let patience = patience.map(|patience| patience.max(SHORTEST));
         if self.patience != Some(patience) {
-            self.stream.inner().set_read_timeout(patience).map_err(lost)?;
+            let socket = self.socket.get().map_err(|taken| lost(io::Error::other(taken)))?;
+            let time = patience.unwrap_or_default(); // none at all is no end
+            let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+            let time = TimeVal::new(seconds, i64::from(time.subsec_micros()));
+            setsockopt(&socket, ReceiveTimeout, &time).map_err(|errno| lost(errno.into()))?;
             self.patience = Some(patience);
         }
         Ok(())
@@ -313,7 +343,7 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.socket.unchecked()
     }
 }
 

@@ -53,7 +53,9 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use brain::{Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingWait, Pin, Stats};
+pub use brain::{
+    Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin, Stats,
+};
 pub use codec::{
     CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, ScatteredColumn, ScatteredTable, Strided, Table,
     Tensor, TensorElement, TensorView, Text,

@@ -214,8 +214,12 @@ impl Session {
         self.looked_ns.store(now_ns, Ordering::Relaxed);
         let here = self.here();
         let mut fds = [PollFd::new(here.lifeline.as_fd(), PollFlags::POLLIN)];
-        // The lifeline carries nothing: whatever happens on it is its end.
-        if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+        // The lifeline carries nothing: whatever happens on it is its end. So is its being closed by something else in
+        // this process, or that of the regions from which mappings are still to be made.
+        let are_ours = here.lifeline.is_ours()
+            && self.arena.fd().is_ok()
+            && here.writable.as_ref().is_none_or(|arena| arena.fd().is_ok());
+        if !are_ours || poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
             self.lose();
         }
     }
@@ -231,6 +235,12 @@ impl Session {
         let here = self.here();
         let mut private = here.private.lock().unwrap_or_else(PoisonError::into_inner);
         what(&mut private)
+    }
+
+    /// Whether the lifeline is still open: something else in this process may have closed it, which the store takes for
+    /// the session's end.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.here().lifeline.is_ours()
     }
 
     /// Whether this process began the session or inherited it whole: false in other forked children.
@@ -352,7 +362,7 @@ impl Session {
         if self.hands_over.load(Ordering::Relaxed) {
             self.private(|private| self.settle(&mut private.hand_overs));
         }
-        let idle = self.private(|private| private.idle.pop());
+        let idle = self.private(|private| private.idle.pop()).filter(Connection::is_ours);
         let joining = match idle {
             Some(connection) => Ok(connection),
             None => self.join(self.patience),

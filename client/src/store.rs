@@ -74,6 +74,11 @@ impl Store {
 
     /// The session that is alive now; a new one if the last was lost.
     pub(crate) fn session(&self, trust: &Trust) -> Result<Arc<Session>> {
+        let session = self.with_session(trust, |session| Ok(Arc::clone(session)))?;
+        if session.is_ours() {
+            return Ok(session);
+        }
+        session.lose();
         self.with_session(trust, |session| Ok(Arc::clone(session)))
     }
 

@@ -7,9 +7,10 @@ use crate::{
     options::{Options, time_to_live},
     payload::{self, Form, Payload},
     recalled::{self, Object, Unpickling},
+    waiting::{Cancel, patiently},
     writing::{TableWriter, Writable},
 };
-use plasmon::{Brain, Dtype, Error, Metadata, NamespaceOptions};
+use plasmon::{Brain, Dtype, Error, Metadata, NamespaceOptions, PendingBinding};
 use plasmon_protocol::{id::NameId, name::Namespace};
 use pyo3::{
     exceptions::PyValueError,
@@ -57,9 +58,6 @@ impl Given {
         }
     }
 }
-
-/// How long a wait goes on before the interpreter may handle a signal.
-const SLICE: Duration = Duration::from_millis(100);
 
 #[pymethods]
 impl Client {
@@ -138,14 +136,26 @@ impl Client {
     }
 
     /// Recalls an object, which is made a value later; waits for it if `timeout` is given, in seconds.
-    #[pyo3(signature = (name, timeout=None))]
-    fn object(&self, py: Python<'_>, name: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Object> {
-        let object = match timeout {
-            None => self.find(py, name)?,
-            Some(timeout) => {
-                let text = name_of(name)?;
-                self.check_awake(py)?;
-                patiently(py, seconds(timeout)?, |left| self.brain.recall_within(text, left))?
+    #[pyo3(signature = (name, timeout=None, cancels=Vec::new()))]
+    fn object(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        cancels: Vec<PyRef<'_, Cancel>>,
+    ) -> PyResult<Object> {
+        let Some(timeout) = timeout else { return Ok(self.made(name, self.find(py, name)?)) };
+        let text = name_of(name)?;
+        self.check_awake(py)?;
+        let (began, timeout) = (Instant::now(), seconds(timeout)?);
+        let object = loop {
+            match detached(py, || self.brain.recall(text)) {
+                // What is bound now may be forgotten again before it is looked up: then wait once more.
+                Err(error) if error.is_not_found() => {
+                    let left = timeout.saturating_sub(began.elapsed());
+                    self.wait_for(py, text, 0, left, timeout, &cancels)?;
+                }
+                found => break found.or_raise(py)?,
             }
         };
         Ok(self.made(name, object))
@@ -162,16 +172,19 @@ impl Client {
     }
 
     /// Waits until the name has a version above `after_version`, and returns that version.
+    #[pyo3(signature = (name, after_version, timeout, cancels=Vec::new()))]
     fn wait(
         &self,
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
         after_version: u64,
         timeout: f64,
+        cancels: Vec<PyRef<'_, Cancel>>,
     ) -> PyResult<u64> {
         let name = name_of(name)?;
         self.check_awake(py)?;
-        patiently(py, seconds(timeout)?, |left| self.brain.wait(name, after_version, left))
+        let timeout = seconds(timeout)?;
+        self.wait_for(py, name, after_version, timeout, timeout, &cancels)
     }
 
     /// Objects of one moment; `None` for names that are not bound.
@@ -469,6 +482,26 @@ impl Client {
         Ok(())
     }
 
+    /// Waits for `left` of the `asked` time.
+    fn wait_for(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        after_version: u64,
+        left: Duration,
+        asked: Duration,
+        cancels: &[PyRef<'_, Cancel>],
+    ) -> PyResult<u64> {
+        let begin = |left| self.brain.begin_wait(name, after_version, left);
+        let finish = |pending: PendingBinding| match pending.finish() {
+            Err(Error::WaitTimeout { namespace, name, .. }) => {
+                Err(Error::WaitTimeout { namespace, name, waited: asked })
+            }
+            finished => finished,
+        };
+        patiently(py, &self.brain, left, cancels, begin, finish)
+    }
+
     fn find(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<plasmon::Object> {
         let name = name_of(name)?;
         self.check_awake(py)?;
@@ -509,28 +542,6 @@ fn seconds(seconds: f64) -> PyResult<Duration> {
     }
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("a timeout is 0 seconds or more, and this is {seconds}")))
-}
-
-/// Calls `wait` without the interpreter lock until it has waited for `timeout`, and handles signals meanwhile.
-fn patiently<T: Send>(
-    py: Python<'_>,
-    timeout: Duration,
-    wait: impl Fn(Duration) -> plasmon::Result<T> + Sync,
-) -> PyResult<T> {
-    let start = Instant::now();
-    loop {
-        let left = timeout.saturating_sub(start.elapsed());
-        match detached(py, || wait(left.min(SLICE))) {
-            Err(Error::WaitTimeout { namespace, name, .. }) => {
-                if left <= SLICE {
-                    let error = Error::WaitTimeout { namespace, name, waited: timeout };
-                    return Err(error).or_raise(py);
-                }
-                py.check_signals()?;
-            }
-            result => return result.or_raise(py),
-        }
-    }
 }
 
 fn metadata_dict<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'py, PyDict>> {

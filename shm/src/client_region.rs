@@ -1,16 +1,17 @@
 //! A region as the process sees it that did not create it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::mman::shm_open;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::claim::Claims;
 use crate::error::{Error, refused};
+use crate::kept_fd::{FileId, KeptFd};
 use crate::mapping::{BytesMapping, CopyOnWriteMapping, LeaseMapping, ReadOnlyWords, WordsMapping};
 use crate::region::{check_name, check_range, page_bytes};
 
@@ -20,17 +21,9 @@ use crate::region::{check_name, check_range, page_bytes};
 /// outlive it.
 #[derive(Debug)]
 pub struct ClientRegion {
-    fd: OwnedFd,
+    fd: KeptFd,
     len_bytes: u64,
-    memory: MemoryId,
     claims: Arc<Claims>,
-}
-
-/// Which memory a descriptor stands for, whoever opened it and how often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MemoryId {
-    device: u64,
-    inode: u64,
 }
 
 impl ClientRegion {
@@ -78,20 +71,20 @@ impl ClientRegion {
     /// # Errors
     /// [`Error::System`] if the kernel refuses another descriptor.
     pub fn for_child(&self) -> Result<Self, Error> {
-        let fd = self.fd.try_clone().map_err(|source| Error::System {
+        let fd = self.fd()?.try_clone_to_owned().map_err(|source| Error::System {
             operation: "fcntl(F_DUPFD_CLOEXEC)",
             asked: "a region for a forked child".to_owned(),
             source,
         })?;
-        Ok(Self { fd, len_bytes: self.len_bytes, memory: self.memory, claims: Arc::default() })
+        Ok(Self { fd: KeptFd::new(fd)?, len_bytes: self.len_bytes, claims: Arc::default() })
     }
 
     fn of_length(fd: OwnedFd, expected_bytes: u64) -> Result<Self, Error> {
-        let (memory, found_bytes) = memory_of(&fd)?;
+        let (_, found_bytes) = FileId::of(&fd)?;
         if found_bytes != expected_bytes {
             return Err(Error::LengthMismatch { expected_bytes, found_bytes });
         }
-        Ok(Self { fd, len_bytes: expected_bytes, memory, claims: Arc::default() })
+        Ok(Self { fd: KeptFd::new(fd)?, len_bytes: expected_bytes, claims: Arc::default() })
     }
 
     /// Length of the region.
@@ -105,7 +98,7 @@ impl ClientRegion {
     /// # Errors
     /// [`Error::Unaligned`] if the length is not in whole words; [`Error::System`] if the kernel refuses.
     pub fn map_words_read_only(&self) -> Result<ReadOnlyWords, Error> {
-        ReadOnlyWords::new(self.fd.as_fd(), self.len_bytes)
+        ReadOnlyWords::new(self.fd()?, self.len_bytes)
     }
 
     /// Maps the whole region as words: a session region.
@@ -114,7 +107,7 @@ impl ClientRegion {
     /// [`Error::Unaligned`] if the length is not in whole words; [`Error::System`] if the kernel refuses, with EACCES
     /// if the region was opened read-only.
     pub fn map_words(&self) -> Result<WordsMapping, Error> {
-        WordsMapping::new(self.fd.as_fd(), self.len_bytes)
+        WordsMapping::new(self.fd()?, self.len_bytes)
     }
 
     /// Maps the whole region as bytes that can only be read: the arena.
@@ -124,7 +117,7 @@ impl ClientRegion {
     /// # Errors
     /// [`Error::System`] if the kernel refuses.
     pub fn map_bytes_read_only(&self) -> Result<BytesMapping, Error> {
-        BytesMapping::new(self.fd.as_fd(), self.len_bytes)
+        BytesMapping::new(self.fd()?, self.len_bytes)
     }
 
     /// Maps the `len_bytes` bytes at `offset`, which the daemon has lent to this session, for writing.
@@ -135,7 +128,7 @@ impl ClientRegion {
     ///
     /// # Errors
     /// [`Error::OutOfBounds`]; [`Error::Unaligned`]; [`Error::LeaseOverlap`] if a part of the range is mapped
-    /// already; [`Error::System`] if the kernel refuses, with EACCES if the region was opened read-only.
+    /// already; [`Error::Taken`]; [`Error::System`] if the kernel refuses, with EACCES if the region was opened read-only.
     pub fn map_lease(&self, offset: u64, len_bytes: u64, populate: bool) -> Result<LeaseMapping, Error> {
         check_range(offset, len_bytes, self.len_bytes)?;
         let (alignment, end) = (page_bytes(), offset + len_bytes);
@@ -146,7 +139,7 @@ impl ClientRegion {
             return Err(Error::Unaligned { what: "the length of a lease", found: len_bytes, alignment });
         }
         let claim = self.claims.claim(offset..end)?;
-        let lease = LeaseMapping::new(self.fd.as_fd(), self.memory, claim, offset, len_bytes)?;
+        let lease = LeaseMapping::new(self.fd()?, self.memory(), claim, offset, len_bytes)?;
         if populate {
             lease.populate()?;
         }
@@ -158,8 +151,7 @@ impl ClientRegion {
     /// A read-only descriptor is enough. Nothing is copied, and no memory taken, before a page is written.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`]; [`Error::OtherRegion`] if the process has closed all descriptors behind our back, and
-    /// this number is another file's now; [`Error::System`] if the kernel refuses: a process may have 65,530 mappings,
+    /// [`Error::OutOfBounds`]; [`Error::Taken`] if something else in the process has closed the descriptor; [`Error::System`] if the kernel refuses: a process may have 65,530 mappings,
     /// and where memory must not be overcommitted, all of the range counts as this process's own.
     ///
     /// ```
@@ -181,25 +173,18 @@ impl ClientRegion {
     /// ```
     pub fn map_copy_on_write(&self, offset: u64, len_bytes: u64) -> Result<CopyOnWriteMapping, Error> {
         check_range(offset, len_bytes, self.len_bytes)?;
-        if memory_of(&self.fd)?.0 != self.memory {
-            return Err(Error::OtherRegion);
-        }
-        CopyOnWriteMapping::new(self.fd.as_fd(), offset, len_bytes)
+        CopyOnWriteMapping::new(self.fd()?, offset, len_bytes)
     }
 
-    pub(crate) fn memory(&self) -> MemoryId {
-        self.memory
+    /// The descriptor, if it still is one of this region.
+    ///
+    /// # Errors
+    /// [`Error::Taken`].
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.fd.get()
     }
-}
 
-fn memory_of(fd: &OwnedFd) -> Result<(MemoryId, u64), Error> {
-    let status = fstat(fd).map_err(refused("fstat", || "a region's length".to_owned()))?;
-    let memory = MemoryId { device: status.st_dev, inode: status.st_ino };
-    Ok((memory, u64::try_from(status.st_size).unwrap_or(0)))
-}
-
-impl AsFd for ClientRegion {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn memory(&self) -> FileId {
+        self.fd.of_what()
     }
 }

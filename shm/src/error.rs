@@ -58,9 +58,15 @@ pub enum Error {
     /// The range, or a part of it, is already mapped writable through the same [`ClientRegion`](crate::ClientRegion).
     #[error("the {len_bytes} bytes at offset {offset} overlap a lease that is still mapped")]
     LeaseOverlap { offset: u64, len_bytes: u64 },
-    /// A region's descriptor is of other memory than the lease that was to be sealed with it, or than it was of before.
+    /// A region's descriptor is of other memory than the lease that was to be sealed with it.
     #[error("the region's descriptor is of other memory than what is mapped already")]
     OtherRegion,
+    /// Something else in this process has closed the descriptor, and the number may be another file's by now.
+    #[error(
+        "descriptor {number} was closed by something else in this process, as programs do that become daemons: connect \
+         after that"
+    )]
+    Taken { number: i32 },
     /// The lease belongs to the parent of this forked process, in which it is not mapped.
     #[error(
         "the lease was mapped by process {mapped_by}, and this is process {here}: leases do not cross a fork"

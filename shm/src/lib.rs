@@ -48,6 +48,7 @@ mod client_region;
 mod error;
 mod fault;
 mod fork_mark;
+mod kept_fd;
 mod kernel;
 mod mapping;
 mod polling;
@@ -60,6 +61,7 @@ pub use client_region::ClientRegion;
 pub use error::Error;
 pub use fault::{FaultPoint, fault_point};
 pub use fork_mark::ForkMark;
+pub use kept_fd::KeptFd;
 pub use kernel::Kernel;
 pub use mapping::{
     BytesMapping, CopyOnWriteMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping,

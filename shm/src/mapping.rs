@@ -14,7 +14,7 @@
 
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::process;
 use std::ptr::NonNull;
 use std::slice;
@@ -26,8 +26,9 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonym
 use plasmon_protocol::sync::Words;
 
 use crate::claim::Claim;
-use crate::client_region::{ClientRegion, MemoryId};
+use crate::client_region::ClientRegion;
 use crate::error::{Error, refused};
+use crate::kept_fd::FileId;
 use crate::region::{LEN_BYTES_MAX, STEP_BYTES, page_bytes};
 
 /// A whole region as words that any process may change at any time.
@@ -73,7 +74,7 @@ impl WordsMapping {
         if region.len_bytes() != expected_bytes {
             return Err(Error::LengthMismatch { expected_bytes, found_bytes: region.len_bytes() });
         }
-        self.mapping.replace(region.as_fd(), 0, Access::ReadWrite)
+        self.mapping.replace(region.fd()?, 0, Access::ReadWrite)
     }
 
     /// The words. Others write them too: a value read is a value that somebody wrote, and nothing more.
@@ -200,14 +201,14 @@ pub struct LeaseMapping {
     // Unmapped before the claim ends: fields are dropped in this order.
     mapping: Mapping,
     claim: Claim,
-    memory: MemoryId,
+    memory: FileId,
     offset: u64,
 }
 
 impl LeaseMapping {
     pub(crate) fn new(
         fd: BorrowedFd<'_>,
-        memory: MemoryId,
+        memory: FileId,
         claim: Claim,
         offset: u64,
         len_bytes: u64,
@@ -313,7 +314,7 @@ impl LeaseMapping {
         let sealed = match mapping.only_in {
             Some(mapped_by) if !mapping.is_here() => Err(Error::Forked { mapped_by, here: process::id() }),
             _ if memory != read_only.memory() => Err(Error::OtherRegion),
-            _ => mapping.replace(read_only.as_fd(), offset, Access::ReadOnly),
+            _ => read_only.fd().and_then(|fd| mapping.replace(fd, offset, Access::ReadOnly)),
         };
         match sealed {
             Ok(()) => {

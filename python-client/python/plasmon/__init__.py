@@ -21,7 +21,7 @@ from typing import Any as _Any
 from plasmon import _plasmon, exceptions
 from plasmon._brain import Brain, Creation, TableCreation
 from plasmon._forms import compact
-from plasmon._plasmon import copied_bytes
+from plasmon._plasmon import Cancel, copied_bytes
 from plasmon._store import Store, start
 from plasmon.exceptions import (
     ConditionFailed,
@@ -35,6 +35,7 @@ from plasmon.exceptions import (
     StoreUnavailable,
     UnpicklingFailed,
     UntrustedPickle,
+    WaitCancelled,
     WaitTimeout,
 )
 
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Brain",
+    "Cancel",
     "ConditionFailed",
     "Creation",
     "MalformedObject",
@@ -56,6 +58,7 @@ __all__ = [
     "TableCreation",
     "UnpicklingFailed",
     "UntrustedPickle",
+    "WaitCancelled",
     "WaitTimeout",
     "__version__",
     "compact",

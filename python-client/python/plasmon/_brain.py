@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, fin
 
 from plasmon import _forms, _mapping, _plasmon
 from plasmon._times import Time, seconds, seconds_or_none
+from plasmon._waiting import cancelling
 from plasmon.exceptions import (
     BadName,
     ConditionFailed,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from plasmon._memoize import Memoized
+    from plasmon._plasmon import Cancel
 
 _MISSING = object()
 
@@ -202,6 +204,7 @@ class Brain(MutableMapping[str, Any]):
         as_: As | None = None,
         columns: list[str] | None = None,
         copy: bool = False,
+        cancel: Cancel | None = None,
         namespace: str | None = None,
     ) -> Any:
         """Return the value bound to ``name``.
@@ -219,11 +222,14 @@ class Brain(MutableMapping[str, Any]):
                 bytes of a ``bytes``, ``str`` or array, not copied).
             columns: Of a table, only these columns.
             copy: Whether to return a private copy that can be written to.
+            cancel: Who can end the wait from another thread. A wait in a thread of an executor ends with its future,
+                and so with the task that waits for it: ``await asyncio.to_thread(brain.recall, name, timeout=60)``.
             namespace: Another namespace than this brain's.
 
         Raises:
             NameNotFound: Nothing is bound to ``name`` (also a ``KeyError``).
             WaitTimeout: ``timeout`` seconds passed first (also a ``TimeoutError``).
+            WaitCancelled: The wait was cancelled.
             UnpicklingFailed: The value is there, but cannot be made here: its class, or a module of it, is missing.
             UntrustedPickle: Another user learned the value, and reading it would run that user's code.
             WrongKind: The value cannot be had ``as_`` that (also a ``TypeError``).
@@ -232,10 +238,13 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._client if namespace is None else self._in(namespace)
         try:
-            if timeout is None and as_ is None and columns is None and not copy:
+            if timeout is not None:
+                with cancelling(cancel) as cancels:
+                    found = client.object(name, seconds("a timeout", timeout), cancels)
+            elif as_ is None and columns is None and not copy:
                 found = client.recall(name)
             else:
-                found = client.object(name, seconds_or_none("a timeout", timeout))
+                found = client.object(name)
         except NameNotFound as error:
             error._client = client
             raise
@@ -292,14 +301,25 @@ class Brain(MutableMapping[str, Any]):
             raise _not_found(name, client)
         return {name: _forms.decode(one) for name, one in zip(names, found, strict=True) if one is not None}
 
-    def wait(self, name: str, *, after: int = 0, timeout: Time, namespace: str | None = None) -> int:
+    def wait(
+        self,
+        name: str,
+        *,
+        after: int = 0,
+        timeout: Time,
+        cancel: Cancel | None = None,
+        namespace: str | None = None,
+    ) -> int:
         """Wait until ``name`` has a version above ``after``, and return that version.
 
         Raises:
             WaitTimeout: ``timeout`` passed first: seconds, or as ``ttl`` of `learn`.
+            WaitCancelled: The wait was cancelled, as in `recall`.
 
         """
-        return self._in(namespace).wait(name, after, seconds("a timeout", timeout))
+        client = self._in(namespace)
+        with cancelling(cancel) as cancels:
+            return client.wait(name, after, seconds("a timeout", timeout), cancels)
 
     def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether something is bound to ``name``. One look at the shared index."""

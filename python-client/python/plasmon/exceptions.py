@@ -171,6 +171,10 @@ class WaitTimeout(PlasmonError, TimeoutError):
     namespace: str
 
 
+class WaitCancelled(PlasmonError):
+    """Another thread cancelled the wait: with a `plasmon.Cancel`, or with the future that this thread works for."""
+
+
 class StoreUnavailable(PlasmonError, ConnectionError):
     """No store answers. Values already recalled stay valid; a later call connects again when a store is back."""
 
