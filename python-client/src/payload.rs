@@ -81,9 +81,8 @@ impl Payload {
     /// A pickle of protocol 5 with its out-of-band buffers.
     #[staticmethod]
     fn pickle(stream: &Bound<'_, PyAny>, buffers: Vec<Bound<'_, PyAny>>) -> PyResult<Payload> {
-        let py = stream.py();
         let buffers = buffers.iter().map(memory::borrow).collect::<PyResult<Vec<_>>>()?;
-        Ok(Payload(Form::Pickle(Pickle::new(memory::borrow(stream)?, buffers).or_raise_learning(py)?)))
+        Ok(Payload(Form::Pickle(Pickle::new(memory::borrow(stream)?, buffers))))
     }
 
     /// BLAKE3 of the object that learning the value would write: 32 bytes.

@@ -465,7 +465,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    fn len_bytes(&self) -> u64 {
+    pub(super) fn len_bytes(&self) -> u64 {
         fn offsets<O: OffsetSizeTrait>(parts: &[OffsetBuffer<O>]) -> usize {
             (1 + parts.iter().map(|part| part.len() - 1).sum::<usize>()) * size_of::<O>()
         }

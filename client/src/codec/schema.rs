@@ -48,6 +48,20 @@ pub(super) fn of_pickle(buffers: usize) -> Schema {
     Schema::new_with_metadata(fields, kind_metadata(Kind::PICKLE))
 }
 
+/// Name of the column that has all out-of-band buffers of a pickle, if they are many.
+pub(super) const PACKED: &str = "buffers";
+
+/// The schema of a pickle whose out-of-band buffers lie in one column: each starts at a multiple of 64 bytes.
+pub(super) fn of_packed_pickle() -> Schema {
+    let length = Arc::new(Field::new("item", DataType::UInt64, ITEM_IS_NULLABLE));
+    let fields = vec![
+        value_field(Kind::PICKLE),
+        Field::new(PACKED, DataType::LargeBinary, false),
+        Field::new("lengths", DataType::LargeList(length), false),
+    ];
+    Schema::new_with_metadata(fields, kind_metadata(Kind::PICKLE))
+}
+
 /// The schema of a tensor with elements of `dtype`: a flat column, or a column of lists if `inner` has dimensions.
 /// `inner` has those of the rows, as they lie in memory; `description` is the JSON of [`TENSOR_KEY`].
 pub(super) fn of_tensor(
