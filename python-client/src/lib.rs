@@ -31,7 +31,7 @@ mod _plasmon {
     use crate::{
         client::{Client, name_id},
         exit::{Undisturbed, forget_other_threads, prepare_exit},
-        memory::{Buffer, CopyOnWrite, TableStream},
+        memory::{Buffer, TableStream},
         options::Options,
         payload::Payload,
         programs::run_plasmon,

@@ -4,7 +4,7 @@
 use crate::{
     exit::detached,
     numpy,
-    recalled::{COPY_DETACHED_BYTES, copied_writable},
+    recalled::{copied_writable, count_copied},
 };
 use arrow_array::{
     RecordBatchReader,
@@ -18,12 +18,15 @@ use pyo3::{
     ffi,
     prelude::*,
     sync::PyOnceLock,
-    types::PyCapsule,
+    types::{PyByteArray, PyByteArrayMethods, PyCapsule},
 };
 use std::{
     ffi::CStr,
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// Name of the capsules that hold a C stream, as Arrow's PyCapsule interface has it.
@@ -31,40 +34,135 @@ const STREAM_NAME: &CStr = c"arrow_array_stream";
 
 /// Recalled bytes in the store's shared memory, which they hold in place and unchanged: read-only, by the buffer
 /// protocol.
+///
+/// Out-of-band buffers of a pickle can be written to besides, by who asks for a writable buffer, as NumPy does: then the
+/// bytes are this buffer's own, and nobody else sees what is written.
 #[pyclass(frozen, module = "plasmon._plasmon")]
 pub(crate) struct Buffer {
     bytes: arrow_buffer::Buffer,
     /// The recall that it comes from, if it is a part of a pickle.
     recall: Option<Arc<Recall>>,
+    /// Bytes of this buffer's own, made for the first who asks for them.
+    own: PyOnceLock<Own>,
 }
 
-/// One recall of an object. All of its parts that are to be written to lie in one mapping.
+/// One recall of a pickle.
 pub(crate) struct Recall {
     object: plasmon::Object,
-    /// `None` if the kernel refuses it.
-    own: OnceLock<Option<Arc<plasmon::CopyOnWrite>>>,
+    parts: Parts,
+    /// All of the object once more, for parts that are to be written to; `None` if it cannot be had.
+    mapping: OnceLock<Option<Arc<Mapping>>>,
+}
+
+/// What the parts of a recalled pickle are made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    /// The store's bytes; who wants to write gets pages that are copied when they are first written.
+    Mapped,
+    /// The store's bytes; who wants to write gets a copy, which is quicker had than a mapping.
+    Short,
+    /// Copies, from the start.
+    Copies,
+}
+
+/// Bytes that nobody else has.
+enum Own {
+    /// This range of the recalled object, whose pages are copied when they are first written.
+    Mapped(Arc<Mapping>, Range<usize>),
+    /// A copy. Nobody but the buffer ever sees the object, so that it never changes its length.
+    Copied(Py<PyByteArray>),
+}
+
+/// A copy-on-write mapping, one of those that are counted.
+struct Mapping(plasmon::CopyOnWrite);
+
+/// Parts that together have no more bytes than this are copied for writing. A mapping takes three system calls and a page
+/// fault for each 64 KiB that are read: that is what a copy of so many bytes takes.
+const SHORT_BYTES: usize = 64 << 10;
+
+/// Most mappings at a time: half of what Linux allows a process (65,530) is left to the rest of the program.
+const MAPPINGS_MAX: usize = 32_000;
+
+/// How many there are.
+static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
+
+impl Mapping {
+    /// Maps `object`; `None` if there are too many mappings, or if the kernel refuses another.
+    fn new(object: &plasmon::Object) -> Option<Arc<Mapping>> {
+        let taken = MAPPINGS.fetch_add(1, Ordering::Relaxed);
+        let made = match taken < MAPPINGS_MAX {
+            true => object.copy_on_write().ok().flatten(),
+            false => None,
+        };
+        if made.is_none() {
+            MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+        }
+        made.map(|made| Arc::new(Mapping(made)))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Recall {
-    pub(crate) fn new(object: plasmon::Object) -> Arc<Recall> {
-        Arc::new(Recall { object, own: OnceLock::new() })
+    /// A recall of `object`, whose parts have `len_bytes` bytes together. `copies`: nothing of them shall be the store's.
+    pub(crate) fn new(object: plasmon::Object, len_bytes: usize, copies: bool) -> Arc<Recall> {
+        let parts = match copies {
+            true => Parts::Copies,
+            false if len_bytes <= SHORT_BYTES => Parts::Short,
+            false => Parts::Mapped,
+        };
+        Arc::new(Recall { object, parts, mapping: OnceLock::new() })
     }
 
-    /// `bytes`, if they are a part of the object, for writing and without copying them.
-    fn own(&self, bytes: &arrow_buffer::Buffer) -> Option<CopyOnWrite> {
-        let range = self.object.range_of(bytes)?;
-        let own = self.own.get_or_init(|| self.object.copy_on_write().ok().flatten().map(Arc::new));
-        Some(CopyOnWrite { object: Arc::clone(own.as_ref()?), range })
+    /// `bytes`, a part of the object, for writing: in place if it is worth a mapping and one can be had, else copied.
+    fn own(&self, py: Python<'_>, bytes: &arrow_buffer::Buffer) -> PyResult<Own> {
+        let range = self.object.range_of(bytes).filter(|_| self.parts == Parts::Mapped);
+        if let Some(range) = range
+            && let Some(mapping) = self.mapping.get_or_init(|| Mapping::new(&self.object))
+        {
+            return Ok(Own::Mapped(Arc::clone(mapping), range));
+        }
+        if self.parts != Parts::Copies {
+            count_copied(bytes.len() as u64); // else all of the object was counted
+        }
+        Ok(Own::Copied(copied_writable(py, bytes)?.unbind()))
+    }
+}
+
+impl Own {
+    fn as_ptr(&self, py: Python<'_>) -> *mut u8 {
+        match self {
+            Own::Mapped(mapping, range) => mapping.0.as_ptr().as_ptr().wrapping_add(range.start),
+            Own::Copied(bytes) => bytes.bind(py).data(),
+        }
     }
 }
 
 impl Buffer {
     pub(crate) fn new(bytes: arrow_buffer::Buffer) -> Buffer {
-        Buffer { bytes, recall: None }
+        Buffer { bytes, recall: None, own: PyOnceLock::new() }
     }
 
     pub(crate) fn of_pickle(bytes: arrow_buffer::Buffer, recall: &Arc<Recall>) -> Buffer {
-        Buffer { bytes, recall: Some(Arc::clone(recall)) }
+        Buffer { bytes, recall: Some(Arc::clone(recall)), own: PyOnceLock::new() }
+    }
+
+    /// The first byte, for one who only reads or, if `writes`, for one who writes too. `None` if nobody may write.
+    fn pointer(&self, py: Python<'_>, writes: bool) -> PyResult<Option<*mut u8>> {
+        let own = match &self.recall {
+            Some(recall) if writes || recall.parts == Parts::Copies => {
+                Some(self.own.get_or_try_init(py, || recall.own(py, &self.bytes))?)
+            }
+            _ => self.own.get(py),
+        };
+        Ok(match own {
+            Some(own) => Some(own.as_ptr(py)),
+            None => (!writes).then(|| self.bytes.as_ptr().cast_mut()),
+        })
     }
 }
 
@@ -78,15 +176,10 @@ impl Buffer {
         format!("<plasmon buffer of {} bytes>", self.bytes.len())
     }
 
-    /// The same bytes such that they can be written to, without changing what the store has: a buffer whose pages are
-    /// copied when they are first written or, where that is not worth a mapping, a `bytearray`.
-    fn writable<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let is_large = self.bytes.len() > COPY_DETACHED_BYTES;
-        let own = self.recall.as_ref().filter(|_| is_large).and_then(|recall| recall.own(&self.bytes));
-        match own {
-            Some(own) => Ok(Bound::new(py, own)?.into_any()),
-            None => Ok(copied_writable(py, &self.bytes)?.into_any()),
-        }
+    /// Whether it is a part of a copy, which nobody else has, and can always be written to.
+    #[getter]
+    fn is_copy(&self) -> bool {
+        self.recall.as_ref().is_some_and(|recall| recall.parts == Parts::Copies)
     }
 
     /// Fills in `view` with all of the bytes.
@@ -95,53 +188,23 @@ impl Buffer {
         view: *mut ffi::Py_buffer,
         flags: std::ffi::c_int,
     ) -> PyResult<()> {
-        let bytes = &slf.get().bytes;
-        let len = ffi::Py_ssize_t::try_from(bytes.len())
+        let (py, buffer) = (slf.py(), slf.get());
+        let len = ffi::Py_ssize_t::try_from(buffer.bytes.len())
             .map_err(|_| PyBufferError::new_err("too long for a buffer"))?;
-        let read_only = 1;
-        // SAFETY: `PyBuffer_FillInfo` asks for a `Py_buffer` to fill in, which the interpreter hands to
-        // `__getbuffer__`, for an object to own the view, and for `len` readable bytes at the pointer for as long as
-        // that object lives. It takes a reference to `slf`, which is frozen and owns an Arrow buffer of that length. For
-        // a view that wants to write it raises BufferError, so that nobody writes through the pointer.
-        let filled = unsafe {
-            ffi::PyBuffer_FillInfo(
-                view,
-                slf.as_ptr(),
-                bytes.as_ptr().cast_mut().cast(),
-                len,
-                read_only,
-                flags,
-            )
+        let writes = flags & ffi::PyBUF_WRITABLE != 0;
+        let Some(start) = buffer.pointer(py, writes)? else {
+            return Err(PyBufferError::new_err("a recalled value is read-only; copy=True makes a copy"));
         };
-        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
-    }
-}
-
-/// A part of a recalled object that can be written to, by the buffer protocol. Whoever else recalls the object sees what
-/// was learned.
-#[pyclass(frozen, module = "plasmon._plasmon")]
-pub(crate) struct CopyOnWrite {
-    object: Arc<plasmon::CopyOnWrite>,
-    /// Inside it.
-    range: Range<usize>,
-}
-
-#[pymethods]
-impl CopyOnWrite {
-    unsafe fn __getbuffer__(
-        slf: Bound<'_, Self>,
-        view: *mut ffi::Py_buffer,
-        flags: std::ffi::c_int,
-    ) -> PyResult<()> {
-        // SAFETY: the interpreter hands over a `Py_buffer` to fill in. This object is frozen and holds the mapping.
-        unsafe { expose_writable(&slf, view, flags) }
-    }
-}
-
-impl WritableBytes for CopyOnWrite {
-    fn bytes(slf: &Bound<'_, Self>) -> PyResult<(*mut u8, usize)> {
-        let CopyOnWrite { object, range } = slf.get();
-        Ok((object.as_ptr().as_ptr().wrapping_add(range.start), range.len()))
+        let read_only = std::ffi::c_int::from(!writes);
+        // SAFETY: `PyBuffer_FillInfo` asks for a `Py_buffer` to fill in, which the interpreter hands to
+        // `__getbuffer__`, for an object to own the view, and for `len` bytes at the pointer for as long as that object
+        // lives, readable and, for a view that wants to write, writable. It takes a reference to `slf`, which is frozen
+        // and owns an Arrow buffer of that length and, for one who writes, as many bytes of its own, at a place that
+        // stays (`Own`): those of a mapping, or of a `bytearray` that nobody can change the length of. A view that does
+        // not want to write is marked read-only.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), len, read_only, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
     }
 }
 

@@ -116,15 +116,18 @@ impl Object {
         to_python(py, &self.object)
     }
 
-    /// A pickle's stream and its out-of-band buffers, in place.
+    /// A pickle's stream and its out-of-band buffers: in place until somebody wants to write to them; or copies.
     ///
     /// # Errors
     /// `UntrustedPickle` if another user wrote it.
-    fn pickle(&self, py: Python<'_>) -> PyResult<(Buffer, Vec<Buffer>)> {
+    fn pickle(&self, py: Python<'_>, copies: bool) -> PyResult<(Buffer, Vec<Buffer>)> {
         self.unpickling.check(py, &self.object)?;
         let pickle = self.object.to::<Pickle>().or_raise(py)?;
-        count_copied(pickle.stream().len() as u64);
-        let recall = Recall::new(self.object.clone());
+        if !copies {
+            count_copied(pickle.stream().len() as u64);
+        }
+        let len_bytes = pickle.buffers().iter().map(arrow_buffer::Buffer::len).sum();
+        let recall = Recall::new(self.object.clone(), len_bytes, copies);
         let buffers = pickle.buffers().iter().map(|bytes| Buffer::of_pickle(bytes.clone(), &recall));
         Ok((Buffer::new(pickle.stream().clone()), buffers.collect()))
     }
@@ -212,7 +215,6 @@ fn copied<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
 
 /// A copy of `bytes` that can be written to.
 pub(crate) fn copied_writable<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyByteArray>> {
-    count_copied(bytes.len() as u64);
     PyByteArray::new_with(py, bytes.len(), |new| {
         match bytes.len() <= COPY_DETACHED_BYTES {
             true => new.copy_from_slice(bytes),

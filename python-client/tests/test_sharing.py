@@ -23,31 +23,10 @@ import plasmon
 import polars as pl
 import pyarrow as pa
 import pytest
+from memory import buffers_of, in_arena
 from plasmon import _plasmon
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
-
-
-def in_arena(address: int, nbytes: int = 1) -> bool:
-    """Whether memory lies in a mapping of a store's arena in this process."""
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            span, *_, name = line.split(maxsplit=5)
-            start, end = (int(part, 16) for part in span.split("-"))
-            if start <= address and address + nbytes <= end:
-                return "plasmon" in name
-    return False
-
-
-def buffers_of(value: Any) -> list[tuple[int, int]]:
-    """Address and length of every buffer of an Arrow array."""
-    found = []
-    chunks = value.chunks if isinstance(value, pa.ChunkedArray) else [value]
-    for chunk in chunks:
-        found += [(buffer.address, buffer.size) for buffer in chunk.buffers() if buffer is not None and buffer.size]
-        if isinstance(chunk, pa.DictionaryArray):
-            found += buffers_of(chunk.dictionary)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -100,7 +79,7 @@ def test_recalled_frames_lie_in_the_arena(brain: plasmon.Brain) -> None:
     assert in_arena(zone.__array_interface__["data"][0], zone.nbytes)
     assert in_arena(found["category"].array.codes.__array_interface__["data"][0], codes.nbytes)
     assert all(in_arena(*buffer) for buffer in buffers_of(found["text"].array._pa_array))
-    objects = pd.DataFrame({"float": np.arange(1000.0), "object": [object] * 1000})
+    objects = pd.DataFrame({"float": np.arange(10_000.0), "object": [object] * 10_000})
     brain["objects"] = objects
     values = brain["objects"]["float"].to_numpy()
     assert in_arena(values.__array_interface__["data"][0], values.nbytes)

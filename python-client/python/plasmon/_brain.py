@@ -209,9 +209,10 @@ class Brain(MutableMapping[str, Any]):
     ) -> Any:
         """Return the value bound to ``name``.
 
-        Arrays, tables and frames are read-only views of shared memory; no column is copied. ``str``, ``bytes`` and what
-        consists of such objects is copied once. Tensors of torch can be written to: a page is copied when it is first
-        written, and the store keeps what it has.
+        Arrays, tables and frames are views of shared memory; no column is copied. ``str``, ``bytes`` and what consists
+        of such objects is copied once. Arrays and tables are read-only. Frames can be written to, and so can arrays and
+        frames within other objects: a column or a page is copied when it is first written, and the store keeps what it
+        has.
 
         Args:
             name: 1 to 1,024 bytes of UTF-8.

@@ -4,7 +4,7 @@ From the top, the first that says a value exactly is taken (docs/values.md has t
 
 1. ndarrays of numbers and truth values: a tensor.
 2. Arrow data, pandas and polars frames: a table. `_pandas` and `_polars` have theirs.
-3. Everything else that pickles: a pickle, whose large buffers are columns of their own.
+3. Everything else that pickles: a pickle, whose large buffers lie beside it.
 
 The first two are for exact types. What is of a class of its own is a pickle, also if it can give its rows as Arrow: its
 class and attributes come back. Streams and queries alone, which are read and not kept, come back as the table that they
@@ -22,17 +22,18 @@ import itertools
 import json
 import pickle
 import sys
-from collections import ChainMap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasmon import _plasmon
 from plasmon.exceptions import NotStorable, PlasmonError, UnpicklingFailed, WrongKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     import pyarrow as pa
+
+    _Reducer = Callable[[Any], Any]
 
 #: Numbers of the dtypes of tensors, by kind and size of NumPy's (docs/layout.md).
 TENSOR_DTYPES = {
@@ -56,11 +57,8 @@ PYTHON_KEY = b"plasmon.python"
 #: For what pyarrow, pandas, polars and other makers of columns do: they give the interpreter lock away.
 _UNDISTURBED = _plasmon.Undisturbed()
 
-#: Buffers of a pickle from this length on, in bytes, are columns of their own.
+#: Buffers of a pickle from this length on, in bytes, lie beside it.
 OUT_OF_BAND_BYTES = 4096
-
-#: Most of them; each is a column.
-OUT_OF_BAND_MAX = 256
 
 #: How much of a pickle that cannot be read is looked at, to say what it is of.
 _LOOK_BYTES = 64 << 10
@@ -87,7 +85,7 @@ def encode(value: Any) -> _plasmon.Payload:
             made = None
         if made is None:
             _check_class(value)
-            made = encode_pickle(value)
+            made = encode_pickle(_Alone(value) if kind is _loaded("numpy", "ndarray") else value)
         return made
     except PlasmonError:
         raise
@@ -249,7 +247,7 @@ def decode(found: _plasmon.Object, copy: bool = False) -> Any:
         with _UNDISTURBED:
             return _decode_table(found, copy)
     if found.kind == "pickle":
-        stream, buffers = found.pickle()
+        stream, buffers = found.pickle(copy)
         try:
             return _unpickle(stream, buffers, copy)
         except Exception as error:  # of any class: the value's own code runs
@@ -259,7 +257,7 @@ def decode(found: _plasmon.Object, copy: bool = False) -> Any:
         raise WrongKind(f"an object of kind {found.kind} needs a newer version of this package; as_='arrow' reads it")
     if copy and found.kind == "tensor":
         return value.copy("K")
-    return bytes(value) if copy and found.kind == "bytes" else value
+    return memoryview(bytearray(value)) if copy and type(value) is memoryview else value
 
 
 def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
@@ -275,14 +273,12 @@ def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
 
 
 def _unpickle(stream: _plasmon.Buffer, buffers: list[_plasmon.Buffer], copy: bool) -> Any:
-    if not copy:
-        value = pickle.loads(memoryview(stream), buffers=buffers)
-        if type(value) in (_loaded("pandas", "DataFrame"), _loaded("pandas", "Series")):
-            from plasmon import _pandas
-
-            return _pandas.copied_on_write(value)
-        return value
-    return pickle.loads(memoryview(stream), buffers=[bytearray(memoryview(buffer)) for buffer in buffers])
+    value = pickle.loads(memoryview(stream), buffers=buffers)
+    if copy and type(value) is _loaded("numpy", "ndarray") and not value.flags.writeable:
+        return value.copy("K")  # it is short, and stood in the stream
+    if copy and type(value) is memoryview and value.readonly:
+        return memoryview(bytearray(value)).cast(value.format, value.shape)  # type: ignore[call-overload]
+    return value
 
 
 def _unpickling_failed(found: _plasmon.Object, stream: _plasmon.Buffer, error: Exception) -> UnpicklingFailed:
@@ -392,26 +388,26 @@ def _copied(table: pa.Table) -> pa.Table:
 
 def encode_pickle(value: Any) -> _plasmon.Payload:
     """Return a pickle of `value`, its large buffers where they are."""
+    return _plasmon.Payload.pickle(*_pickled(value))
+
+
+def _pickled(value: Any) -> tuple[memoryview, list[pickle.PickleBuffer]]:
+    """Return a pickle of `value` and its large buffers, which are still where they are."""
     buffers: list[pickle.PickleBuffer] = []
 
     def place(buffer: pickle.PickleBuffer) -> bool:
         """Whether the buffer goes in-band."""
         try:
-            if len(buffers) == OUT_OF_BAND_MAX or buffer.raw().nbytes < OUT_OF_BAND_BYTES:
+            if buffer.raw().nbytes < OUT_OF_BAND_BYTES:
                 return True
         except BufferError:
             return True  # not contiguous
         buffers.append(buffer)
         return False
 
-    stream = _pickled(value, place)
-    return _plasmon.Payload.pickle(stream, buffers)
-
-
-def _pickled(value: Any, place: Callable[[pickle.PickleBuffer], bool]) -> memoryview:
     sink = io.BytesIO()
     pickler = pickle.Pickler(sink, protocol=5, buffer_callback=place)
-    pickler.dispatch_table = _dispatch_table()
+    pickler.dispatch_table = _Reducers(copyreg.dispatch_table)
     try:
         pickler.dump(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -419,11 +415,12 @@ def _pickled(value: Any, place: Callable[[pickle.PickleBuffer], bool]) -> memory
         if by_value is None:
             raise
         sink = io.BytesIO()
+        buffers.clear()
         try:
             by_value(sink, protocol=5, buffer_callback=place).dump(value)
         except Exception:
             raise error from None  # what the standard library says is clearer
-    return sink.getbuffer()
+    return sink.getbuffer(), buffers
 
 
 def _refuse(value: Any) -> Any:
@@ -438,70 +435,176 @@ def _cloudpickler() -> Any:
         return None
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _refuse}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table: ClassVar[Any] = _Reducers(cloudpickle.Pickler.dispatch_table)
+        dispatch_table[io.TextIOWrapper] = _refuse
 
     return Pickler
 
 
-def _dispatch_table() -> ChainMap[type, Callable[[Any], Any]]:
-    ours: dict[type, Callable[[Any], Any]] = {bytearray: _reduce_bytearray, memoryview: _reduce_memoryview}
-    if ndarray := _loaded("numpy", "ndarray"):
-        ours[ndarray] = _reduce_ndarray
-    if tensor := _loaded("pyarrow.lib", "Tensor"):
-        ours[tensor] = _reduce_tensor
-    # They forget how many rows there are where there are no columns.
-    for rows in (_loaded("pyarrow", "Table"), _loaded("pyarrow", "RecordBatch"), _loaded("polars", "DataFrame")):
-        if rows:
-            ours[rows] = _reduce_rows
-    for base in (_loaded(module, name) for module in ("pandas", "polars") for name in ("DataFrame", "Series")):
-        if base:
-            ours |= dict.fromkeys(_subclasses(base), _reduce_own_class)
-    if _loaded("torch", "nn"):
-        from plasmon import _torch
+class _Reducers(dict[type, "_Reducer"]):
+    """How instances of a type are pickled: as we do it, else as `others` say."""
 
-        ours |= _torch.reducers()
-    return ChainMap(ours, copyreg.dispatch_table)
+    def __init__(self, others: Mapping[type, _Reducer]) -> None:
+        super().__init__({bytearray: _reduce_bytearray, memoryview: _reduce_memoryview})
+        self._others = others
+        self._unknown: set[type] = set()
+        if _loaded("torch", "nn"):
+            from plasmon import _torch
+
+            self.update(_torch.reducers())
+
+    def __missing__(self, kind: type) -> _Reducer:
+        """Find what is said of a type when its first instance is met."""
+        if kind not in self._unknown:
+            if reducer := _reducer_of(kind):
+                self[kind] = reducer
+                return reducer
+            self._unknown.add(kind)
+        return self._others[kind]
+
+
+def _reducer_of(kind: type) -> _Reducer | None:
+    """Return how instances of a type of NumPy, Arrow, pandas or polars, or one derived from it, are pickled."""
+    ndarray = _loaded("numpy", "ndarray")
+    if ndarray is not None and issubclass(kind, ndarray):
+        if kind is ndarray:
+            return _reduce_ndarray
+        return _reduce_subclass if _is_pickled_by_numpy(kind) else None
+    if kind is _loaded("pyarrow.lib", "Tensor"):
+        return _reduce_tensor
+    # They forget how many rows there are where there are no columns.
+    if kind in (_loaded("pyarrow", "Table"), _loaded("pyarrow", "RecordBatch"), _loaded("polars", "DataFrame")):
+        return _reduce_rows
+    for base in (_loaded(module, name) for module in ("pandas", "polars") for name in ("DataFrame", "Series")):
+        names = ("__reduce_ex__", "__getstate__")
+        if base and kind is not base and issubclass(kind, base) and _is_alike(kind, base, names):
+            return _reduce_own_class
+    return None
+
+
+def _is_alike(kind: type, base: type, names: tuple[str, ...]) -> bool:
+    """Whether a class has these attributes from the one that it is derived from."""
+    return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
 
 
 def _reduce_bytearray(value: bytearray) -> tuple[Any, ...]:
     if len(value) < OUT_OF_BAND_BYTES:
         return (bytearray, (bytes(value),))
-    return (bytearray, (pickle.PickleBuffer(value),))
+    return (_bytearray, (pickle.PickleBuffer(value),))
+
+
+def _bytearray(data: Any) -> bytearray:
+    if type(data) is _plasmon.Buffer and not data.is_copy:
+        _plasmon.count_copied(len(data))
+    return bytearray(data)
 
 
 def _reduce_memoryview(value: memoryview) -> tuple[Any, ...]:
     flat = value if value.contiguous else memoryview(value.tobytes()).cast("B")
-    return (_memoryview, (pickle.PickleBuffer(flat), value.format, value.shape))
+    return (_memoryview, (pickle.PickleBuffer(flat), value.format, value.shape, not value.readonly))
 
 
-def _memoryview(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+def _memoryview(data: Any, form: str, shape: tuple[int, ...], writable: bool = False) -> memoryview:
+    if writable:
+        import numpy as np
+
+        data = np.frombuffer(data, "u1")
     flat = memoryview(data).cast("B")
     if form == "B" and len(shape) == 1:
         return flat
     return flat.cast(form) if len(shape) == 1 else flat.cast(form, shape)  # type: ignore[call-overload,no-any-return]
 
 
+class _Alone:
+    """An ndarray that is a value by itself: it is recalled as tensors are, read-only and in place."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def __reduce__(self) -> Any:
+        array = self._array
+        if array.dtype.hasobject or array.dtype.itemsize == 0:
+            return array.__reduce_ex__(5)
+        array = _in_one_piece(array)
+        order = "C" if array.flags.c_contiguous else "F"
+        return (_alone, (pickle.PickleBuffer(_bytes_of(array)), array.dtype, array.shape, order))
+
+
+def _alone(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    is_copy = type(data) is _plasmon.Buffer and data.is_copy
+    return np.frombuffer(data if is_copy else memoryview(data).toreadonly(), dtype).reshape(shape, order=order)
+
+
+def _in_one_piece(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        return array
+    import numpy as np
+
+    return np.ascontiguousarray(array)  # NumPy would forget their byte order
+
+
 def _reduce_ndarray(array: np.ndarray[Any, Any]) -> Any:
+    """Return how an array is pickled: as NumPy does it, and alike whether it can be written to or not."""
     if array.dtype.hasobject:
         return array.__reduce_ex__(5)
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        import numpy as np
-
-        # NumPy would forget their byte order.
-        array = np.ascontiguousarray(array)
+    array = _in_one_piece(array)
     # NumPy pickles these in-band, since the buffer protocol has no datetimes.
     if array.dtype.kind in "Mm" and array.nbytes >= OUT_OF_BAND_BYTES:
         return (_viewed, (array.view("i8"), array.dtype))
-    return array.__reduce_ex__(5)
+    reduced: Any = array.__reduce_ex__(5)
+    make, (first, *rest) = reduced[:2]
+    if array.flags.writeable or type(first) is not pickle.PickleBuffer:
+        return reduced
+    return (make, (pickle.PickleBuffer(_bytes_of(array)), *rest))
 
 
-def _subclasses(base: type) -> Iterator[type]:
-    """Yield the classes that are derived from a class of frames and pickled as that is."""
-    derived: list[type] = base.__subclasses__()
-    for kind in derived:
-        yield from _subclasses(kind)
-        if all(getattr(kind, name, None) is getattr(base, name, None) for name in ("__reduce_ex__", "__getstate__")):
-            yield kind
+def _bytes_of(array: np.ndarray[Any, Any]) -> Any:
+    """Return the bytes of an array in one piece, as if they could be written to: whether they can is not pickled."""
+    import numpy as np
+
+    return np.asarray(_Shown(array))
+
+
+class _Shown:
+    """Shows NumPy the bytes of an array, and holds them."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (array.nbytes,), "data": (address, False)}
+
+
+def _is_pickled_by_numpy(kind: type) -> bool:
+    """Whether instances of a subclass of ndarray are their elements and attributes, and nothing else."""
+    import numpy as np
+
+    base = np.ma.MaskedArray if issubclass(kind, np.ma.MaskedArray) else np.ndarray
+    return _is_alike(kind, base, ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"))
+
+
+def _reduce_subclass(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+    import numpy as np
+
+    # A memmap's are the file, and the mapping of it, which are not what is stored.
+    attributes = None if type(array) is np.memmap else object.__getstate__(array)
+    return (_subclassed, (np.ndarray.view(array, np.ndarray), type(array)), attributes, None, None, _set_attributes)
+
+
+def _subclassed(elements: np.ndarray[Any, Any], kind: type[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.ndarray.view(elements, kind)
+
+
+def _set_attributes(array: Any, attributes: Any) -> None:
+    """Set what `object.__getstate__` returned."""
+    by_name, in_slots = attributes if type(attributes) is tuple else (attributes, None)
+    if by_name:
+        vars(array).update(by_name)
+    for name, value in (in_slots or {}).items():
+        setattr(array, name, value)
 
 
 def _reduce_own_class(value: Any) -> Any:
@@ -584,7 +687,7 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
     if as_ == "polars":
         import polars as pl
 
-        frame = pl.DataFrame(found.table())
+        frame = pl.DataFrame(_copied(_table(found)) if copy else found.table())
         return frame if columns is None else frame.select(columns)
     if as_ == "numpy":
         return _as_numpy(found, columns, copy)
@@ -603,30 +706,36 @@ def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) ->
     value = decode(found, copy)
     if type(value).__module__.partition(".")[0] == "pandas":
         return value if columns is None else _select(value, columns)
+    from plasmon import _pandas
+
     table = _table(found)
-    return (table if columns is None else table.select(columns)).to_pandas()
+    table = table if columns is None else table.select(columns)
+    return _copied(table).to_pandas().copy() if copy else _pandas.copied_on_write(table.to_pandas())
 
 
 def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
     import numpy as np
 
+    def own(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return array.copy("K") if copy and not array.flags.writeable else array
+
     if found.kind == "tensor":
         return decode(found, copy)
     if found.kind in ("bytes", "text"):
-        array = np.frombuffer(memoryview(found.buffer() or b""), np.uint8)
-        return array.copy() if copy else array
+        return own(np.frombuffer(memoryview(found.buffer() or b""), np.uint8))
     if found.kind == "table":
         table = _table(found)
         table = table if columns is None else table.select(columns)
-        return {name: table.column(name).combine_chunks().to_numpy(zero_copy_only=False) for name in table.column_names}
-    return np.asarray(decode(found, copy))
+        arrays = (column.combine_chunks().to_numpy(zero_copy_only=False) for column in table.columns)
+        return dict(zip(table.column_names, map(own, arrays), strict=True))
+    return own(np.asarray(decode(found, copy)))
 
 
 def compact(value: Any) -> Any:
     """Return a copy of just what `value` uses, in this process's own memory.
 
-    A slice of a recalled array or table holds the whole object in the store. Its compact copy holds nothing, and can
-    be written to where its type can.
+    A slice of a recalled array or table holds the whole object in the store. Its compact copy holds nothing, and can be
+    written to where its type can. Any value that can be stored has one.
     """
     module = type(value).__module__.partition(".")[0]
     if module == "pyarrow" and hasattr(value, "slice"):
@@ -641,12 +750,7 @@ def compact(value: Any) -> Any:
         return column if isinstance(value, pa.ChunkedArray) else column.combine_chunks()
     if isinstance(value, memoryview):
         return memoryview(bytearray(value))
-    if module == "pandas":
-        return pickle.loads(pickle.dumps(value, 5))
-    return _copy(value)
-
-
-def _copy(value: Any) -> Any:
-    import copy
-
-    return value.copy() if type(value) is _loaded("numpy", "ndarray") else copy.deepcopy(value)
+    if type(value) is _loaded("numpy", "ndarray"):
+        return value.copy()
+    stream, buffers = _pickled(value)
+    return pickle.loads(stream, buffers=[bytearray(buffer) for buffer in buffers])

@@ -51,7 +51,7 @@ def decode(table: pa.Table, description: Description, copy: bool) -> Any:
         index = _decode_range(description["index"])
     if description["type"] == "pandas.Series":
         series = pd.Series(arrays[0], index=index, name=description["name"], copy=False)
-        return series.copy() if copy else copied_on_write(series)
+        return _forms.compact(series) if copy else copied_on_write(series)
     frame = pd.DataFrame(dict(enumerate(arrays)), index=index, copy=False)
     frame.columns = _decode_labels(description["labels"])
     return _forms.compact(frame) if copy else copied_on_write(frame)

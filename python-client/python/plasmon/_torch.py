@@ -1,7 +1,7 @@
 """Tensors of torch within pickles: their elements become buffers of the pickle, which a recall need not copy.
 
-torch cannot make a tensor read-only, and a write to the store's memory would end the process. So tensors are made over
-a copy-on-write view of it: a page is copied when it is first written.
+torch cannot make a tensor read-only, and a write to the store's memory would end the process. So tensors, as all that
+asks a buffer of a pickle for bytes to write to, lie in pages that are copied when they are first written.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ def _tensor(
     is_parameter: bool,
 ) -> torch.Tensor:
     """Return what `_reduce` pickled."""
-    own = data if isinstance(data, bytearray) else data.writable()
-    elements = torch.frombuffer(own, dtype=dtype).reshape([shape[at] for at in order])
+    elements = torch.frombuffer(data, dtype=dtype).reshape([shape[at] for at in order])
     tensor = elements.permute([order.index(at) for at in range(len(order))])
     if is_parameter:
         return torch.nn.Parameter(tensor, requires_grad)
