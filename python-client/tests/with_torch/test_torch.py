@@ -183,11 +183,15 @@ def test_a_recall_takes_no_memory_before_it_is_touched(brain: plasmon.Brain) -> 
     assert (found[: 1 << 20] == 7).all() and (found[1 << 20 :] == 1).all()
 
 
-def test_arrays_beside_tensors_stay_read_only(brain: plasmon.Brain) -> None:
-    brain["both"] = {"tensor": torch.zeros(50_000), "array": np.zeros(50_000)}
+def test_tensors_and_arrays_beside_each_other_are_written_in_place(brain: plasmon.Brain) -> None:
+    brain["both"] = {"tensor": torch.zeros(50_000), "array": np.zeros(50_000), "shared": torch.zeros(5_000).numpy()}
     found = brain["both"]
+    assert plasmon_mappings() == 1 and all(in_arena(torch.from_numpy(found[name])) for name in ("array", "shared"))
     found["tensor"] += 1
-    assert not found["array"].flags.writeable and not found["array"].any() and not brain["both"]["tensor"].any()
+    found["array"] += 2
+    assert (found["tensor"] == 1).all() and (found["array"] == 2).all() and not found["shared"].any()
+    again = brain["both"]
+    assert not again["tensor"].any() and not again["array"].any()
 
 
 def test_a_module_is_trained_on_in_place_after_a_recall(brain: plasmon.Brain) -> None:
