@@ -19,7 +19,7 @@ use plasmon_protocol::{
         Attached, ChildAdded, Failed, Failure, Hello, MAGIC, Message, Request, Role, VERSION, Welcome,
     },
 };
-use plasmon_shm::{FaultPoint, KeptFd, Polling, fault_point};
+use plasmon_shm::{FaultPoint, KeptFd, Polling, ShortPath, fault_point};
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -68,8 +68,12 @@ impl Connection {
     /// Connects, and asks the kernel who listens. Neither that nor sending a request takes longer than `patience`.
     pub(crate) fn open(socket: &Path, patience: Duration) -> io::Result<Reached> {
         let deadline = Instant::now() + patience;
+        let short = ShortPath::of(socket).map_err(|error| match error {
+            plasmon_shm::Error::System { cause, .. } => cause,
+            error => io::Error::new(io::ErrorKind::InvalidInput, error),
+        })?;
         let stream = loop {
-            let name = socket.to_fs_name::<GenericFilePath>()?;
+            let name = short.path().to_fs_name::<GenericFilePath>()?;
             let options = ConnectOptions::new().name(name).wait_mode(ConnectWaitMode::Deferred);
             let AnyStream::UdSocket(stream) = options.connect_sync()?;
             // A Unix socket is connected at once, or not at all because too many wait to be accepted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,30 @@ def test_the_command_line_and_python_see_the_same(brain: plasmon.Brain, tmp_path
     assert brain["table"].to_pydict() == {"a": [1, 2], "b": ["x", "y"]}
 
 
+def test_a_store_in_the_background_outlives_its_terminal(tmp_path: Path) -> None:
+    socket = tmp_path / "s.sock"
+    master, slave = os.openpty()
+    shell = f"{SCRIPTS / 'plasmon-store'} --size 64MB --log trace --socket {socket} & echo $!; read line"
+    terminal = subprocess.Popen(
+        ["sh", "-c", shell], stdin=slave, stdout=subprocess.PIPE, stderr=slave, text=True, start_new_session=True
+    )
+    os.close(slave)
+    with terminal:
+        assert terminal.stdout is not None
+        pid = int(terminal.stdout.readline())
+        said = b""
+        while b"ready:" not in said:
+            said += os.read(master, 4096)
+        os.close(master)  # the terminal is gone, and nothing can be written to it
+        os.killpg(terminal.pid, signal.SIGHUP)  # what its shell sends on leaving
+        brain = plasmon.Brain(str(socket))
+        brain["a"] = 1
+        assert brain["a"] == 1
+        os.kill(pid, signal.SIGTERM)
+        assert terminal.stdout.read() == ""  # nobody holds it any more: the store has ended
+    assert not socket.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_daemon_stops_when_told(number: signal.Signals, tmp_path: Path) -> None:
     socket = tmp_path / "s.sock"
@@ -76,6 +101,108 @@ def test_a_store_that_cannot_start_says_why() -> None:
         plasmon.Store(size=1)
     with pytest.raises(plasmon.StoreUnavailable, match="nonsense"):
         plasmon.Store(size="nonsense")
+
+
+#: Tries something in a process of its own, whose only child a store would be, and reports what is left of it.
+LEFT = """
+import json, os, pathlib, resource, signal, subprocess, sys, tempfile, threading
+import plasmon
+from plasmon import _store
+place = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]))
+os.environ["XDG_RUNTIME_DIR"] = str(place)
+segments = set(os.listdir("/dev/shm"))
+error, message = "", ""
+try:
+{body}
+except BaseException as raised:
+    error, message = type(raised).__name__, str(raised)
+left = sorted(str(path) for path in place.rglob("*")) + sorted(set(os.listdir("/dev/shm")) - segments)
+children = open(f"/proc/self/task/{{os.getpid()}}/children").read().split()
+print(json.dumps([error, message, left, children]))
+"""
+
+
+def left_by(body: str, directory: Path) -> tuple[str, str]:
+    """Run the body; return the exception it raised and its message, once it is sure that nothing is left."""
+    program = LEFT.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    done = run(sys.executable, "-c", program, str(directory))
+    assert done.returncode == 0, done.stderr
+    error, message, left, children = json.loads(done.stdout)
+    assert (left, children) == ([], []), (error, message)
+    return error, message
+
+
+def test_a_store_starts_whatever_the_process_has_and_leaves_nothing(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    use = "brain = store.connect(); brain['a'] = 1; assert brain['a'] == 1; store.close()"
+    held = "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]"
+    many = f"resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)); {held}"
+    refuse = "def refuse(*_): raise PermissionError(1, 'Operation not permitted')\nos.pidfd_open = refuse"
+    for body in [
+        f"{many}\nstore = plasmon.start(size='64MB')\n{use}",
+        f"{refuse}\nstore = plasmon.start(size='64MB', options=['--pretend-missing', 'pidfd_open,peer_pidfd'])\n{use}",
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))\nstore = plasmon.start(size='64MB')\n{use}",
+        f"del os.environ['XDG_RUNTIME_DIR']; os.environ['TMPDIR'] = {str(deep)!r}\n"
+        f"store = plasmon.start(size='64MB')\nassert len(store.path) > 107\n{use}",
+        f"os.environ['XDG_RUNTIME_DIR'] = '/proc/nowhere'\nstore = plasmon.start(size='64MB')\n{use}",
+        "store = plasmon.start(size='64MB', options=['--arena', 'named'])\nos.kill(store.pid, signal.SIGKILL)\n"
+        "store.close()",
+        "store = plasmon.Store('64MB', path=place / 'mine')\nos.kill(store.pid, signal.SIGKILL)\nstore.close()",
+    ]:
+        assert left_by(body, tmp_path) == ("", ""), body
+    assert not list(deep.iterdir())
+
+
+def test_a_store_that_did_not_start_says_how_it_ended_and_leaves_nothing(tmp_path: Path) -> None:
+    hard = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
+    silent = "_store.STORE_PROGRAM = str(place.parent / 'silent')"
+    for body, error, parts in [
+        ("plasmon.start(size=1)", "StoreUnavailable", ["exit code 3", "too small"]),
+        (f"{hard}\nplasmon.start(size='64MB')", "StoreUnavailable", ["exit code 3", "ulimit -f"]),
+        ("plasmon.start(size='64MB', options=['--nonsense'])", "StoreUnavailable", ["exit code 2", "--nonsense"]),
+        ("plasmon.start(path='/nonexistent/s.sock')", "StoreUnavailable", ["exit code 4", "/nonexistent"]),
+        ("_store.STORE_PROGRAM = '/nowhere'\nplasmon.start()", "StoreUnavailable", ["/nowhere", "install plasmon"]),
+        (f"{silent}\nplasmon.start()", "StoreUnavailable", ["SIGSEGV (signal 11)", "its last words"]),
+        ("plasmon.start(size='64MB', timeout=0, path=place / 's')", "StoreUnavailable", ["not ready in 0 seconds"]),
+    ]:
+        (tmp_path / "silent").write_text("#!/bin/sh\necho its last words >&2\nkill -SEGV $$\n")
+        (tmp_path / "silent").chmod(0o755)
+        raised, message = left_by(body, tmp_path)
+        assert raised == error and all(part in message for part in parts), (body, raised, message)
+
+
+@pytest.mark.parametrize("where", ["mkdtemp", "Popen", "select"])
+def test_a_start_that_is_interrupted_leaves_nothing(where: str, tmp_path: Path) -> None:
+    # The signal comes while the directory is made, while the process is started, and while it is waited for.
+    patched = {
+        "mkdtemp": "whose, name = _store.tempfile, 'mkdtemp'",
+        "Popen": "whose, name = _store.subprocess, 'Popen'",
+        "select": "whose, name = _store.selectors.DefaultSelector, 'select'",
+    }[where]
+    body = f"""
+{patched}
+original = getattr(whose, name)
+def interrupted(*arguments, **options):
+    setattr(whose, name, original)
+    done = original(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return done
+setattr(whose, name, interrupted)
+plasmon.start(size="64MB")
+"""
+    assert left_by(body, tmp_path)[0] == "KeyboardInterrupt"
+
+
+def test_a_store_that_died_says_how() -> None:
+    store = plasmon.start(size="64MB")
+    os.kill(store.pid, signal.SIGKILL)
+    with pytest.raises(plasmon.StoreUnavailable, match=r"no store|ended by SIGKILL"):
+        while True:
+            store.connect()
+    with pytest.raises(plasmon.StoreUnavailable, match="ended by SIGKILL"):
+        store.connect()
+    store.close()
 
 
 OWNER = """

@@ -31,7 +31,7 @@ pub fn at_fork(
         errno => Err(Error::System {
             operation: "pthread_atfork",
             asked: "to be told of forks".to_owned(),
-            source: io::Error::from_raw_os_error(errno),
+            cause: io::Error::from_raw_os_error(errno),
         }),
     }
 }

@@ -71,10 +71,10 @@ impl ClientRegion {
     /// # Errors
     /// [`Error::System`] if the kernel refuses another descriptor.
     pub fn for_child(&self) -> Result<Self, Error> {
-        let fd = self.fd()?.try_clone_to_owned().map_err(|source| Error::System {
+        let fd = self.fd()?.try_clone_to_owned().map_err(|cause| Error::System {
             operation: "fcntl(F_DUPFD_CLOEXEC)",
             asked: "a region for a forked child".to_owned(),
-            source,
+            cause,
         })?;
         Ok(Self { fd: KeptFd::new(fd)?, len_bytes: self.len_bytes, claims: Arc::default() })
     }

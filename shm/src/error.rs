@@ -1,19 +1,22 @@
 //! Why an operation on shared memory or its sockets did not happen.
 
 use std::io;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::{FDS_MAX, LEN_BYTES_MAX};
+use crate::limits::Limit;
+use crate::{FDS_MAX, LEN_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
 
 /// Why an operation on shared memory or its sockets did not happen.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the fields' names and the message say it")]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refused; `source` says why.
-    #[error("{operation} failed ({asked})")]
-    System { operation: &'static str, asked: String, source: io::Error },
+    /// The kernel refused; `cause` says why. The message has it, and the limit that may be behind it, because a refusal
+    /// without its reason helps nobody: so it is no `source`, which would say it twice.
+    #[error("{operation} failed ({asked}): {cause}{}", limit_behind(.cause))]
+    System { operation: &'static str, asked: String, cause: io::Error },
     /// The socket is non-blocking and nothing can be sent or received now. Nothing has happened.
     #[error("the socket is not ready")]
     WouldBlock,
@@ -44,8 +47,8 @@ pub enum Error {
     #[error("a population step of {asked_bytes} bytes: at most {max_bytes} bytes are populated at once")]
     StepLength { asked_bytes: u64, max_bytes: u64 },
     /// The kernel had no huge page to give. The range holds the bytes it held, and may be partly populated.
-    #[error("no huge page for the {len_bytes} bytes at offset {offset}")]
-    CollapseFailed { offset: u64, len_bytes: u64, source: io::Error },
+    #[error("no huge page for the {len_bytes} bytes at offset {offset}: {cause}")]
+    CollapseFailed { offset: u64, len_bytes: u64, cause: io::Error },
     /// A named region has no descriptors to pass: its name is passed instead.
     #[error("{operation} needs a memfd, and this region is named; pass its name instead")]
     NotMemfd { operation: &'static str },
@@ -81,6 +84,12 @@ pub enum Error {
     /// Some descriptors were lost, most likely because this process may open no more. Those that came are closed.
     #[error("descriptors of a message were lost; this process may have reached its limit (ulimit -n)")]
     DescriptorsLost,
+    /// The kernel takes no path this long, and it could not be shortened.
+    #[error(
+        "the socket path {} has {len_bytes} bytes, and the kernel takes {SOCKET_PATH_BYTES_MAX}; choose a shorter one (a \
+         longer one works where /proc is mounted, if its last part is shorter than 80 bytes)", .path.display()
+    )]
+    SocketPath { path: PathBuf, len_bytes: usize },
     /// The process at the other end of the socket has ended.
     #[error("process {pid} has ended")]
     PeerEnded { pid: i32 },
@@ -103,8 +112,8 @@ impl Error {
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         match self {
-            Self::System { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            Self::System { cause, .. } => {
+                matches!(cause.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
             }
             Self::PeerEnded { .. } => true,
             _ => false,
@@ -122,7 +131,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::System { source, .. } | Self::CollapseFailed { source, .. } => source.raw_os_error(),
+            Self::System { cause, .. } | Self::CollapseFailed { cause, .. } => cause.raw_os_error(),
             _ => None,
         }
     }
@@ -133,5 +142,22 @@ pub(crate) fn refused(
     operation: &'static str,
     asked: impl FnOnce() -> String,
 ) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error::System { operation, asked: asked(), source: errno.into() }
+    move |errno| Error::System { operation, asked: asked(), cause: errno.into() }
+}
+
+/// The limit that may be why the kernel refused, as the end of a sentence; else nothing.
+fn limit_behind(cause: &io::Error) -> String {
+    let limit = cause.raw_os_error().and_then(|errno| Limit::behind(Errno::from_raw(errno)));
+    limit.map_or_else(String::new, |limit| format!("; {limit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_with_its_reason() {
+        let refusal = refused("mmap", || "4096 bytes".to_owned())(Errno::ENODEV).to_string();
+        assert_eq!(refusal, "mmap failed (4096 bytes): No such device (os error 19)");
+    }
 }

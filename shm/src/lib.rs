@@ -50,11 +50,13 @@ mod fault;
 mod fork_mark;
 mod kept_fd;
 mod kernel;
+mod limits;
 mod mapping;
 mod polling;
 mod process;
 mod region;
 mod socket;
+mod socket_path;
 
 pub use at_fork::at_fork;
 pub use client_region::ClientRegion;
@@ -63,6 +65,7 @@ pub use fault::{FaultPoint, fault_point};
 pub use fork_mark::ForkMark;
 pub use kept_fd::KeptFd;
 pub use kernel::Kernel;
+pub use limits::{Limit, keep_one_heap};
 pub use mapping::{
     BytesMapping, CopyOnWriteMapping, LeaseMapping, ReadOnlyWords, SealedMapping, WordsMapping,
 };
@@ -75,3 +78,4 @@ pub use region::{
     remove_named,
 };
 pub use socket::{FDS_MAX, Peer, peer, receive, send};
+pub use socket_path::{SOCKET_PATH_BYTES_MAX, ShortPath};

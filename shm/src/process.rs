@@ -67,7 +67,7 @@ pub fn open_process(pid: u32) -> Result<OwnedFd, Error> {
 /// this process's to look into.
 pub fn maps_any(pid: u32, regions: &[RegionId]) -> Result<bool, Error> {
     let path = format!("/proc/{pid}/maps");
-    let failed = |source| Error::System { operation: "reading", asked: path.clone(), source };
+    let failed = |cause| Error::System { operation: "reading", asked: path.clone(), cause };
     let maps = std::fs::read(&path).map_err(failed)?;
     Ok(maps.split(|&byte| byte == b'\n').any(|line| {
         // Address, rights, offset, device, inode, path.

@@ -369,7 +369,7 @@ impl Region {
         window.advise(Advice::PopulateWrite, to_usize(page_bytes())).map_err(refuse)?;
         match window.collapse() {
             Ok(()) => Ok(Populated::HugePage),
-            Err(errno) => Err(Error::CollapseFailed { offset, len_bytes, source: errno.into() }),
+            Err(errno) => Err(Error::CollapseFailed { offset, len_bytes, cause: errno.into() }),
         }
     }
 }
@@ -490,13 +490,13 @@ fn create_named(label: &str, len_bytes: u64) -> Result<(OwnedFd, Named), Error> 
             Err(ShmemError::MappingIdExists) if tries_left > 0 => tries_left -= 1,
             Err(error) => {
                 let asked = format!("{label}, {len_bytes} bytes");
-                let source = match error {
+                let cause = match error {
                     ShmemError::MapCreateFailed(errno) | ShmemError::UnknownOsError(errno) => {
                         io::Error::from_raw_os_error(errno.cast_signed())
                     }
                     other => io::Error::other(other),
                 };
-                return Err(Error::System { operation: "creating a named region", asked, source });
+                return Err(Error::System { operation: "creating a named region", asked, cause });
             }
         }
     };

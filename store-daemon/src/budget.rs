@@ -19,6 +19,9 @@ const ENTRY_BYTES: usize = 512;
 /// Descriptors that are neither of connections nor of sessions: regions, sockets, what helpers open, and some to spare.
 const RESERVED_DESCRIPTORS: usize = 64;
 
+/// Fewer descriptors would leave no process the connections that a client with a few threads makes.
+pub(crate) const DESCRIPTORS_MIN: u64 = 96;
+
 /// What a request is held against. Given back when it is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -187,6 +190,14 @@ mod tests {
         assert!(requests.take(held(2, 9 << 20)) && !requests.take(held(2, 1 << 20)));
         requests.give_back(held(2, (9 << 20) + (64 << 10)));
         assert_eq!((requests.bytes, requests.by_session.len()), (0, 0));
+    }
+
+    #[test]
+    fn with_the_fewest_descriptors_a_process_has_a_lifeline_and_three_connections() {
+        let options = Options::new(1 << 20, "socket".into());
+        let descriptors = usize::try_from(DESCRIPTORS_MIN).unwrap();
+        let mut connections = Connections::new(&options, descriptors);
+        (0..4).for_each(|_| connections.add(Peer { pid: 1, uid: 7 }).unwrap());
     }
 
     #[test]

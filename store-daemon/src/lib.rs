@@ -30,14 +30,17 @@ mod commit;
 mod connection;
 mod copy;
 mod evict;
+mod limits;
 mod memory;
 mod options;
+mod owner;
 mod populate;
 mod recalls;
 mod reclaim;
 mod request;
 mod server;
 mod session;
+mod signals;
 mod size;
 mod slice;
 mod socket;
@@ -45,6 +48,7 @@ mod space;
 mod startup;
 pub mod testing;
 
+pub use limits::LimitError;
 pub use options::{Arena, Options, Reserve};
 pub use server::ServeError;
 pub use size::{Human, Size, SizeError};
@@ -52,7 +56,13 @@ pub use socket::SocketError;
 pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
 
 use clap::Parser;
-use std::{ffi::OsString, io::Write, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::ExitCode,
+};
 
 /// What `plasmon-store` does: reads its command line, serves until stopped, and says in its exit code how it went.
 #[must_use]
@@ -63,9 +73,13 @@ pub fn main() -> ExitCode {
 /// As [`main`], with a command line from elsewhere, of which the first word is the program's name. Returns the exit
 /// code; wrong usage, `--help` and `--version` end the process.
 ///
-/// It takes over SIGTERM and SIGINT, so it must be called while the process has no other thread.
+/// It takes over the signals of the process, so it must be called while the process has no other thread.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    if let Err(error) = limits::raise_stack() {
+        print_error(&format!("plasmon-store: {error}"));
+        return 1;
+    }
     let options = Options::parse_from(arguments);
     if options.probe {
         print_out(&probe(&options));
@@ -80,7 +94,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         .log_internal_errors(false)
         .init();
     let (arena, reserve) = (options.arena, options.reserve);
-    let capacity_bytes = options.size.map_or(0, |size| size.to_bytes(memory::total_bytes()));
+    if options.tidy {
+        return match startup::tidy(&options) {
+            Ok(()) => 0,
+            Err(error) => {
+                print_error(&format!("plasmon-store: {error}"));
+                StartError::from(error).exit_code()
+            }
+        };
+    }
+    let tell_ready = options.tell_ready;
     let ready = match prepare(options, Host::Process) {
         Ok(ready) => ready,
         Err(error) => {
@@ -88,6 +111,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return error.exit_code();
         }
     };
+    let capacity_bytes = ready.capacity_bytes();
     tracing::info!(
         "ready: {} ({capacity_bytes} bytes) at {}, arena {arena:?}, reserve {reserve:?}, pid {}",
         Human(capacity_bytes),
@@ -95,7 +119,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         std::process::id(),
     );
     notify_systemd();
-    match ready.serve() {
+    if tell_ready && let Err(error) = say_ready(ready.socket()) {
+        // Whoever started this store has gone, or has given up: nobody would ever stop it.
+        print_error(&format!("plasmon-store: nobody reads that the store is ready, so it ends: {error}"));
+        return 1;
+    }
+    // A panic of the loop is told as one of a helper is. Nothing of the store is used afterwards.
+    let end = catch_unwind(AssertUnwindSafe(|| ready.serve())).unwrap_or(Err(ServeError::Loop));
+    match end {
         Ok(()) => 0,
         Err(error) => {
             print_error(&format!("plasmon-store: {error}"));
@@ -109,6 +140,15 @@ fn notify_systemd() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
+}
+
+/// Tells whoever started the store, and reads its standard output, that it is ready.
+fn say_ready(socket: &Path) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(b"ready ")?;
+    out.write_all(socket.as_os_str().as_encoded_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 #[expect(clippy::print_stdout, reason = "what --probe prints is for standard output")]

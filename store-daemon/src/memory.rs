@@ -3,7 +3,10 @@
 //! Linux has no atomic reservation of shared memory: asking for too much is answered by the OOM killer, not by an
 //! error. So the daemon compares before it populates, and keeps a margin.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// What this process may still use, and what sets that limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,12 +15,6 @@ pub(crate) struct Headroom {
     pub(crate) bytes: u64,
     /// What is short: `MemAvailable`, or a cgroup's path.
     pub(crate) bound_by: String,
-}
-
-/// The machine's memory, in bytes.
-#[must_use]
-pub(crate) fn total_bytes() -> u64 {
-    meminfo("MemTotal:").unwrap_or(0)
 }
 
 /// What bounds the arena's memory.
@@ -30,6 +27,20 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// The memory that a share (`--size 25%`) is of: the machine's, or what the tightest cgroup above this process may
+    /// have, if that is less.
+    #[must_use]
+    pub(crate) fn total_bytes(&self) -> u64 {
+        let limits = self.cgroup_folders().into_iter().filter_map(|folder| cgroup_limit(&folder));
+        limits.chain(meminfo("MemTotal:")).min().unwrap_or(0)
+    }
+
+    /// Every cgroup of this process whose limit can be read here.
+    fn cgroup_folders(&self) -> Vec<PathBuf> {
+        let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        cgroup_folders(&cgroups).into_iter().chain(self.pretend_cgroup.clone()).collect()
+    }
+
     /// Reads what is left now: the minimum of what the machine, every ancestor cgroup and `/dev/shm` (where the arena
     /// lies there) leave, less a margin: 5 % or 128 MiB, whichever is larger, of memory, and 8 MiB of `/dev/shm`, for the
     /// regions of sessions. Reads a few small files of /proc and /sys; takes some 100 µs.
@@ -39,10 +50,9 @@ impl Bounds {
             bytes: meminfo("MemAvailable:").unwrap_or(u64::MAX),
             bound_by: "the memory available in the machine (MemAvailable)".into(),
         };
-        let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let tightest = cgroup_folders(&cgroups)
+        let tightest = self
+            .cgroup_folders()
             .into_iter()
-            .chain(self.pretend_cgroup.clone())
             .filter_map(|folder| {
                 let bytes = cgroup_left(&folder)?;
                 Some(Headroom { bytes, bound_by: format!("the memory limit of cgroup {}", folder.display()) })
@@ -75,7 +85,8 @@ fn cgroup_folders(cgroups: &str) -> Vec<PathBuf> {
             _ if controllers.split(',').any(|name| name == "memory") => "/sys/fs/cgroup/memory",
             _ => continue,
         };
-        let mut relative = path.trim_matches('/');
+        // What lies above the root that this process sees is shown as `..`, and cannot be looked at.
+        let mut relative = path.trim_matches('/').trim_start_matches("../").trim_start_matches("..");
         loop {
             folders.push(PathBuf::from(mount).join(relative));
             match relative.rsplit_once('/') {
@@ -88,17 +99,25 @@ fn cgroup_folders(cgroups: &str) -> Vec<PathBuf> {
     folders
 }
 
+/// The limit of one cgroup, of either version; `None` if it has none. Beyond `memory.high` the kernel slows down who
+/// takes memory, without end: for a store that is a limit as well.
+fn cgroup_limit(folder: &Path) -> Option<u64> {
+    let limits = ["memory.max", "memory.high", "memory.limit_in_bytes"];
+    limits.into_iter().filter_map(|name| number(folder, name)).min()
+}
+
 /// What the limit of one cgroup leaves; `None` if it has none. Page cache that could be dropped counts as left.
-fn cgroup_left(folder: &std::path::Path) -> Option<u64> {
-    let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
-    let (limit, usage) = match number("memory.max") {
-        Some(limit) => (limit, number("memory.current")?),
-        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?),
-    };
+fn cgroup_left(folder: &Path) -> Option<u64> {
+    let limit = cgroup_limit(folder)?;
+    let usage = number(folder, "memory.current").or_else(|| number(folder, "memory.usage_in_bytes"))?;
     let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
     let inactive_file =
         stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok());
     Some(limit.saturating_sub(usage.saturating_sub(inactive_file.unwrap_or(0))))
+}
+
+fn number(folder: &Path, name: &str) -> Option<u64> {
+    fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
 }
 
 fn meminfo(field: &str) -> Option<u64> {
@@ -156,8 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_cgroup_path_has_above_the_root_of_this_process_is_left_out() {
+        let folders = cgroup_folders("0::/../../pod\n4:memory:/..\n");
+        assert!(folders.iter().all(|folder| folder.starts_with("/sys/fs/cgroup")), "{folders:?}");
+        assert!(folders.iter().all(|folder| !folder.to_string_lossy().contains("..")), "{folders:?}");
+    }
+
+    #[test]
     fn this_machine_has_memory_left() {
         let headroom = Bounds::default().headroom();
-        assert!(headroom.bytes > 0 && headroom.bytes < total_bytes(), "{headroom:?}");
+        assert!(headroom.bytes > 0 && headroom.bytes < Bounds::default().total_bytes(), "{headroom:?}");
     }
 }

@@ -32,10 +32,10 @@ Examples:
   plasmon-store --probe                          what this kernel offers and what size would fit
 
 Exit codes:
-  0  stopped by SIGTERM or SIGINT
+  0  stopped by SIGTERM, SIGINT or SIGQUIT
   1  something failed that has no code of its own
   2  wrong options
-  3  the size cannot be reserved
+  3  the size cannot be reserved, or a limit of this process (ulimit) is below what it takes
   4  the socket's path cannot be used
   5  another store serves this socket
   6  stopped by a defect of its own, after which clients find no store rather than one that hangs";
@@ -44,8 +44,8 @@ Exit codes:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "plasmon-store", version, about, after_help = EXAMPLES)]
 pub struct Options {
-    /// Capacity of the arena: bytes, a unit (50MB, 4GiB) or a share of memory (25%)
-    #[arg(short = 'm', long, value_name = "SIZE", required_unless_present = "probe")]
+    /// Capacity of the arena: bytes, a unit (50MB, 4GiB) or a share of the memory of machine or container (25%)
+    #[arg(short = 'm', long, value_name = "SIZE", required_unless_present_any = ["probe", "tidy"])]
     pub size: Option<Size>,
 
     /// Path of the Unix socket [default: $PLASMON_SOCKET, or plasmon/store.sock in $XDG_RUNTIME_DIR or /run/user/UID,
@@ -134,6 +134,18 @@ pub struct Options {
     /// End when this process, which starts the store, has ended, however it ended
     #[arg(long, value_name = "PID")]
     pub owner: Option<u32>,
+
+    /// Write `ready` and the socket's path to standard output when clients can connect; end if nobody reads it
+    #[arg(long)]
+    pub tell_ready: bool,
+
+    /// Remove the socket's directory as well when the store ends, if nothing else is in it
+    #[arg(long, hide = true)]
+    pub remove_directory: bool,
+
+    /// Remove what a store that was killed has left at the socket's path and in /dev/shm, and exit
+    #[arg(long)]
+    pub tidy: bool,
 
     /// Leave the daemon dumpable, so that debuggers and same-uid tools can look into it
     #[arg(long)]

@@ -21,12 +21,12 @@ pub struct SizeError {
 }
 
 impl Size {
-    /// The size in bytes on a machine with `memory_bytes` of memory.
+    /// The size in bytes where there are `memory_bytes` of memory, which only a share asks for.
     #[must_use]
-    pub fn to_bytes(self, memory_bytes: u64) -> u64 {
+    pub fn to_bytes(self, memory_bytes: impl FnOnce() -> u64) -> u64 {
         match self {
             Size::Bytes(bytes) => bytes,
-            Size::Percent(percent) => memory_bytes / 100 * percent,
+            Size::Percent(percent) => memory_bytes() / 100 * percent,
         }
     }
 }
@@ -108,7 +108,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(Size::Bytes(bytes)), "{text}");
         }
-        assert_eq!("25%".parse::<Size>().unwrap().to_bytes(1_000), 250);
+        assert_eq!("25%".parse::<Size>().unwrap().to_bytes(|| 1_000), 250);
     }
 
     #[test]

@@ -7,30 +7,26 @@ use interprocess::{
     local_socket::{GenericFilePath, Listener, ListenerNonblockingMode, ListenerOptions, ToFsName},
     os::unix::local_socket::ListenerOptionsExt,
 };
-use nix::fcntl::{Flock, FlockArg};
-use plasmon_shm::Backend;
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag},
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+};
+use plasmon_shm::{Backend, ShortPath};
 use std::{
     fs::{self, File},
     io,
+    os::fd::AsRawFd,
     os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-
-/// Longest path of a Unix socket, in bytes: `sun_path` less its closing zero.
-const PATH_BYTES_MAX: usize = 107;
 
 /// Why a path cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// The kernel takes no path this long.
-    #[error("the socket path {} has {len_bytes} bytes, and the kernel allows {PATH_BYTES_MAX}; choose a shorter --socket", .path.display())]
-    TooLong {
-        /// The path.
-        path: PathBuf,
-        /// Its length.
-        len_bytes: usize,
-    },
+    /// The path is too long, and cannot be shortened.
+    #[error("{0}, with --socket or $PLASMON_SOCKET")]
+    Long(plasmon_shm::Error),
     /// A directory lies there.
     #[error("the socket path {} is a directory; name a file in it, such as {}", .path.display(), .path.join("store.sock").display())]
     Directory {
@@ -42,6 +38,30 @@ pub enum SocketError {
     NotASocket {
         /// The path.
         path: PathBuf,
+    },
+    /// What decides between two stores must be a file, for anything else could hold up whoever opens it.
+    #[error(
+        "{} is {what}, and must be a file that this store can lock; remove it, or choose another --socket",
+        .path.display()
+    )]
+    NotALock {
+        /// The lock's path.
+        path: PathBuf,
+        /// What lies there.
+        what: &'static str,
+    },
+    /// Somebody else made the lock, and does not let this user take it.
+    #[error(
+        "{} is of uid {owner}, and this user cannot lock it: {cause}; remove it, or choose another --socket",
+        .path.display()
+    )]
+    ForeignLock {
+        /// The lock's path.
+        path: PathBuf,
+        /// Who made it.
+        owner: u32,
+        /// Why it cannot be locked.
+        cause: io::Error,
     },
     /// Another store is alive there.
     #[error("another store serves {}; stop it, or choose another --socket", .path.display())]
@@ -74,43 +94,37 @@ pub(crate) struct SocketPath {
     lock_path: PathBuf,
     _lock: Flock<File>,
     listening: std::cell::Cell<bool>,
+    /// Whether the directory was made for this socket alone, and goes with it.
+    remove_directory: std::cell::Cell<bool>,
 }
 
 impl SocketPath {
-    /// The path that `asked`, or the default, comes to. Makes no file.
+    /// The path that `asked`, or the default, comes to. Makes no file, and looks at its directory.
     pub(crate) fn resolve(asked: Option<&Path>) -> Result<PathBuf, SocketError> {
         let path = match asked {
             Some(path) => path.to_owned(),
             None => default_directory()?.join("store.sock"),
         };
-        let len_bytes = path.as_os_str().len();
-        if len_bytes > PATH_BYTES_MAX {
-            return Err(SocketError::TooLong { path, len_bytes });
-        }
         if path.is_dir() {
             return Err(SocketError::Directory { path });
         }
         Ok(path)
     }
 
-    /// Takes the path for this process.
+    /// Takes the [resolved](Self::resolve) path for this process. The directory of a default path is made if it is not
+    /// there.
     ///
     /// # Errors
     /// [`SocketError`]; nothing has changed.
-    pub(crate) fn claim(asked: Option<&Path>) -> Result<Self, SocketError> {
-        let path = Self::resolve(asked)?;
+    pub(crate) fn claim(path: PathBuf, is_default: bool) -> Result<Self, SocketError> {
         let io_error = |source| SocketError::Io { path: path.clone(), source };
-        if asked.is_none()
-            && let Some(directory) = path.parent()
-        {
+        if is_default && let Some(directory) = path.parent() {
             make_private(directory)?;
         }
+        short(&path)?; // a path that cannot be bound is no reason to make a lock
         let lock_path = PathBuf::from(format!("{}.lock", path.display()));
         let lock = loop {
-            let mut options = fs::OpenOptions::new();
-            options.create(true).truncate(false).write(true).mode(0o600);
-            options.custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
-            let file = options.open(&lock_path).map_err(io_error)?;
+            let file = open_lock(&lock_path)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((_, nix::Error::EWOULDBLOCK)) => return Err(SocketError::InUse { path }),
@@ -118,13 +132,19 @@ impl SocketPath {
             };
             // The holder before removed the file on leaving: what we hold is then a lock on nothing.
             let ours = lock.metadata().map_err(io_error)?;
-            if fs::metadata(&lock_path)
+            if fs::symlink_metadata(&lock_path)
                 .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
             {
                 break lock;
             }
         };
-        let claimed = SocketPath { path, lock_path, _lock: lock, listening: std::cell::Cell::new(false) };
+        let claimed = SocketPath {
+            path,
+            lock_path,
+            _lock: lock,
+            listening: std::cell::Cell::new(false),
+            remove_directory: std::cell::Cell::new(false),
+        };
         claimed.remove_stale()?;
         Ok(claimed)
     }
@@ -134,11 +154,17 @@ impl SocketPath {
         &self.path
     }
 
+    /// When the path is given up its directory goes too, if nothing else is in it.
+    pub(crate) fn remove_directory_too(&self) {
+        self.remove_directory.set(true);
+    }
+
     /// Starts to listen, with mode 0600, or 0666 where other uids are admitted by their credentials.
     pub(crate) fn listen(&self, other_uids: bool) -> Result<Listener, SocketError> {
         let io_error = |source| SocketError::Io { path: self.path.clone(), source };
         let mode = if other_uids { 0o666 } else { 0o600 };
-        let name = self.path.as_path().to_fs_name::<GenericFilePath>().map_err(io_error)?;
+        let short = short(&self.path)?;
+        let name = short.path().to_fs_name::<GenericFilePath>().map_err(io_error)?;
         let listener = ListenerOptions::new()
             .name(name)
             .mode(mode)
@@ -171,7 +197,7 @@ impl SocketPath {
         match fs::symlink_metadata(&self.path) {
             Ok(there) if there.file_type().is_socket() => {
                 // The lock is ours, so no daemon of ours is alive here; a program that takes no lock may be.
-                if std::os::unix::net::UnixStream::connect(&self.path).is_ok() {
+                if somebody_listens(short(&self.path)?.path()) {
                     return Err(SocketError::InUse { path });
                 }
                 fs::remove_file(&self.path).map_err(|source| SocketError::Io { path, source })
@@ -190,7 +216,61 @@ impl Drop for SocketPath {
         }
         // While the lock is held: whoever opens the file now finds, after locking it, that it is no longer there.
         let _ = fs::remove_file(&self.lock_path);
+        if self.remove_directory.get()
+            && let Some(directory) = self.path.parent()
+        {
+            let _ = fs::remove_dir(directory); // it stays if somebody put something there
+        }
     }
+}
+
+fn short(path: &Path) -> Result<ShortPath, SocketError> {
+    ShortPath::of(path).map_err(|error| match error {
+        plasmon_shm::Error::System { cause, .. } => SocketError::Io { path: path.to_owned(), source: cause },
+        error => SocketError::Long(error),
+    })
+}
+
+/// Opens the lock, or makes it. Where others may make files too, anything may lie in its place: nothing that is opened
+/// here waits, nothing is followed, and nothing is written.
+fn open_lock(path: &Path) -> Result<File, SocketError> {
+    let mut options = fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    let refused = match options.open(path) {
+        Ok(file) => match file.metadata() {
+            Ok(there) if there.is_file() => return Ok(file),
+            Ok(there) => return Err(not_a_lock(path, there.file_type())),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => Err(not_a_lock(path, there.file_type())),
+        Ok(there) => {
+            Err(SocketError::ForeignLock { path: path.to_owned(), owner: there.uid(), cause: refused })
+        }
+        Err(_) => Err(SocketError::Io { path: path.to_owned(), source: refused }),
+    }
+}
+
+fn not_a_lock(path: &Path, kind: fs::FileType) -> SocketError {
+    let what = match kind {
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    SocketError::NotALock { path: path.to_owned(), what }
+}
+
+/// Whether a program listens on the socket. Does not wait: one whose queue is full has not hung up.
+fn somebody_listens(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let Ok(stream) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
+    let connected = UnixAddr::new(path).and_then(|address| connect(stream.as_raw_fd(), &address));
+    matches!(connected, Ok(()) | Err(nix::Error::EAGAIN))
 }
 
 /// What regions are called: readable for people where they are memfds; where they are named segments unique to the
@@ -265,7 +345,7 @@ mod tests {
     #[test]
     fn regions_of_the_longest_numbers_have_labels_that_fit() {
         let directory = tempfile::tempdir().unwrap();
-        let path = SocketPath::claim(Some(&directory.path().join("store"))).unwrap();
+        let path = SocketPath::claim(directory.path().join("store"), false).unwrap();
         for backend in [Backend::Memfd, Backend::Named] {
             let labels = path.labels(backend);
             for label in [labels.session(SessionId(u64::MAX), usize::MAX), labels.region("arena")] {

@@ -3,26 +3,25 @@
 use crate::{
     catalog::Catalog,
     copy::{self, Copies},
-    memory::{self, Bounds, Headroom},
+    limits::{self, LimitError, Limits, Needs},
+    memory::{Bounds, Headroom},
     options::{Arena, Options, Reserve},
+    owner::Owner,
     populate::{Demands, Populated, Populator, Progress},
     recalls,
     reclaim::{self, Job},
     server::{Event, Notifier, Parts, ServeError, Server},
     session::Orphan,
+    signals::Signals,
     size::Human,
     socket::{SocketError, SocketPath},
     space::Space,
 };
-use nix::sys::{
-    eventfd::{EfdFlags, EventFd},
-    signal::{SigSet, Signal},
-    signalfd::{SfdFlags, SignalFd},
-};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use plasmon_protocol::layout::{IndexShape, WORD_BYTES, session};
-use plasmon_shm::{Backend, Kernel, Region, Seals};
+use plasmon_shm::{Backend, Kernel, Limit, Region, Seals};
 use std::{
-    os::fd::OwnedFd,
+    io,
     path::Path,
     sync::{Arc, mpsc},
     thread,
@@ -73,13 +72,24 @@ pub enum StartError {
         /// The process that was named.
         owner: u32,
     },
+    /// What the kernel allows this process (`ulimit`) is too little for a store.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The kernel starts no further thread.
+    #[error("cannot start helper thread {name}: {cause}{}", processes_allowed())]
+    Thread {
+        /// The thread's name.
+        name: &'static str,
+        /// Why.
+        cause: io::Error,
+    },
     /// The kernel refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     System {
         /// What was attempted.
         what: &'static str,
         /// Why it failed.
-        source: nix::Error,
+        cause: nix::Error,
     },
 }
 
@@ -90,11 +100,28 @@ impl StartError {
         match self {
             StartError::NamedForOthers => 2,
             StartError::Interrupted => 0,
-            StartError::DoesNotFit { .. } | StartError::TooSmall { .. } => 3,
+            StartError::DoesNotFit { .. }
+            | StartError::TooSmall { .. }
+            | StartError::Limit(LimitError::FileSize { .. } | LimitError::Memory { .. }) => 3,
             StartError::Socket(SocketError::InUse { .. }) => 5,
             StartError::Socket(_) => 4,
-            StartError::Shm(_) | StartError::System { .. } | StartError::NotOwned { .. } => 1,
+            StartError::Shm(_)
+            | StartError::System { .. }
+            | StartError::Thread { .. }
+            | StartError::Limit(_)
+            | StartError::NotOwned { .. } => 1,
         }
+    }
+}
+
+/// The limits that may be why no thread can be started, as the end of a sentence.
+fn processes_allowed() -> String {
+    let cgroup = "a container, or the service manager, may allow fewer (pids.max; TasksMax= in a unit)";
+    match Limit::Processes.get() {
+        Some(count) => {
+            format!("; this user may have {count} processes and threads (ulimit -u), and {cgroup}")
+        }
+        None => format!("; {cgroup}"),
     }
 }
 
@@ -106,6 +133,7 @@ pub struct Ready {
     server: Server,
     socket: SocketPath,
     notifier: Notifier,
+    capacity_bytes: u64,
 }
 
 /// Makes a running [`Ready`] stop, from any thread.
@@ -124,6 +152,12 @@ impl Ready {
     #[must_use]
     pub fn socket(&self) -> &Path {
         self.socket.path()
+    }
+
+    /// Capacity of the arena, in bytes.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
     }
 
     /// What makes [`serve`](Self::serve) return.
@@ -146,7 +180,8 @@ impl Ready {
 /// Whether the store is a process of its own, or a thread of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// A process of its own: SIGTERM and SIGINT stop it, and nobody but root looks into it.
+    /// A process of its own: SIGTERM, SIGINT and SIGQUIT stop it, no other signal that can be helped does, and nobody but
+    /// root looks into it.
     Process,
     /// A thread in another program, which keeps its signals.
     Thread,
@@ -159,28 +194,45 @@ pub enum Host {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left behind.
-pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
+pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
     Kernel::check_minimum()?;
     let kernel = Kernel::detect().pretend_missing(&options.pretend_missing)?;
-    raise_descriptor_limit();
-    let asked_bytes = options.size.map_or(0, |size| size.to_bytes(memory::total_bytes()));
+    let limits = match host {
+        Host::Process => Limits::raised(),
+        Host::Thread => Limits::of_host(),
+    };
+    let bounds = bounds(&options);
+    let asked_bytes = options.size.map_or(0, |size| size.to_bytes(|| bounds.total_bytes()));
     if asked_bytes < SIZE_BYTES_MIN {
         return Err(StartError::TooSmall { asked_bytes });
     }
     if options.arena == Arena::Named && !options.allow_uids.is_empty() {
         return Err(StartError::NamedForOthers);
     }
-    let signals = match host {
-        Host::Process => Some(take_signals()?),
-        Host::Thread => None,
-    };
-    let owner = options.owner.map(owner_of).transpose()?;
-    let socket = SocketPath::claim(options.socket.as_deref())?;
     let backend = match options.arena {
         Arena::Memfd => Backend::Memfd,
         Arena::Named => Backend::Named,
     };
-    let bounds = bounds(&options);
+    let shape =
+        IndexShape::for_entries(options.entry_count(asked_bytes)).expect("the options keep it in range");
+    let session_bytes = session::words(shape.entry_count()) as u64 * WORD_BYTES;
+    let needs = needs(asked_bytes, Catalog::index_bytes(shape), session_bytes, backend);
+    let limits = limits.check(needs, limits::used_bytes(), &mut options)?;
+    // Looked at while signals still end this process: a path on a file system that does not answer holds up for ever
+    // whoever asks for it.
+    let path = SocketPath::resolve(options.socket.as_deref())?;
+    let signals = match host {
+        Host::Process => {
+            let taken = Signals::take();
+            Some(taken.map_err(|cause| StartError::System { what: "cannot take over signals", cause })?)
+        }
+        Host::Thread => None,
+    };
+    let owner = options.owner.map(|pid| Owner::of(pid, &kernel)).transpose()?;
+    let socket = SocketPath::claim(path, options.socket.is_none())?;
+    if options.remove_directory {
+        socket.remove_directory_too();
+    }
     if options.reserve != Reserve::Lazy {
         let Headroom { bytes: fits_bytes, bound_by } = bounds.headroom();
         if asked_bytes > fits_bytes {
@@ -192,8 +244,6 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         labels.remove_leftover_segments();
     }
 
-    let shape =
-        IndexShape::for_entries(options.entry_count(asked_bytes)).expect("the options keep it in range");
     let index = Region::create(&labels.region("index"), Catalog::index_bytes(shape), backend, &kernel)?;
     index.reserve()?;
     let index_words = index.map_words()?;
@@ -217,7 +267,7 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
 
     let (events_tell, events) = mpsc::channel();
     let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map_err(|source| StartError::System { what: "cannot make an eventfd", source })?;
+        .map_err(|cause| StartError::System { what: "cannot make an eventfd", cause })?;
     let notifier = Notifier { events: events_tell, wake: Arc::new(wake) };
 
     let populates = options.reserve != Reserve::Lazy;
@@ -231,8 +281,14 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         Reserve::Background => populator = populator.in_background(),
         Reserve::Lazy => {}
         Reserve::Now => {
-            let told_to_stop =
-                || signals.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_))));
+            let next = || signals.as_ref().and_then(Signals::next);
+            let told_to_stop = || match next() {
+                Some(came) if came.stops => {
+                    tracing::info!("stopping: {came}");
+                    true
+                }
+                _ => false,
+            };
             let outcome = populator.populate_all(told_to_stop);
             let finished = outcome.map_err(|Headroom { bytes, bound_by }| {
                 let fits_bytes = populator.populated_bytes().saturating_add(bytes);
@@ -294,7 +350,8 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         arena,
         index,
         labels,
-        session_bytes: session::words(shape.entry_count()) as u64 * WORD_BYTES,
+        session_bytes,
+        memory_limit: limits.memory(),
         openings,
         populates,
         catalog,
@@ -312,8 +369,8 @@ pub fn prepare(options: Options, host: Host) -> Result<Ready, StartError> {
         options,
     };
     let server = Server::new(parts)
-        .map_err(|source| StartError::System { what: "cannot make what the loop waits on", source })?;
-    Ok(Ready { server, socket, notifier })
+        .map_err(|cause| StartError::System { what: "cannot make what the loop waits on", cause })?;
+    Ok(Ready { server, socket, notifier, capacity_bytes: asked_bytes })
 }
 
 /// What this kernel offers and what size would fit, for people.
@@ -339,41 +396,35 @@ pub fn probe(options: &Options) -> String {
     text
 }
 
+/// Removes what a store that was killed has left behind: its socket, its lock, and named segments.
+///
+/// # Errors
+/// [`SocketError::InUse`] if a store is alive there; others if the path cannot be used.
+pub(crate) fn tidy(options: &Options) -> Result<(), SocketError> {
+    let path = SocketPath::resolve(options.socket.as_deref())?;
+    if path.parent().is_some_and(|directory| !directory.exists()) {
+        return Ok(());
+    }
+    let socket = SocketPath::claim(path, options.socket.is_none())?;
+    socket.labels(Backend::Named).remove_leftover_segments();
+    if options.remove_directory {
+        socket.remove_directory_too();
+    }
+    Ok(())
+}
+
 /// What bounds the memory of the arena that was asked for.
 fn bounds(options: &Options) -> Bounds {
     Bounds { dev_shm: options.arena == Arena::Named, pretend_cgroup: options.pretend_cgroup.clone() }
 }
 
-/// SIGTERM and SIGINT come through a descriptor from now on. Blocked before any thread is started, so that all
-/// threads inherit it.
-fn take_signals() -> Result<SignalFd, StartError> {
-    let failed = |source| StartError::System { what: "cannot take over signals", source };
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGTERM);
-    set.add(Signal::SIGINT);
-    set.thread_block().map_err(failed)?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
-}
-
-/// The owner, which must have started this process: its number then stands for nobody else.
-fn owner_of(pid: u32) -> Result<OwnedFd, StartError> {
-    let owner = plasmon_shm::open_process(pid)?;
-    // Still our parent, so it was alive when it was opened, and has had its number ever since.
-    if nix::unistd::getppid().as_raw().cast_unsigned() == pid {
-        Ok(owner)
-    } else {
-        Err(StartError::NotOwned { owner: pid })
-    }
-}
-
-/// As many descriptors as the hard limit allows: each client takes a few.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::debug!(%error, "the limit on descriptors stays at {soft}");
+/// What a store of this size takes that the kernel may limit.
+fn needs(asked_bytes: u64, index_bytes: u64, session_bytes: u64, backend: Backend) -> Needs {
+    // A named segment is mapped whole while it is made.
+    let mapped_at_start = if backend == Backend::Named { asked_bytes } else { 0 };
+    Needs {
+        region_bytes_max: asked_bytes.max(index_bytes).max(session_bytes),
+        mapped_bytes: index_bytes.saturating_add(mapped_at_start),
     }
 }
 
@@ -398,8 +449,5 @@ fn spawn(
         assert!(!panics, "told to by --pretend-panic");
         run();
     });
-    spawned.map_err(|error| StartError::System {
-        what: "cannot start a helper thread",
-        source: nix::Error::from_raw(error.raw_os_error().unwrap_or(0)),
-    })
+    spawned.map_err(|cause| StartError::Thread { name, cause })
 }

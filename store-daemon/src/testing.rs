@@ -48,7 +48,9 @@ impl Running {
         made.map_err(|source| crate::socket::SocketError::Io { path: directory.clone(), source })?;
         let mut options = Options::new(capacity_bytes, socket.clone());
         choose(&mut options);
-        let ready = prepare(options, Host::Thread)?;
+        let ready = prepare(options, Host::Thread).inspect_err(|_| {
+            let _ = std::fs::remove_dir_all(&directory);
+        })?;
         let stopper = ready.stopper();
         let thread = std::thread::spawn(move || ready.serve().expect("nothing but its end stops the store"));
         Ok(Running { socket, directory, stopper, thread: Some(thread) })
@@ -73,8 +75,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.thread.is_some() && !std::thread::panicking() {
-            self.stop();
+        if !std::thread::panicking() {
+            return if self.thread.is_some() {
+                self.stop()
+            };
         }
+        // A test that has failed says why by itself, and leaves as little behind as one that has not.
+        self.stopper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

@@ -5,13 +5,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use plasmon::{Blob, Brain, Error};
 use plasmon_protocol::{
-    message::{Commit, Committed, Failure, Find, ReadStats, Reserve},
+    message::{Commit, Committed, Failure, Find, Hello, MAGIC, ReadStats, Reserve, Role, VERSION, Welcome},
     name::Namespace,
 };
 use plasmon_tests::{
     TestResult,
     bystander::is_as_before,
-    cgroup::PretendCgroup,
+    cgroup::{MARGIN_BYTES, PretendCgroup},
     daemon::{Daemon, run},
     eventually,
     raw::{Raw, RawSession, commit, inline, name},
@@ -19,6 +19,7 @@ use plasmon_tests::{
 };
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
 };
 
@@ -51,6 +52,117 @@ fn a_size_beyond_a_cgroups_limit_is_refused_with_what_would_fit() {
         ));
     }
     drop(Daemon::start_with(STORE, &["--size", "33MiB", "--reserve", "lazy", "--pretend-cgroup", &folder]));
+}
+
+/// In a container a share is of what the container may have.
+#[test]
+fn a_share_of_memory_is_of_what_the_cgroup_may_have() {
+    let cgroup = PretendCgroup::leaving(1_000 * MIB);
+    let limit_bytes = 1_000 * MIB + MARGIN_BYTES;
+    let folder = cgroup.folder().display().to_string();
+    let capacity_of = |daemon: &Daemon| RawSession::begin(daemon.socket()).welcome.capacity_bytes;
+    let start =
+        || Daemon::start_with(STORE, &["--size", "25%", "--reserve", "lazy", "--pretend-cgroup", &folder]);
+    assert_eq!(capacity_of(&start()), limit_bytes / 100 * 25);
+    // What slows processes down without end is a limit too, where it is the tighter one.
+    fs::write(cgroup.folder().join("memory.high"), (limit_bytes / 2).to_string()).expect("a new file");
+    assert_eq!(capacity_of(&start()), limit_bytes / 2 / 100 * 25);
+    fs::write(cgroup.folder().join("memory.high"), "max\n").expect("a file");
+    let name = |of: &str| cgroup.folder().join(of);
+    fs::rename(name("memory.max"), name("memory.limit_in_bytes")).expect("it is there");
+    fs::rename(name("memory.current"), name("memory.usage_in_bytes")).expect("it is there");
+    assert_eq!(capacity_of(&start()), limit_bytes / 100 * 25);
+}
+
+/// What a shell's `ulimit` leaves too little of is found before the store says that it is ready.
+#[test]
+fn a_limit_of_the_process_that_is_too_low_is_refused_with_its_number_and_the_cure() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = directory.path().join("store").display().to_string();
+    for (limit, code, parts) in [
+        ("-f 1024", 3, ["67108864 bytes", "ulimit -f unlimited", "smaller --size"]),
+        ("-n 16", 1, ["16 descriptors", "ulimit -n 96", "LimitNOFILE"]),
+        ("-v 200000", 3, ["204800000 bytes", "ulimit -v unlimited", "--max-objects"]),
+        ("-d 200000", 3, ["204800000 bytes", "ulimit -d unlimited", "--max-objects"]),
+        ("-s 100", 1, ["102400 bytes", "ulimit -s unlimited", "LimitSTACK"]),
+    ] {
+        let line = format!("ulimit {limit}; exec {STORE} --size 64MiB --socket {socket}");
+        let (found, _, stderr) = run("sh", &["-c", &line]);
+        assert_eq!(found, code, "{limit}: {stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+        parts.iter().for_each(|part| assert!(stderr.contains(part), "{part:?} is not in {stderr:?}"));
+        assert_eq!(fs::read_dir(&directory).expect("a directory").count(), 0, "{limit}: nothing is left");
+    }
+}
+
+/// What a process may raise by itself it raises; and what it does not need may be as low as it is.
+#[test]
+fn a_limit_that_a_process_may_raise_or_does_not_need_keeps_no_store_from_starting() {
+    for limit in ["-Sf 1024", "-Sn 16", "-Sv 200000", "-Sd 200000", "-Ss 100", "-l 0", "-c 0", "-n 96"] {
+        let line = format!("ulimit {limit}; exec \"$0\" --size 64MiB \"$@\"");
+        let daemon = Daemon::start_with("sh", &["-c", &line, STORE]);
+        let brain = Brain::builder().path(daemon.socket()).connect().expect("it serves");
+        brain.learn("answer", &42).expect("there is room");
+        assert!(daemon.stop().0.success());
+    }
+}
+
+/// Threads and processes are one number to the kernel.
+#[test]
+fn a_helper_thread_that_cannot_be_started_is_named_with_the_limit() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // root alone can become a user with no other process
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("it is this user's");
+    let socket = directory.path().join("store").display().to_string();
+    let user = ["--reuid", "54321", "--regid", "54321", "--clear-groups"];
+    let arguments =
+        [&["--nproc=1:1", "setpriv"][..], &user, &[STORE, "--size", "4MiB", "--socket", &socket]].concat();
+    let (code, _, stderr) = run("prlimit", &arguments);
+    assert_eq!(code, 1, "{stderr}");
+    let parts = ["plasmon-populate", "Resource temporarily unavailable", "ulimit -u", "pids.max"];
+    parts.iter().for_each(|part| assert!(stderr.contains(part), "{part:?} is not in {stderr:?}"));
+    assert_eq!(fs::read_dir(&directory).expect("a directory").count(), 0, "nothing is left");
+}
+
+/// Under a limit on addresses the next allocation after the last would end the store: what clients can make it hold
+/// stays within the limit, and sessions that do not fit are refused.
+#[test]
+fn large_commits_and_many_sessions_end_no_store_whose_memory_is_limited() {
+    let line = "ulimit -v 450000; exec \"$0\" --size 64MiB --reserve lazy \"$@\"";
+    let many = ["--max-sessions-per-process", "1000", "--max-sessions-per-uid", "1000"];
+    let mut daemon = Daemon::start_with("sh", &[&["-c", line, STORE], &many[..]].concat());
+    // Nearly the longest frame there may be; the names are the same, so that the arena has room for all in turn.
+    let names: Vec<String> = (0..240).map(|number| format!("large {number}")).collect();
+    let large = commit(names.iter().map(|name| inline(name, 60_000)).collect());
+    let mut writers: Vec<_> = (0..24).map(|_| RawSession::begin(daemon.socket())).collect();
+    std::thread::scope(|scope| {
+        for writer in &mut writers {
+            writer.requests.be_patient();
+            scope.spawn(|| {
+                for _ in 0..4 {
+                    writer.requests.call(&large).expect("there is room");
+                }
+            });
+        }
+    });
+    assert!(daemon.is_alive());
+    // Sessions take what the requests of others do not need, and then there are no more.
+    let mut sessions = Vec::new();
+    let refusal = loop {
+        let mut raw = Raw::connect(daemon.socket());
+        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+        match raw.receive::<Welcome>() {
+            Ok(_) => sessions.push(raw),
+            Err(failure) => break failure,
+        }
+    };
+    let Failure::TooMany { what, limit } = &refusal else { panic!("{refusal:?}") };
+    assert!(what.contains("ulimit -v") && *limit == 450_000 << 10, "{refusal:?}");
+    assert!(sessions.len() > 10, "{}", sessions.len());
+    let answer = writers[0].requests.call(&large);
+    assert!(answer.is_ok() && daemon.is_alive(), "{answer:?}");
 }
 
 /// Invariant 6, where the arena has room and the machine has none: learns fail and say why, and nothing else does.

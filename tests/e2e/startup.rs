@@ -104,7 +104,7 @@ fn a_socket_path_that_cannot_be_used_is_named() {
     let long = format!("{}/{}", directory.path().display(), "x".repeat(120));
     let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &long]);
     assert_eq!(code, 4);
-    assert_one_line(&stderr, &["107", "shorter --socket"]);
+    assert_one_line(&stderr, &["107", "shorter one", "--socket"]);
 
     let (code, _, stderr) =
         run(STORE, &["--size", "1MB", "--socket", &directory.path().display().to_string()]);
@@ -203,6 +203,189 @@ fn the_store_serves_without_the_newer_kernel_calls() {
         run(STORE, &["--size", "8MiB", "--pretend-missing", "everything", "--socket", "/tmp/x"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("everything"), "{stderr}");
+}
+
+/// A batch system's temporary directory may have a path that is longer than the address of a socket.
+#[test]
+fn a_store_on_a_path_that_is_longer_than_a_sockets_address_serves_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let deep = directory.path().join("d".repeat(120));
+    fs::create_dir(&deep).expect("a new directory");
+    for arena in ["memfd", "named"] {
+        let socket = deep.join("store.sock");
+        let mut daemon = Daemon::start_at(STORE, &["--size", "1MB", "--arena", arena], &socket);
+        let brain = plasmon::Brain::builder().path(&socket).connect().expect("it answers");
+        brain.learn("answer", &42).expect("there is room");
+        let refused = run(STORE, &["--size", "1MB", "--socket", &socket.display().to_string()]);
+        assert_eq!(refused.0, 5, "{refused:?}");
+        daemon.kill();
+        daemon.start_again(STORE, &["--size", "1MB", "--arena", arena]);
+        plasmon::Brain::builder().path(&socket).connect().expect("the next one answers");
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{status} {log:?}");
+        assert_eq!(fs::read_dir(&deep).expect("a directory").count(), 0);
+    }
+}
+
+/// Where anybody may make files, anything may lie in the place of the lock. Nobody waits for it.
+#[test]
+fn what_is_no_lock_is_named_and_neither_waited_for_nor_followed() {
+    let (directory, socket) = in_directory();
+    let lock = format!("{socket}.lock");
+    let precious = directory.path().join("precious");
+    fs::write(&precious, "precious").expect("a new file");
+    let refused = |what: &str| {
+        let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &socket]);
+        assert_eq!(code, 4, "{stderr}");
+        assert_one_line(&stderr, &[&lock, what, "remove it"]);
+        assert!(!Path::new(&socket).exists());
+    };
+    nix::unistd::mkfifo(lock.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a new pipe");
+    refused("a pipe");
+    fs::remove_file(&lock).expect("it is there");
+    std::os::unix::fs::symlink(&precious, &lock).expect("a new link");
+    refused("a symbolic link");
+    fs::remove_file(&lock).expect("it is there");
+    fs::create_dir(&lock).expect("a new directory");
+    refused("a directory");
+    fs::remove_dir(&lock).expect("it is empty");
+    let listener = UnixListener::bind(&lock).expect("a free path");
+    refused("a socket");
+    drop(listener);
+    fs::remove_file(&lock).expect("it is there");
+    let (code, _, stderr) = run(STORE, &["--tidy", "--socket", &socket]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(&precious).expect("it is still there"), "precious");
+}
+
+/// A program whose queue is full answers nobody, and is alive.
+#[test]
+fn a_listener_that_accepts_nobody_holds_up_no_start() {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    };
+    use std::os::fd::AsRawFd;
+    let (_directory, path) = in_directory();
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let new = || socket(AddressFamily::Unix, SockType::Stream, flags, None).expect("a socket");
+    let address = UnixAddr::new(path.as_str()).expect("a short path");
+    let listener = new();
+    bind(listener.as_raw_fd(), &address).expect("a free path");
+    listen(&listener, Backlog::new(0).expect("a length")).expect("it is bound");
+    let mut queued = Vec::new();
+    let full = loop {
+        let client = new();
+        match connect(client.as_raw_fd(), &address) {
+            Ok(()) => queued.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, nix::Error::EAGAIN);
+    let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", &path]);
+    assert_eq!(code, 5, "{stderr}");
+}
+
+/// A store outlives its terminal, timers, limits, and what anybody sends it but an order to stop.
+#[test]
+fn no_signal_ends_a_store_but_those_that_are_meant_to() {
+    let mut daemon = Daemon::start(STORE, "1MB");
+    let spared = Signal::iterator().filter(|signal| {
+        use Signal::{
+            SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGSYS, SIGTERM,
+            SIGTRAP, SIGTSTP,
+        };
+        let ends = [
+            SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGSTOP, SIGSYS, SIGTERM,
+            SIGTRAP,
+        ];
+        !ends.contains(signal) && *signal != SIGTSTP
+    });
+    for signal in spared {
+        daemon.signal(signal);
+        let _ = RawSession::begin(daemon.socket());
+        assert!(daemon.is_alive(), "{signal}");
+    }
+    let (status, log) = daemon.stop_with(Signal::SIGQUIT);
+    assert!(status.success(), "{status} {log:?}");
+    let said = |parts: &[&str]| log.iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    let sender = format!("from process {} of uid {}", std::process::id(), nix::unistd::getuid());
+    assert!(said(&["SIGHUP", &sender, "goes on"]), "{log:?}");
+    assert!(said(&["stopping", "SIGQUIT", &sender]), "{log:?}");
+    assert!(said(&["stopped"]), "{log:?}");
+}
+
+/// A shell has what it starts in the background ignore Ctrl-C.
+#[test]
+fn a_signal_that_the_store_was_started_ignoring_does_not_end_it() {
+    let arguments = ["-c", "trap '' INT; exec \"$0\" --size 1MB \"$@\"", STORE];
+    let mut daemon = Daemon::start_with("sh", &arguments);
+    daemon.signal(Signal::SIGINT);
+    let _ = RawSession::begin(daemon.socket());
+    assert!(daemon.is_alive());
+    assert!(daemon.stop().0.success());
+}
+
+/// What cannot be logged is no reason to end.
+#[test]
+fn a_store_outlives_whoever_reads_its_log() {
+    let (_directory, socket) = in_directory();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut store = std::process::Command::new(STORE)
+        .args(["--size", "1MB", "--log", "trace", "--socket", &socket])
+        .stderr(writer)
+        .spawn()
+        .expect("the daemon starts");
+    drop(reader);
+    plasmon_tests::eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    nix::sys::signal::kill(pid_of(&store), Signal::SIGHUP).expect("it is there");
+    let _ = RawSession::begin(Path::new(&socket));
+    assert!(matches!(store.try_wait(), Ok(None)));
+    nix::sys::signal::kill(pid_of(&store), Signal::SIGTERM).expect("it is there");
+    assert!(store.wait().expect("it ended").success());
+}
+
+fn pid_of(child: &std::process::Child) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("pids fit"))
+}
+
+/// Whoever starts a store and reads that it is ready can tell it from one that died; gone, it leaves none behind.
+#[test]
+fn a_store_that_nobody_waits_for_any_more_ends() {
+    let (directory, socket) = in_directory();
+    let arguments = ["--size", "1MB", "--tell-ready", "--remove-directory", "--socket", &socket];
+    let start = |out| {
+        let mut command = std::process::Command::new(STORE);
+        command.args(arguments).stdout(out).stderr(std::process::Stdio::null()).spawn().expect("it starts")
+    };
+    let mut store = start(std::process::Stdio::piped());
+    let mut line = String::new();
+    let out = store.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("it says so");
+    assert_eq!(line, format!("ready {socket}\n"));
+    nix::sys::signal::kill(pid_of(&store), Signal::SIGTERM).expect("it is there");
+    assert!(store.wait().expect("it ended").success());
+    assert!(!directory.path().exists(), "the directory was made for the store");
+    fs::create_dir(directory.path()).expect("it is gone");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut store = start(writer.into());
+    assert_eq!(store.wait().expect("it ended").code(), Some(1));
+    assert!(!directory.path().exists());
+}
+
+/// Without pidfds nobody tells the store when its owner has ended: it looks.
+#[test]
+fn a_store_ends_with_its_owner_also_where_the_kernel_has_no_pidfds() {
+    let (_directory, socket) = in_directory();
+    let line = format!(
+        "{STORE} --size 1MB --pretend-missing pidfd_open,peer_pidfd --owner $$ --socket {socket} 2>/dev/null & \
+         while ! [ -S {socket} ]; do :; done"
+    );
+    let (code, ..) = run("sh", &["-c", &line]);
+    assert_eq!(code, 0);
+    plasmon_tests::eventually("the store has ended, and has left nothing", || {
+        !Path::new(&socket).exists() && !Path::new(&format!("{socket}.lock")).exists()
+    });
 }
 
 /// What was asked is answered, whatever it waits for, and nobody who does not read holds up the end.

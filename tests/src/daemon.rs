@@ -18,7 +18,8 @@ pub struct Daemon {
     child: Child,
     socket: PathBuf,
     log: mpsc::Receiver<String>,
-    _directory: tempfile::TempDir,
+    /// Goes with it.
+    directory: Option<tempfile::TempDir>,
 }
 
 impl Daemon {
@@ -39,8 +40,19 @@ impl Daemon {
     pub fn start_with(program: &str, arguments: &[&str]) -> Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("store.sock");
-        let (child, log) = launch(program, arguments, &socket).unwrap_or_else(|error| panic!("{error}"));
-        Daemon { child, socket, log, _directory: directory }
+        let mut daemon = Daemon::start_at(program, arguments, &socket);
+        daemon.directory = Some(directory);
+        daemon
+    }
+
+    /// As [`start_with`](Self::start_with), with this socket.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    #[must_use]
+    pub fn start_at(program: &str, arguments: &[&str], socket: &Path) -> Daemon {
+        let (child, log) = launch(program, arguments, socket).unwrap_or_else(|error| panic!("{error}"));
+        Daemon { child, socket: socket.to_owned(), log, directory: None }
     }
 
     /// Kills it with SIGKILL, and waits until it is gone. With `--arena named` its segments stay until a successor

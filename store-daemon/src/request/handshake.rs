@@ -3,6 +3,7 @@
 use crate::{
     commit::ReplyTo,
     connection::{ConnectionId, Peer, Role},
+    limits,
     server::{AfterScan, Server},
     session::{PinRegion, Session, SessionId},
 };
@@ -261,6 +262,12 @@ impl Server {
         session: SessionId,
         number: usize,
     ) -> Result<(PinRegion, Option<OwnedFd>), Failure> {
+        if let Some(memory) = self.memory_limit
+            && !memory.allows(self.session_bytes, limits::used_bytes())
+        {
+            let (what, limit) = memory.describe();
+            return Err(Failure::TooMany { what, limit });
+        }
         let make = || -> Result<_, Error> {
             let label = self.labels.session(session, number);
             let region = Region::create(&label, self.session_bytes, self.index.backend(), &self.kernel)?;

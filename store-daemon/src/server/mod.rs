@@ -20,11 +20,14 @@ use crate::{
     connection::{Broken, Connection, ConnectionId},
     copy::{Copied, Copies, CopyJob},
     evict::{Shortage, Victim},
+    limits::MemoryLimit,
     memory::Usage,
     options::Options,
+    owner::Owner,
     populate::{Demands, Progress},
     reclaim::{Job, Report, ScanDone, ScanJob},
     session::{Orphan, SessionId, Sessions},
+    signals::Signals,
     socket::Labels,
     space::{LeaseId, Space},
 };
@@ -33,7 +36,6 @@ use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
     eventfd::EventFd,
     resource::{Resource, getrlimit},
-    signalfd::SignalFd,
 };
 use plasmon_protocol::{
     id::NameId,
@@ -99,6 +101,9 @@ pub enum ServeError {
         /// The thread's name.
         name: &'static str,
     },
+    /// The loop itself panicked.
+    #[error("the store failed; this is a defect of it, please report it with the lines above")]
+    Loop,
     /// The kernel refused to wait for events.
     #[error("waiting for events failed: {0}")]
     Events(#[from] nix::Error),
@@ -365,9 +370,10 @@ pub(crate) struct Server {
     next_connection: u64,
     next_housekeeping: Instant,
     epoll: Epoll,
-    signals: Option<SignalFd>,
+    signals: Option<Signals>,
     /// The process that the store ends with.
-    owner: Option<OwnedFd>,
+    owner: Option<Owner>,
+    pub(crate) memory_limit: Option<MemoryLimit>,
     wake: Arc<EventFd>,
     events: Receiver<Event>,
     helpers: Vec<JoinHandle<()>>,
@@ -399,8 +405,9 @@ pub(crate) struct Parts {
     pub(crate) demands: Demands,
     pub(crate) copies: Copies,
     pub(crate) listener: Listener,
-    pub(crate) signals: Option<SignalFd>,
-    pub(crate) owner: Option<OwnedFd>,
+    pub(crate) signals: Option<Signals>,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) memory_limit: Option<MemoryLimit>,
     pub(crate) wake: Arc<EventFd>,
     pub(crate) events: Receiver<Event>,
     pub(crate) helpers: Vec<JoinHandle<()>>,
@@ -426,8 +433,8 @@ impl Server {
         if let Some(signals) = &parts.signals {
             epoll.add(signals.as_fd(), readable(tokens::SIGNALS))?;
         }
-        if let Some(owner) = &parts.owner {
-            epoll.add(owner.as_fd(), readable(tokens::OWNER))?;
+        if let Some(pidfd) = parts.owner.as_ref().and_then(Owner::pidfd) {
+            epoll.add(pidfd, readable(tokens::OWNER))?;
         }
         let now = Instant::now();
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
@@ -486,6 +493,7 @@ impl Server {
             epoll,
             signals: parts.signals,
             owner: parts.owner,
+            memory_limit: parts.memory_limit,
             wake: parts.wake,
             events: parts.events,
             helpers: parts.helpers,
@@ -540,22 +548,31 @@ impl Server {
         match token {
             tokens::LISTENER => self.accept(),
             tokens::WAKE => self.on_wake(),
-            tokens::SIGNALS => {
-                if let Some(Ok(Some(signal))) = self.signals.as_ref().map(SignalFd::read_signal) {
-                    tracing::info!(signal = signal.ssi_signo, "stopping");
+            tokens::SIGNALS => match self.signals.as_ref().and_then(Signals::next) {
+                Some(came) if came.stops => {
+                    tracing::info!("stopping: {came}");
                     self.stop();
                 }
-            }
-            tokens::OWNER => {
-                // Readable for good: once is enough.
-                if self.owner.take().is_some() {
-                    tracing::info!("stopping: the owner has ended");
-                    self.stop();
-                }
-            }
+                Some(came) => tracing::info!("{came}: the store goes on; SIGTERM ends it"),
+                None => {}
+            },
+            tokens::OWNER => self.on_owner_ended(),
             token if token & tokens::PROCESS != 0 => self.end_session(SessionId(token & !tokens::PROCESS)),
             token => self.on_connection(ConnectionId(token), flags),
         }
+    }
+
+    fn on_owner_ended(&mut self) {
+        // Its pidfd is readable for good: once is enough.
+        if self.owner.take().is_some() {
+            tracing::info!("stopping: the owner has ended");
+            self.stop();
+        }
+    }
+
+    /// Whether the owner must be asked for: the kernel tells nobody when it ends.
+    fn watches_owner(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.pidfd().is_none())
     }
 
     /// What is due at the end of every turn.
@@ -590,6 +607,9 @@ impl Server {
         }
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING_EVERY;
+            if self.watches_owner() && self.owner.as_ref().is_some_and(Owner::has_ended) {
+                self.on_owner_ended();
+            }
             self.start_collecting();
             self.looks.is_due |= self.sessions.orphan_count() > 0;
             // Since when a pin is held is known only where somebody looks. Many pins are looked at when asked for.
@@ -609,7 +629,10 @@ impl Server {
 
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
-        let work = self.commits.are_due() || self.space.has_backlog() || self.scans.ending.is_some();
+        let work = self.end.is_some()
+            || self.commits.are_due()
+            || self.space.has_backlog()
+            || self.scans.ending.is_some();
         let work = work || !self.slid.is_empty() || self.eviction.is_some();
         let work = work || !self.departed.is_empty() || !self.unbound_waited.is_empty();
         let can_feed = self.gave_back && !self.starved.is_empty();
@@ -618,7 +641,8 @@ impl Server {
         }
         let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
         let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
-        let keeps_house = self.sessions.len() > 0 || !self.scans.left_behind.is_empty();
+        let keeps_house =
+            self.sessions.len() > 0 || !self.scans.left_behind.is_empty() || self.watches_owner();
         let housekeeping = keeps_house.then_some(self.next_housekeeping);
         let next =
             self.earliest_deadline.into_iter().chain(limbo).chain(housekeeping).chain(self.accept_at).min();
