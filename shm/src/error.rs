@@ -90,6 +90,9 @@ pub enum Error {
          longer one works where /proc is mounted, if its last part is shorter than 80 bytes)", .path.display()
     )]
     SocketPath { path: PathBuf, len_bytes: usize },
+    /// Neither a number nor the name of a user.
+    #[error("{name:?} is no user of this machine; name one, or write a uid")]
+    NoUser { name: String },
     /// The process at the other end of the socket has ended.
     #[error("process {pid} has ended")]
     PeerEnded { pid: i32 },

@@ -72,6 +72,7 @@ pub use mapping::{
 pub use polling::Polling;
 pub use process::{
     boottime_ns, kill_process, maps_any, monotonic_coarse_ns, open_process, overflow_uid, set_not_dumpable,
+    uid_of,
 };
 pub use region::{
     Backend, LEN_BYTES_MAX, Populated, Region, RegionId, STEP_BYTES, Seals, named_room_bytes, page_bytes,

@@ -6,6 +6,7 @@ use std::ptr;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::User;
 
 use crate::error::{Error, refused};
 use crate::kernel::open_pidfd;
@@ -96,6 +97,27 @@ pub fn set_not_dumpable() -> Result<(), Error> {
 pub fn overflow_uid() -> u32 {
     let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
     text.trim().parse().unwrap_or(65_534)
+}
+
+/// The uid that `text` stands for: a number, or the name of a user of this machine.
+///
+/// ```
+/// assert_eq!(plasmon_shm::uid_of("1001")?, 1_001);
+/// assert_eq!(plasmon_shm::uid_of("root")?, 0);
+/// assert!(plasmon_shm::uid_of("nobody-has-this-name").is_err());
+/// # Ok::<(), plasmon_shm::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::NoUser`] if there is no user of this name.
+pub fn uid_of(text: &str) -> Result<u32, Error> {
+    if let Ok(uid) = text.parse() {
+        return Ok(uid);
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        _ => Err(Error::NoUser { name: text.to_owned() }),
+    }
 }
 
 /// Nanoseconds since the machine started, counting the time it slept (CLOCK_BOOTTIME).

@@ -127,8 +127,9 @@ pub struct Options {
         value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub frame_time_ms: u64,
 
-    /// Admit this uid as well; it never gets a way to write the arena itself (repeatable; not with --arena named)
-    #[arg(long = "allow-uid", value_name = "UID")]
+    /// Admit this user as well, by uid or by name; it never gets a way to write the arena itself (repeatable; not with
+    /// --arena named)
+    #[arg(long = "allow-uid", value_name = "USER", value_parser = plasmon_shm::uid_of)]
     pub allow_uids: Vec<u32>,
 
     /// End when this process, which starts the store, has ended, however it ended

@@ -16,6 +16,7 @@ mod sharing;
 mod startup;
 mod stress;
 mod survival;
+mod units;
 
 /// The daemon.
 const STORE: &str = env!("CARGO_BIN_EXE_store-under-test");

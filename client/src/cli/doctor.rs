@@ -196,7 +196,7 @@ fn socket(path: &Path, named: bool, here: &Surroundings) -> Finding {
                 path.parent().and_then(|folder| fs::metadata(folder).ok()).map_or(0, |folder| folder.uid());
             let found =
                 format!("{shown} is passed over: its directory is of uid {owner}, not of {}", getuid());
-            warn(what, found, "name it with --socket if you trust that user")
+            warn(what, found, "name it with --socket, and the user with --trust-uid, if you trust that user")
         }
         Ok(_) => ok(what, format!("{shown} is there")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -217,6 +217,7 @@ fn store(context: &Context) -> Vec<Finding> {
         }
         Err(error) => {
             let advice = match &error {
+                Error::UntrustedStore { uid, .. } => format!("add --trust-uid {uid} if you trust that user"),
                 Error::StoreUnavailable { .. } => "or name the socket of one with --socket".to_owned(),
                 _ => "see the log of the store".to_owned(),
             };

@@ -75,6 +75,11 @@ struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
 
+    /// Talk to a store of this user too, by uid or by name (repeatable)
+    #[arg(long = "trust-uid", global = true, value_name = "USER", env = "PLASMON_TRUST_UID", value_delimiter = ',',
+        value_parser = plasmon_shm::uid_of)]
+    trust_uids: Vec<u32>,
+
     /// Namespace of the names
     #[arg(long, global = true, value_name = "NS", default_value = plasmon_protocol::name::Namespace::DEFAULT)]
     namespace: String,
@@ -195,6 +200,9 @@ impl Context {
         }
         if let Some(patience) = patience {
             builder = builder.timeout(patience);
+        }
+        for &uid in &self.common.trust_uids {
+            builder = builder.trust_store_of(uid);
         }
         builder.connect()
     }

@@ -41,7 +41,15 @@ pub(super) enum Trouble {
 impl Trouble {
     /// One line for standard error: what was asked, what was found, what to do, and in brackets the causes.
     pub(super) fn line(&self) -> String {
-        let mut line = self.to_string();
+        let mut line = match self {
+            // The library names its own function.
+            Trouble::Store(Error::UntrustedStore { socket, uid }) => format!(
+                "the store at {} is run by uid {uid}, not by this user or root; if you trust it, repeat this with \
+                 --trust-uid {uid}",
+                socket.display()
+            ),
+            trouble => trouble.to_string(),
+        };
         let causes: Vec<String> =
             std::iter::successors(self.source(), |&cause| cause.source()).map(ToString::to_string).collect();
         if !causes.is_empty() {
