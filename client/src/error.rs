@@ -353,7 +353,13 @@ impl From<RegionError> for Error {
 
 impl From<plasmon_shm::Error> for Error {
     fn from(error: plasmon_shm::Error) -> Error {
-        Error::internal(error)
+        match error {
+            // As when the store has ended: the next call connects anew.
+            plasmon_shm::Error::Taken { .. } => {
+                Error::StoreUnavailable { sockets: Vec::new(), source: Some(io::Error::other(error)) }
+            }
+            error => Error::internal(error),
+        }
     }
 }
 
@@ -371,6 +377,9 @@ fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>)
 fn unavailable(sockets: &[PathBuf], source: Option<&io::Error>) -> String {
     let refused = source.and_then(io::Error::raw_os_error) == Some(nix::libc::EACCES);
     match sockets {
+        [] if source.is_some() => {
+            "this process's way to the store was lost; the next call connects anew".to_owned()
+        }
         [] => "no store answers at the socket it had".to_owned(),
         [socket] if refused => format!(
             "this user may not connect to the store at {}; whoever runs it can admit others with: plasmon-store \

@@ -123,7 +123,11 @@ impl Lease {
             (Some(arena), _) => {
                 KeptLease::drop_if_taken(session);
                 let populate = writes == Writes::All || session.welcome.populated;
-                arena.map_lease(offset, len_bytes, populate)?
+                arena.map_lease(offset, len_bytes, populate).inspect_err(|error| {
+                    if matches!(error, plasmon_shm::Error::Taken { .. }) {
+                        session.lose(); // the next call begins another one
+                    }
+                })?
             }
             (None, Some(staging)) => {
                 let staging = lease.staging.insert(ClientRegion::from_fd(staging, len_bytes)?);
