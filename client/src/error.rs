@@ -1,6 +1,7 @@
 //! Why a call on the store did not do what was asked.
 
 use crate::codec::{CodecError, Kind};
+use nix::unistd::{AccessFlags, access};
 use plasmon_protocol::{
     codec::DecodeError,
     frame::FrameError,
@@ -8,7 +9,11 @@ use plasmon_protocol::{
     name::NameError,
     pins::RegionError,
 };
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What a call on the store returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,6 +68,12 @@ pub enum Error {
     /// The store did not answer in time; a change that was sent may or may not have happened.
     #[error("the store at {} did not answer within {} seconds", .socket.display(), .waited.as_secs_f64())]
     NoAnswer { socket: PathBuf, waited: Duration },
+    /// What listens there speaks another language: it is no store.
+    #[error(
+        "what listens at {} is no plasmon-store, or a broken one: {said}; name another path, or stop that program",
+        .socket.display()
+    )]
+    NotAStore { socket: PathBuf, said: String },
     /// The store belongs to another user, who could show this process anything.
     #[error(
         "the store at {} is run by uid {uid}, not by this user or root; name the uid with trust_store_of if you trust it",
@@ -244,6 +255,7 @@ impl Error {
             | Error::UntrustedStore { .. }
             | Error::NotAdmitted { .. }
             | Error::VersionMismatch { .. }
+            | Error::NotAStore { .. }
             | Error::TooLarge { .. }
             | Error::WrongKind { .. }
             | Error::Codec(_)
@@ -257,9 +269,71 @@ impl Error {
         }
     }
 
+    /// The message, with the cure as its reader knows it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn text_for(&self, reader: Reader) -> String {
+        let said = match (self, reader) {
+            (_, Reader::Rust) => None,
+            (Error::NameNotFound { namespace, name }, Reader::CommandLine) => Some(format!(
+                "nothing is bound to {name:?} in namespace {namespace:?}; put it first, or wait for it with: plasmon \
+                 wait NAME"
+            )),
+            (Error::UntrustedStore { socket, uid }, Reader::Python) => Some(format!(
+                "the store at {} is run by uid {uid}, not by this user or root; connect with trust=[{uid}] if you \
+                 trust it",
+                socket.display()
+            )),
+            (Error::UntrustedStore { socket, uid }, Reader::CommandLine) => Some(format!(
+                "the store at {} is run by uid {uid}, not by this user or root; if you trust it, repeat this with \
+                 --trust-uid {uid}",
+                socket.display()
+            )),
+            (Error::OutcomeUnknown { socket, .. }, Reader::CommandLine) => Some(format!(
+                "the store at {} went away before it answered: the change may or may not have happened; look with: \
+                 plasmon stat NAME",
+                socket.display()
+            )),
+            (Error::DefaultNamespace, Reader::Python) => {
+                Some("the namespace \"default\" cannot be removed; clear() empties it".to_owned())
+            }
+            (Error::DefaultNamespace, Reader::CommandLine) => {
+                Some("the namespace \"default\" cannot be removed; plasmon rm forgets its names".to_owned())
+            }
+            (Error::Codec(CodecError::NotBool { index, found }), _) => {
+                Some(format!("element {index} of the array of truth values is the byte {found}, not 0 or 1"))
+            }
+            (Error::Codec(CodecError::Misaligned { what, needed_bytes }), _) => Some(format!(
+                "{what} is not aligned to {needed_bytes} bytes and cannot be read in place; learn it again with a \
+                 client of this store"
+            )),
+            _ => None,
+        };
+        said.unwrap_or_else(|| self.to_string())
+    }
+
     pub(crate) fn internal(what: impl fmt::Display) -> Error {
         Error::Internal { what: what.to_string() }
     }
+}
+
+/// Who reads a message: what there is to do has another name for each.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A program that calls this crate: what `Display` says.
+    Rust,
+    /// A program in Python.
+    Python,
+    /// Somebody at a terminal.
+    CommandLine,
+}
+
+/// Why no store can be reached although one runs.
+#[derive(Debug, thiserror::Error)]
+#[error("the socket was deleted while the store, process {store_pid}, runs")]
+pub(crate) struct SocketDeleted {
+    pub(crate) store_pid: u32,
 }
 
 impl From<Failure> for Error {
@@ -375,22 +449,12 @@ fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>)
 }
 
 fn unavailable(sockets: &[PathBuf], source: Option<&io::Error>) -> String {
-    let refused = source.and_then(io::Error::raw_os_error) == Some(nix::libc::EACCES);
     match sockets {
         [] if source.is_some() => {
             "this process's way to the store was lost; the next call connects anew".to_owned()
         }
         [] => "no store answers at the socket it had".to_owned(),
-        [socket] if refused => format!(
-            "this user may not connect to the store at {}; whoever runs it can admit others with: plasmon-store \
-             --allow-uid {}",
-            socket.display(),
-            nix::unistd::getuid()
-        ),
-        [socket] => format!(
-            "no store answers at {0}; start one with: plasmon-store --size 1GiB --socket {0}",
-            socket.display()
-        ),
+        [socket] => source.map_or_else(|| start_one(socket), |source| unreachable_at(socket, source)),
         sockets => {
             let tried = sockets.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
             format!(
@@ -399,6 +463,61 @@ fn unavailable(sockets: &[PathBuf], source: Option<&io::Error>) -> String {
             )
         }
     }
+}
+
+fn start_one(socket: &Path) -> String {
+    let socket = socket.display();
+    format!("no store answers at {socket}; start one with: plasmon-store --size 1GiB --socket {socket}")
+}
+
+/// Why nobody could be spoken to at `socket`, and what to do.
+fn unreachable_at(socket: &Path, source: &io::Error) -> String {
+    let shown = socket.display();
+    if let Some(SocketDeleted { store_pid }) = source.get_ref().and_then(|source| source.downcast_ref()) {
+        return format!(
+            "the socket {shown} was deleted, while the store that listens there, process {store_pid}, still runs: \
+             nobody can connect to it any more; learn what is to be kept elsewhere, end it, and start it again"
+        );
+    }
+    let directory = socket.parent().filter(|directory| !directory.as_os_str().is_empty());
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => match directory.and_then(closed_to_this_user) {
+            Some(closed) => format!(
+                "this user may not enter {0}, and so not reach the store at {shown}; whoever owns that directory can \
+                 let others in with: chmod o+x {0}",
+                closed.display()
+            ),
+            None => format!(
+                "this user may not connect to the store at {shown}; whoever runs it can admit others with: \
+                 plasmon-store --allow-uid {}",
+                nix::unistd::getuid()
+            ),
+        },
+        io::ErrorKind::NotFound if directory.is_some_and(|directory| !directory.exists()) => format!(
+            "no store answers at {shown}: its directory is not there, either. A private store (of Python's \
+             plasmon.start) takes it along when it is closed, or when its process ends: start another. Or: mkdir -p \
+             {} && plasmon-store --size 1GiB --socket {shown}",
+            directory.unwrap_or(socket).display()
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            format!("{} (what is there was left by one that has ended)", start_one(socket))
+        }
+        io::ErrorKind::TimedOut => format!(
+            "something listens at {shown} and says nothing: a store that was stopped (look with: ps -o stat), or no \
+             plasmon-store"
+        ),
+        io::ErrorKind::UnexpectedEof => format!(
+            "what listens at {shown} hung up without a word: a store that is about to end, or no plasmon-store"
+        ),
+        _ => start_one(socket),
+    }
+}
+
+/// The first directory on the way to `directory`, and it included, that this user may not enter.
+fn closed_to_this_user(directory: &Path) -> Option<PathBuf> {
+    let way: Vec<&Path> = directory.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
+    let is_closed = |part: &&Path| access(*part, AccessFlags::X_OK) == Err(nix::Error::EACCES);
+    way.into_iter().rev().find(is_closed).map(Path::to_owned)
 }
 
 #[cfg(test)]
@@ -415,5 +534,37 @@ mod tests {
         assert!(refused.contains("may not connect") && refused.contains("--allow-uid"), "{refused}");
         let absent = error(nix::libc::ENOENT).to_string();
         assert!(absent.ends_with("plasmon-store --size 1GiB --socket /run/store.sock"), "{absent}");
+    }
+
+    /// The message names the cause, and what to do about that one.
+    #[test]
+    fn each_cause_of_silence_has_its_own_cure() {
+        let at = |socket: &str, kind: io::ErrorKind| {
+            Error::StoreUnavailable { sockets: vec![socket.into()], source: Some(kind.into()) }.to_string()
+        };
+        let closed = at("/no-such-directory-here/x/store.sock", io::ErrorKind::NotFound);
+        assert!(closed.contains("private store") && closed.contains("mkdir -p /no-such"), "{closed}");
+        let stale = at("/tmp/store.sock", io::ErrorKind::ConnectionRefused);
+        assert!(stale.contains("left by one that has ended"), "{stale}");
+        let silent = at("/tmp/store.sock", io::ErrorKind::TimedOut);
+        assert!(silent.contains("says nothing"), "{silent}");
+        let source = io::Error::new(io::ErrorKind::NotFound, SocketDeleted { store_pid: 7 });
+        let deleted =
+            Error::StoreUnavailable { sockets: vec!["/tmp/store.sock".into()], source: Some(source) };
+        assert!(deleted.to_string().contains("was deleted"), "{deleted}");
+        assert!(deleted.to_string().contains("process 7"), "{deleted}");
+    }
+
+    /// Nobody is told of something that his language does not have.
+    #[test]
+    fn the_cure_is_named_as_its_reader_knows_it() {
+        let untrusted = Error::UntrustedStore { socket: "/tmp/s".into(), uid: 7 };
+        assert!(untrusted.text_for(Reader::Rust).contains("trust_store_of"));
+        assert!(untrusted.text_for(Reader::Python).contains("trust=[7]"));
+        assert!(untrusted.text_for(Reader::CommandLine).contains("--trust-uid 7"));
+        let codec = Error::Codec(CodecError::NotBool { index: 3, found: 7 });
+        for reader in [Reader::Python, Reader::CommandLine] {
+            assert!(!codec.text_for(reader).contains("::"), "{}", codec.text_for(reader));
+        }
     }
 }

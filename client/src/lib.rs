@@ -61,6 +61,8 @@ pub use codec::{
     Tensor, TensorElement, TensorView, Text,
 };
 pub use create::{TableWriter, Writable};
+#[doc(hidden)]
+pub use error::Reader;
 pub use error::{Error, Full, Result};
 pub use learn::{Batch, LearnOptions, NamespaceOptions, SealedView};
 pub use near::Near;

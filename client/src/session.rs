@@ -130,7 +130,13 @@ impl Session {
         patience: Duration,
     ) -> Result<Session, CallError> {
         let asked_ns = boottime_ns();
-        let (welcome, fds) = lifeline.begin_session(patience)?;
+        let (welcome, fds) = lifeline.begin_session(patience).map_err(|error| match error {
+            // The first that is heard of it makes no sense.
+            CallError::Other(said) => {
+                CallError::Other(Error::NotAStore { socket: socket.to_owned(), said: said.to_string() })
+            }
+            error => error,
+        })?;
         fault_point(FaultPoint::Welcomed);
         let clock_offset_ns = clock_offset_ns(asked_ns, welcome.boottime_ns, boottime_ns());
         Session::attach(socket, store_uid, lifeline, welcome, clock_offset_ns, fds, patience)
@@ -241,6 +247,13 @@ impl Session {
     /// the session's end.
     pub(crate) fn is_ours(&self) -> bool {
         self.here().lifeline.is_ours()
+    }
+
+    /// Whether the store has not hung up, whatever else was lost.
+    pub(crate) fn store_lives(&self) -> bool {
+        let here = self.here();
+        let mut fds = [PollFd::new(here.lifeline.as_fd(), PollFlags::POLLIN)];
+        self.is_here() && here.lifeline.is_ours() && poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
     /// Whether this process began the session or inherited it whole: false in other forked children.

@@ -2,7 +2,7 @@
 
 use crate::{
     connection::{CallError, Connection, Reached},
-    error::{Error, Result},
+    error::{Error, Result, SocketDeleted},
     paths::Surroundings,
     process,
     session::Session,
@@ -121,11 +121,18 @@ impl Store {
             trust.check(&self.socket, session.store_uid)?;
             return Ok(Arc::clone(session));
         }
-        self.current.store(None);
+        let before = self.current.swap(None);
         let unavailable =
             |source| Error::StoreUnavailable { sockets: vec![self.socket.clone()], source: Some(source) };
         let Reached { connection, store_uid } =
-            Connection::open(&self.socket, self.patience).map_err(unavailable)?;
+            Connection::open(&self.socket, self.patience).map_err(|source| match before {
+                Some(before) if source.kind() == io::ErrorKind::NotFound && before.store_lives() => {
+                    let store_pid = before.welcome.store_pid;
+                    self.current.store(Some(before)); // so that it is known the next time as well
+                    unavailable(io::Error::new(source.kind(), SocketDeleted { store_pid }))
+                }
+                _ => unavailable(source),
+            })?;
         trust.check(&self.socket, store_uid)?;
         let begun = Session::begin(&self.socket, store_uid, connection, self.patience);
         let session = Arc::new(begun.map_err(|error| match error {

@@ -1,6 +1,6 @@
 //! From `plasmon::Error` to the exceptions of `plasmon.exceptions`.
 
-use plasmon::Error;
+use plasmon::{Error, Reader};
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyDict};
 use std::error::Error as _;
 
@@ -83,7 +83,7 @@ fn describe<'py>(
             set_name(namespace, name)?;
             "WaitTimeout"
         }
-        Error::StoreUnavailable { .. } => "StoreUnavailable",
+        Error::StoreUnavailable { .. } | Error::NotAStore { .. } => "StoreUnavailable",
         Error::OutcomeUnknown { .. } => "OutcomeUnknown",
         Error::NoAnswer { .. } => "NoAnswer",
         Error::UntrustedStore { .. } | Error::NotAdmitted { .. } => "NotAdmitted",
@@ -101,7 +101,7 @@ fn describe<'py>(
 
 /// The message, and in brackets the causes that it does not repeat.
 fn text_of(error: &Error) -> String {
-    let mut text = error.to_string();
+    let mut text = error.text_for(Reader::Python);
     let causes: Vec<String> =
         std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string).collect();
     if !causes.is_empty() {

@@ -5,10 +5,15 @@ from __future__ import annotations
 import collections
 import datetime
 import math
+import os
 import pickle
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,6 +237,7 @@ def test_near_names_are_found_among_very_many(brain: plasmon.Brain) -> None:
         (np.timedelta64(90, "m"), 5_400),
         (np.float64(2.5), 2.5),
         (3, 3),
+        ("3.5", 3.5),
         (math.inf, None),
         (1e300, None),
         (10**400, None),
@@ -248,7 +254,7 @@ def test_a_length_of_time_is_said_in_many_ways(brain: plasmon.Brain, ttl: Any, s
     assert plasmon.Brain(brain.path, brain.namespace, timeout=ttl)["a"] == 1
 
 
-@pytest.mark.parametrize("wrong", [-1, math.nan, -math.inf, "", "10", "ten minutes", "1h-5m", datetime.timedelta(-1)])
+@pytest.mark.parametrize("wrong", [-1, math.nan, -math.inf, "", "nan", "ten minutes", "1h-5m", datetime.timedelta(-1)])
 def test_what_is_no_length_of_time_is_refused(store: plasmon.Store, brain: plasmon.Brain, wrong: Any) -> None:
     for use in (
         lambda: brain.learn("a", 1, ttl=wrong),
@@ -289,3 +295,52 @@ def test_everything_about_many_names_comes_in_pages(brain: plasmon.Brain) -> Non
     known = brain.metadata(output="list")
     assert [one["name"] for one in known] == [f"{number:05}" for number in range(2_500)]
     assert sum(one["description"] == long for one in known) == 25
+
+
+# ---- no store
+
+
+def test_what_is_there_instead_of_a_store_is_named(tmp_path: Path) -> None:
+    closed = plasmon.Store(size="64MB")
+    closed.close()
+    with pytest.raises(plasmon.StoreUnavailable, match="private store"):
+        plasmon.Brain(closed.path)
+
+    socket_path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(socket_path)
+        server.listen()
+
+        def answer() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(16)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(plasmon.StoreUnavailable, match="is no plasmon-store"):
+            plasmon.Brain(socket_path)
+        thread.join()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, which only root can")
+def test_a_directory_that_may_not_be_entered_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    code = f"""
+import os, plasmon
+os.setuid(65534)
+try:
+    plasmon.Brain({str(closed / "store.sock")!r})
+except plasmon.StoreUnavailable as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "may not enter" in said
+    assert "chmod o+x" in said
+
+
+def test_messages_name_nothing_of_rust(brain: plasmon.Brain) -> None:
+    with pytest.raises(plasmon.exceptions.DefaultNamespaceError, match=r"clear\(\)"):
+        brain.remove_namespace("default")

@@ -757,6 +757,101 @@ fn wait_wakes_up_when_the_name_is_bound() -> TestResult {
     Ok(())
 }
 
+/// What is typed wrong is often nearly right.
+#[test]
+fn a_wrong_name_brings_near_ones() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().learn("prices", &1)?;
+    bench.brain().in_namespace("elsewhere")?.learn("volume", &2)?;
+    for arguments in [&["get", "price"][..], &["stat", "Prices"], &["rm", "prics"]] {
+        let (code, _, said) = bench.run(arguments);
+        assert!(code == 3 && said.contains(r#"did you mean "prices"?"#), "{arguments:?}: {code} {said}");
+    }
+    let (_, _, said) = bench.run(&["get", "volume"]);
+    assert!(said.contains(r#"it is bound in namespace "elsewhere""#), "{said}");
+    let (_, _, said) = bench.run(&["get", "temperature"]);
+    assert!(!said.contains("mean"), "{said}");
+    Ok(())
+}
+
+/// What the shell runs when somebody presses <TAB> behind these words.
+fn completed(bench: &Bench, words: &[&str]) -> Vec<String> {
+    let line = [&["plasmon", "--socket", bench.socket()][..], words].concat();
+    let output = Command::new(PLASMON)
+        .arg("--")
+        .args(&line)
+        .envs([("PLASMON_COMPLETE", "bash"), ("_CLAP_IFS", "\n"), ("_CLAP_COMPLETE_COMP_TYPE", "9")])
+        .env("_CLAP_COMPLETE_INDEX", (line.len() - 1).to_string())
+        .env("_CLAP_COMPLETE_SPACE", "true")
+        .output()
+        .expect("the command line runs");
+    let text = String::from_utf8(output.stdout).expect("completions are text");
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn shells_complete_commands_and_names_of_the_store() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().batch()?.learn("prices", &1)?.learn("prices-2", &2)?.learn("volume", &3)?.commit()?;
+    bench.brain().in_namespace("elsewhere")?.learn("private", &4)?;
+    for command in ["get", "stat", "wait", "rm", "ls"] {
+        assert_eq!(completed(&bench, &[command, "pri"]), ["prices", "prices-2"], "{command}");
+    }
+    assert_eq!(completed(&bench, &["--namespace", "elsewhere", "get", "pri"]), ["private"]);
+    assert_eq!(completed(&bench, &["--namespace", "else"]), ["elsewhere"]);
+    assert_eq!(completed(&bench, &["rmns", "else"]), ["elsewhere"]);
+    assert_eq!(completed(&bench, &["names"]), ["namespaces"]);
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = bench.run(&["completions", shell]);
+        assert!(code == 0 && script.contains("PLASMON_COMPLETE"), "{shell}: {script}");
+    }
+    Ok(())
+}
+
+/// Whoever is told what is wrong should know what to do.
+#[test]
+fn what_is_there_instead_of_a_store_is_named() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let said = |socket: &str| {
+        let (code, _, said) = run(PLASMON, &["--socket", socket, "ls"]);
+        assert_eq!(code, 4, "{said}");
+        said
+    };
+    let gone = said(&at("gone/store.sock"));
+    assert!(gone.contains("its directory is not there") && gone.contains("mkdir -p"), "{gone}");
+
+    let stale = at("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale)?);
+    assert!(said(&stale).contains("left by one that has ended"));
+
+    for answer in ["HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "-ERR unknown command\r\n"] {
+        let foreign = at("foreign.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&foreign)?;
+        let server = std::thread::spawn(move || {
+            let mut client = listener.accept()?.0;
+            let mut hello = [0; 16];
+            client.read_exact(&mut hello)?;
+            client.write_all(answer.as_bytes())
+        });
+        let told = said(&foreign);
+        assert!(told.contains("is no plasmon-store"), "{told}");
+        server.join().expect("the server does not panic")?;
+        fs::remove_file(foreign)?;
+    }
+
+    let bench = Bench::new();
+    let brain = bench.brain();
+    brain.learn("a", &1)?;
+    fs::remove_file(bench.socket())?;
+    let _waiting = brain.begin_wait("never", 0, std::time::Duration::from_secs(600))?; // on the idle connection
+    for _ in 0..2 {
+        let deleted = brain.stats().expect_err("nobody can connect any more").to_string();
+        assert!(deleted.contains("was deleted") && deleted.contains("still runs"), "{deleted}");
+    }
+    Ok(())
+}
+
 #[test]
 fn ping_waits_for_a_store_that_starts_later() -> TestResult {
     let directory = tempfile::tempdir()?;

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import plasmon
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
@@ -83,7 +84,7 @@ def test_brain_shows_what_is_there_and_moves(shell: Any, brain: plasmon.Brain) -
         shell.run_line_magic("brain", "")
     (output,) = shown.outputs
     assert "&lt;b&gt;" in output.data["text/html"] and "39.96 KiB" in output.data["text/html"]
-    assert re.search(r"<b> +tensor +\(5000,\) +\S+ KiB +\d+", output.data["text/plain"])
+    assert re.search(r"<b> +tensor +float64 +\(5000,\) +\S+ KiB +\d+", output.data["text/plain"])
     with capture_output() as shown:
         shell.run_line_magic("brain", "--namespace elsewhere")
     assert "elsewhere" in shown.outputs[0].data["text/plain"]
@@ -91,6 +92,21 @@ def test_brain_shows_what_is_there_and_moves(shell: Any, brain: plasmon.Brain) -
     shell.run_line_magic("learn", "x")
     assert brain.in_namespace("elsewhere")["x"] == 1
     brain.remove_namespace("elsewhere")
+
+
+def test_names_of_the_store_complete(shell: Any, brain: plasmon.Brain) -> None:
+    brain.update({"prices": 1, "price list": 2, "volume": 3})
+    shell.push({"brain": brain})
+
+    def completed(line: str) -> list[str]:
+        with provisionalcompleter():
+            return [one.text for one in shell.Completer.completions(line, len(line))]
+
+    for line in ("%recall pri", "recall pri", "%recall volume pri"):
+        assert "prices" in completed(line)
+        assert "volume" not in completed(line)
+    assert "price list'" in completed("%recall 'pri")
+    assert any("prices" in one for one in completed('brain["pri'))
 
 
 @pytest.mark.parametrize(

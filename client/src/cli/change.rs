@@ -17,7 +17,7 @@ use std::{
 #[derive(Debug, Args)]
 pub(super) struct Rm {
     /// Names to forget; their memory is free once nobody holds it
-    #[arg(required = true)]
+    #[arg(required = true, add = clap_complete::ArgValueCompleter::new(super::completions::names))]
     names: Vec<String>,
 
     /// Do not mind names that are not bound
@@ -45,7 +45,7 @@ impl Rm {
 #[derive(Debug, Args)]
 pub(super) struct Declare {
     /// Namespace, which is made if it is new. What was declared for it before does not count any more
-    #[arg(value_name = "NAMESPACE")]
+    #[arg(value_name = "NAMESPACE", add = clap_complete::ArgValueCompleter::new(super::completions::namespaces))]
     target: String,
 
     /// When room is short, names that were not recalled for longest may go
@@ -93,7 +93,7 @@ impl Declare {
 #[derive(Debug, Args)]
 pub(super) struct Rmns {
     /// Namespace to remove
-    #[arg(value_name = "NAMESPACE")]
+    #[arg(value_name = "NAMESPACE", add = clap_complete::ArgValueCompleter::new(super::completions::namespaces))]
     target: String,
 
     /// Do not ask
@@ -124,6 +124,7 @@ impl Rmns {
 #[derive(Debug, Args)]
 pub(super) struct Wait {
     /// Name to wait for
+    #[arg(add = clap_complete::ArgValueCompleter::new(super::completions::names))]
     name: String,
 
     /// Longest time to wait [default: without end]

@@ -30,6 +30,7 @@ use std::{
 #[derive(Debug, Args)]
 pub(super) struct Get {
     /// Name to look up
+    #[arg(add = clap_complete::ArgValueCompleter::new(super::completions::names))]
     name: String,
 
     /// File to write; - writes to standard output

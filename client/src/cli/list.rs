@@ -18,7 +18,7 @@ use std::{cmp::Reverse, time::Duration};
 pub(super) struct Ls {
     /// Only names that begin with this; with *, ? or [ in it, only names that match it as a whole, as files do in a
     /// shell. [*] is a star
-    #[arg(default_value = "")]
+    #[arg(default_value = "", add = clap_complete::ArgValueCompleter::new(super::completions::names))]
     pattern: String,
 
     /// Names of all namespaces
@@ -168,6 +168,7 @@ fn binding_json(binding: &Metadata) -> Value {
 #[derive(Debug, Args)]
 pub(super) struct Stat {
     /// Name to describe
+    #[arg(add = clap_complete::ArgValueCompleter::new(super::completions::names))]
     name: String,
 }
 

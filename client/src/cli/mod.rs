@@ -1,10 +1,11 @@
 //! The command line `plasmon`: [`main`] is all of it, so that the tests can build the same program.
 //!
-//! A file for each group of commands (`put`, `get`, `list`, `change`, `operator`, `doctor`); `show` is how values look,
+//! A file for each group of commands (`put`, `get`, `list`, `change`, `operator`, `doctor`, `completions`); `show` is how values look,
 //! `trouble` what the exit codes mean, `format` which file formats there are, of which `csv`, `npy` and `packing`
 //! (compressed files) have a module each.
 
 mod change;
+mod completions;
 mod csv;
 mod doctor;
 mod format;
@@ -21,6 +22,7 @@ mod trouble;
 
 use crate::{Brain, Error, Near};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
 use show::Out;
 use std::{
     ffi::OsString,
@@ -82,6 +84,7 @@ struct Common {
 
     /// Namespace of the names
     #[arg(long, global = true, value_name = "NS", default_value = plasmon_protocol::name::Namespace::DEFAULT)]
+    #[arg(add = ArgValueCompleter::new(completions::namespaces))]
     namespace: String,
 
     /// Answer with one JSON document
@@ -119,6 +122,8 @@ enum Command {
     Ping(operator::Ping),
     /// Check what this machine offers and whether a store answers
     Doctor,
+    /// Print what makes a shell complete commands, options, and names of the store
+    Completions(completions::Completions),
 }
 
 /// What `plasmon` does: reads its command line, does it, and says in its exit code how it went.
@@ -131,6 +136,10 @@ pub fn main() -> ExitCode {
 /// code; wrong usage, `--help` and `--version` end the process.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(code) = completions::answer(&arguments) {
+        return code;
+    }
     let Cli { common, command } = Cli::parse_from(arguments);
     let mut context = Context { common, out: Out::new() };
     let result = command.run(&mut context).and_then(|()| Ok(context.out.finish()?));
@@ -176,6 +185,7 @@ impl Command {
             Command::Kick(kick) => kick.run(context),
             Command::Ping(ping) => ping.run(context),
             Command::Doctor => doctor::run(context),
+            Command::Completions(completions) => completions.run(context),
         }
     }
 }
@@ -208,26 +218,41 @@ impl Context {
     }
 }
 
-/// Reads a number of seconds, with decimals or without.
+/// Reads how long to wait: as a lifetime, or none at all.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| "write seconds, such as 30 or 0.5".to_owned())
+    length(text).ok_or_else(|| "write a time, such as 30, 0.5, 90s, 10m or 1h30m".to_owned())
 }
 
-/// Reads how long something lives: a number and s, m, h or d; seconds where none of them is said.
+/// Reads how long something lives: numbers with ms, s, m, h, d or w; seconds where none of them is said.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit_s = match &text[number.len()..] {
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        _ => f64::NAN,
-    };
-    let lifetime = number.parse::<f64>().ok().and_then(|n| Duration::try_from_secs_f64(n * unit_s).ok());
-    lifetime
+    length(text)
         .filter(|it| !it.is_zero())
-        .ok_or_else(|| "write a time above zero, such as 90s, 10m, 1.5h or 7d".to_owned())
+        .ok_or_else(|| "write a time above zero, such as 90s, 10m, 1h30m or 7d".to_owned())
+}
+
+fn length(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let (mut length_s, mut left) = (0.0, text.trim());
+    while !left.is_empty() {
+        let unit_at = left.find(|c: char| c.is_ascii_alphabetic())?;
+        let (number, rest) = left.split_at(unit_at);
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let unit_s = match &rest[..end] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            "w" => 604_800.0,
+            _ => return None,
+        };
+        let number = number.trim().parse::<f64>().ok().filter(|number| *number >= 0.0)?;
+        length_s += number * unit_s;
+        left = rest[end..].trim_start();
+    }
+    Duration::try_from_secs_f64(length_s).ok().filter(|_| !text.trim().is_empty())
 }
 
 /// What is left of `timeout` since `start`; `None` once it is over.
@@ -251,7 +276,21 @@ mod tests {
         assert_eq!(lifetime("1.5h"), Ok(Duration::from_secs(5_400)));
         assert_eq!(lifetime("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(lifetime("7d"), Ok(Duration::from_secs(604_800)));
-        for text in ["", "0", "0s", "-1", "NaN", "inf", "1e400d", "5x", "m", "1 h", "soon", "1é"] {
+        for text in ["", "0", "0s", "-1", "NaN", "inf", "1e400d", "5x", "m", "h 1", "soon", "1é"] {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_with_their_units() {
+        let s = |seconds| Ok(Duration::from_secs(seconds));
+        let read =
+            [("90s", 90), ("10m", 600), ("1h30m", 5_400), ("2d 1 min", 172_860), ("1w", 604_800), ("7", 7)];
+        for (text, seconds) in read {
+            assert_eq!(lifetime(text), s(seconds), "{text}");
+        }
+        assert_eq!(lifetime("1.5h 250ms"), Ok(Duration::from_millis(5_400_250)));
+        for text in ["0", "0s", "10x", "1h-5m", "h", "1h30", "10 m s", "1e400d"] {
             assert!(lifetime(text).is_err(), "{text}");
         }
     }

@@ -1,6 +1,6 @@
 //! Why a command did not do what was asked, and the exit code that says so to scripts.
 
-use crate::Error;
+use crate::{Error, Reader};
 use std::{error::Error as _, io, path::PathBuf};
 
 /// Why a command did not do what was asked.
@@ -42,12 +42,7 @@ impl Trouble {
     /// One line for standard error: what was asked, what was found, what to do, and in brackets the causes.
     pub(super) fn line(&self) -> String {
         let mut line = match self {
-            // The library names its own function.
-            Trouble::Store(Error::UntrustedStore { socket, uid }) => format!(
-                "the store at {} is run by uid {uid}, not by this user or root; if you trust it, repeat this with \
-                 --trust-uid {uid}",
-                socket.display()
-            ),
+            Trouble::Store(error) => error.text_for(Reader::CommandLine),
             trouble => trouble.to_string(),
         };
         let causes: Vec<String> =
@@ -66,7 +61,10 @@ impl Trouble {
             Trouble::Store(error) => match error {
                 Error::BadName(_) | Error::MetadataNotAnObject { .. } | Error::NoTimeToLive => 2,
                 Error::NameNotFound { .. } | Error::NamespaceNotFound { .. } => 3,
-                Error::StoreUnavailable { .. } | Error::OutcomeUnknown { .. } | Error::NoAnswer { .. } => 4,
+                Error::StoreUnavailable { .. }
+                | Error::NotAStore { .. }
+                | Error::OutcomeUnknown { .. }
+                | Error::NoAnswer { .. } => 4,
                 Error::StoreFull(_) | Error::IndexFull { .. } => 5,
                 Error::WaitTimeout { .. } => 6,
                 Error::ConditionFailed { .. } | Error::NamespaceInUse { .. } => 7,

@@ -22,6 +22,7 @@ from plasmon import _plasmon, exceptions
 from plasmon._brain import Brain, Creation, TableCreation
 from plasmon._forms import compact
 from plasmon._plasmon import Cancel, copied_bytes
+from plasmon._ref import Ref
 from plasmon._store import Store, start
 from plasmon.exceptions import (
     ConditionFailed,
@@ -35,6 +36,7 @@ from plasmon.exceptions import (
     StoreUnavailable,
     UnpicklingFailed,
     UntrustedPickle,
+    VersionGone,
     WaitCancelled,
     WaitTimeout,
 )
@@ -52,12 +54,14 @@ __all__ = [
     "NotStorable",
     "OutcomeUnknown",
     "PlasmonError",
+    "Ref",
     "Store",
     "StoreFull",
     "StoreUnavailable",
     "TableCreation",
     "UnpicklingFailed",
     "UntrustedPickle",
+    "VersionGone",
     "WaitCancelled",
     "WaitTimeout",
     "__version__",

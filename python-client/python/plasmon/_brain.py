@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final
 
-from plasmon import _forms, _mapping, _plasmon
+from plasmon import _forms, _mapping, _overview, _plasmon
+from plasmon._ref import Ref
 from plasmon._times import Time, seconds, seconds_or_none
 from plasmon._waiting import cancelling
 from plasmon.exceptions import (
@@ -301,6 +302,34 @@ class Brain(MutableMapping[str, Any]):
             name = names[found.index(None)]
             raise _not_found(name, client)
         return {name: _forms.decode(one) for name, one in zip(names, found, strict=True) if one is not None}
+
+    def ref(self, name: str, *, namespace: str | None = None) -> Ref:
+        """Return a reference to the value that is bound to ``name`` now: a few words that pickle, for other processes.
+
+        What is passed to pools and through queues is then a name, not the bytes of an array. Called, it recalls the
+        value. If the name has another version by then it raises `VersionGone`; ``brain.ref(name).newest()`` takes what
+        is there.
+
+        Raises:
+            NameNotFound: Nothing is bound to ``name``.
+
+        Examples:
+            >>> import pickle, plasmon
+            >>> import numpy as np
+            >>> with plasmon.Store(size="64MB") as store:
+            ...     brain = store.connect()
+            ...     brain["numbers"] = np.arange(1_000_000)
+            ...     ref = brain.ref("numbers")
+            ...     len(pickle.dumps(ref)) < 200, pickle.loads(pickle.dumps(ref))().sum().item()
+            (True, 499999500000)
+
+        """
+        client = self._in(namespace)
+        found = client.inspect(name)
+        if found is None:
+            raise _not_found(name, client)
+        place = (client.path, client.namespace, self._timeout, tuple(client.trust))
+        return Ref(place, name, found.version)
 
     def wait(
         self,
@@ -908,56 +937,26 @@ class Brain(MutableMapping[str, Any]):
         asleep = ", asleep" if self._client.is_asleep else ""
         return f"<plasmon.Brain at {self.path!r}, namespace {self.namespace!r}{asleep}>"
 
-    def _overview(self) -> tuple[str, float, list[tuple[str, str, str, str, str]], str]:
-        """How full the store is, as a text and as a share; what this namespace has, and how much more than is shown."""
-        stats = self.stats()
-        capacity = stats["capacity_bytes"]
-        used = capacity - stats["free_bytes"]
-        listed = self._client.entries("", False) if self.namespace in self.namespaces() else []
-        rows = [
-            (
-                entry["name"],
-                entry["kind"],
-                str(_shape(self._client, entry["name"]) or ""),
-                _human(entry["nbytes"]),
-                str(entry["version"]),
-            )
-            for entry in listed[:_ROWS_MAX]
-        ]
-        more = f"and {len(listed) - _ROWS_MAX:,} more" if len(listed) > _ROWS_MAX else ""
-        return f"{_human(used)} of {_human(capacity)} used", used / capacity, rows, more
-
     def _as_text(self) -> str:
-        """What `_repr_html_` shows, where there is no HTML."""
-        used, _, rows, more = self._overview()
-        table = [_HEADINGS, *rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
-        lines = ["  ".join(row).rstrip() for row in padded]
-        return "\n".join([f"{self!r}, {used}", *lines, *([more] if more else [])])
+        """Return what `_repr_html_` shows, where there is no HTML."""
+        try:
+            return _overview.as_text(repr(self), _overview.look(self._client))
+        except PlasmonError as error:
+            return f"{self!r}: {error}"
 
     def _repr_html_(self) -> str:
-        """Show names, kinds, shapes and sizes, and how full the store is, in a notebook."""
-        used, share, listed, more = self._overview()
-        heads, *rows = [
-            "".join(
-                f"<{tag} style='text-align:{side};padding:.1em .6em'>{escape(cell)}</{tag}>"
-                for cell, side in zip(row, _SIDES, strict=True)
-            )
-            for tag, row in (("th", _HEADINGS), *(("td", row) for row in listed))
-        ]
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return (
-            f"<div><b>plasmon.Brain</b> {escape(self.path)}, namespace <b>{escape(self.namespace)}</b>"
-            f"<div style='width:20em;height:.6em;margin:.4em 0;background:#8884'><div style='width:{share:.1%};"
-            f"height:100%;background:#4a90d9'></div></div>{used}"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
-        )
+        """Show names, kinds, shapes, sizes and holders, and how full the store is, in a notebook; or why it cannot."""
+        try:
+            return _overview.as_html(self.path, self.namespace, _overview.look(self._client))
+        except PlasmonError as error:
+            return f"<div>{escape(repr(self))}: {escape(str(error))}</div>"
 
-
-_HEADINGS = ("name", "kind", "shape", "size", "version")
-_SIDES = ("left", "left", "right", "right", "right")
-_ROWS_MAX = 100
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return names for ``brain["<TAB>``: the first thousands, for completion must not be slow."""
+        try:
+            return self._client.first_names("")
+        except PlasmonError:
+            return []
 
 
 _T = TypeVar("_T")
@@ -1179,11 +1178,3 @@ def _shape(client: _plasmon.Client, name: str) -> tuple[int, ...] | None:
         return None if found is None else _forms.shape(found)
     except PlasmonError:
         return None
-
-
-def _human(nbytes: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.4g} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.4g} TiB"

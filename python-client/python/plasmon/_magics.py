@@ -32,6 +32,8 @@ class _Magics:
             ("brain", self._show, _BRAIN),
         ):
             self._register(name, magic, options)
+        for command in ("%recall", "recall"):
+            shell.set_hook("complete_command", self._complete_names, str_key=command)
 
     def _register(self, name: str, magic: Callable[[Any], None], options: list[tuple[tuple[str, ...], Any]]) -> None:
         parser = MagicArgumentParser(f"%{name}", add_help=False)
@@ -41,11 +43,22 @@ class _Magics:
         def run(line: str) -> None:
             try:
                 magic(parser.parse_args(shlex.split(line)))
-            except (PlasmonError, ValueError) as error:
+            except (PlasmonError, ValueError, TypeError, OSError) as error:
                 raise UsageError(f"%{name}: {error}") from error  # a line, not a page of trace
 
         run.__doc__ = f"{magic.__doc__}\n\n{parser.format_help()}"
         self._shell.register_magic_function(run, "line", name)
+
+    def _complete_names(self, _shell: Any, event: Any) -> list[str]:
+        """Return names of the store that begin with what was typed: some thousands at most."""
+        try:
+            names = self._connected().client.first_names(event.symbol)
+        except PlasmonError:
+            return []
+        quote = event.text_until_cursor.removesuffix(event.symbol)[-1:]
+        if quote in ("'", '"'):
+            return [name + quote for name in names if quote not in name]
+        return [name for name in names if shlex.quote(name) == name]
 
     def _connected(self) -> Brain:
         if self._brain is None:

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import TypeAlias
 
 #: A length of time: a number of seconds (``math.inf`` has no end), a ``timedelta``, or a text of numbers with units,
-#: ``ms``, ``s``, ``m`` or ``min``, ``h``, ``d`` and ``w``: ``"90s"``, ``"10m"``, ``"1h30m"``, ``"2d"``.
+#: ``ms``, ``s``, ``m`` or ``min``, ``h``, ``d`` and ``w``: ``"90s"``, ``"10m"``, ``"1h30m"``, ``"2d"``. Without a unit:
+#: seconds.
 Time: TypeAlias = float | timedelta | str
 
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -56,6 +57,10 @@ def _seconds(given: object) -> float | None:
 
 
 def _read(text: str) -> float:
+    try:
+        return float(text)  # as on the command line
+    except ValueError:
+        pass
     found, at = 0.0, 0
     while part := _PART.match(text, at):
         found, at = found + float(part[1]) * _UNITS_S[part[2]], part.end()

@@ -58,6 +58,15 @@ class NameNotFound(PlasmonError, KeyError):
         return (type(self), self.args, kept)
 
 
+class VersionGone(NameNotFound):
+    """What a `plasmon.Ref` refers to is not bound any more. Attributes as `NameNotFound`, and ``version``, which was
+    asked for, and ``found_version``, ``None`` if the name is not bound.
+    """
+
+    version: int | None
+    found_version: int | None
+
+
 class NamespaceNotFound(PlasmonError, KeyError):
     """There is no such namespace. Attribute: ``namespace``."""
 
