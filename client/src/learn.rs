@@ -471,7 +471,7 @@ impl Batch {
         if prepared.header().flags.has(Flags::INLINE) {
             return Ok(Payload::InHeader {});
         }
-        let len_bytes = prepared.len_bytes();
+        let len_bytes = prepared.len_bytes_max();
         let len = index_of(len_bytes);
         if len_bytes <= INLINE_BYTES_MAX.into() && self.inline_bytes + len <= INLINE_BATCH_BYTES_MAX {
             self.inline_bytes += len;
@@ -487,10 +487,10 @@ impl Batch {
                 self.lease(len_bytes).map_err(|error| self.session.explain(error))?
             }
         };
-        prepared.write_into(&mut lease.bytes_mut()[..len])?;
-        let payload = lease.piece(len_bytes);
+        let written_bytes = prepared.write_into(&mut lease.bytes_mut()[..len])? as u64;
+        let payload = lease.piece(written_bytes);
         self.open = Some(lease);
-        self.placed_bytes += len_bytes;
+        self.placed_bytes += written_bytes;
         Ok(payload)
     }
 

@@ -57,8 +57,8 @@ pub use brain::{
     Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin, Stats,
 };
 pub use codec::{
-    CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, ScatteredColumn, ScatteredTable, Strided, Table,
-    Tensor, TensorElement, TensorView, Text,
+    BlockTable, CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, ScatteredColumn, ScatteredTable,
+    Strided, Table, TablePart, Tensor, TensorElement, TensorView, Text,
 };
 pub use create::{TableWriter, Writable};
 #[doc(hidden)]

@@ -1,12 +1,9 @@
 //! From Python values to what is learned.
 
 use crate::{errors::OrRaise, exit::detached, json, memory, numpy};
-use arrow_buffer::{BooleanBuffer, NullBuffer};
-use plasmon::{
-    CodecError, Dtype, Json, Learn, Pickle, ScatteredColumn, ScatteredTable, Strided, Table, Tensor,
-};
+use plasmon::{BlockTable, CodecError, Dtype, Json, Learn, Pickle, Strided, Table, TablePart, Tensor};
 use pyo3::{
-    buffer::PyUntypedBuffer,
+    buffer::{PyBuffer, PyUntypedBuffer},
     exceptions::{PyBufferError, PyValueError},
     prelude::*,
     pybacked::{PyBackedBytes, PyBackedStr},
@@ -32,7 +29,7 @@ pub(crate) enum Form {
     Tensor { dtype: Dtype, shape: Vec<usize>, column_major: bool, data: arrow_buffer::Buffer },
     Strided(Strided),
     Table(Table),
-    Scattered(ScatteredTable),
+    Blocks(BlockTable),
     Pickle(Pickle),
 }
 
@@ -58,21 +55,37 @@ impl Payload {
         Ok(Payload(Form::Table(memory::import_table(source)?)))
     }
 
-    /// A table of one batch that is gathered when it is learned; `None` if a column is of a type that cannot be.
+    /// A table of one batch that is made of parts; `None` if one is of a type that cannot be written in pieces.
     ///
-    /// `schema` is an object with `__arrow_c_stream__` that has the schema. A column is such an object with one column, or
-    /// a one-dimensional buffer of values of fixed width and, if some are null, Arrow's validity.
+    /// `schema` is an object with `__arrow_c_stream__` that has a field for each part, `names` one with a column of the
+    /// columns' names. A part is such an object with one column, or a two-dimensional buffer of values of fixed width, in
+    /// which a row is a column; with each come the numbers of its columns, as a buffer of integers of 64 bits. `labels` are
+    /// parts that are no columns. `description` is JSON, and gets the places of parts and labels.
     #[staticmethod]
-    fn scattered(
+    fn blocks(
         schema: &Bound<'_, PyAny>,
         rows: usize,
-        columns: Vec<(Bound<'_, PyAny>, Option<Bound<'_, PyAny>>)>,
+        names: &Bound<'_, PyAny>,
+        parts: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        labels: Vec<Bound<'_, PyAny>>,
+        description: &str,
     ) -> PyResult<Option<Payload>> {
+        let py = schema.py();
         let schema = memory::import_table(schema)?.schema().clone();
-        let columns = columns.iter().map(|(column, validity)| column_of(column, validity.as_ref(), rows));
-        match ScatteredTable::new(schema, rows, columns.collect::<PyResult<_>>()?) {
+        let names = memory::import_table(names)?;
+        let [names] = &names[..] else { return Err(PyValueError::new_err("the names come in one batch")) };
+        let placed = |(part, numbers): &(Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+            let numbers = PyBuffer::<i64>::get(numbers)?.to_vec(py)?;
+            // A negative one is none of the numbers that there are.
+            Ok((part_of(part)?, numbers.into_iter().map(i64::cast_unsigned).collect()))
+        };
+        let parts = parts.iter().map(placed).collect::<PyResult<_>>()?;
+        let labels = labels.iter().map(part_of).collect::<PyResult<_>>()?;
+        let description =
+            serde_json::from_str(description).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        match BlockTable::new(schema, rows, names.column(0).clone(), parts, labels, description) {
             Err(CodecError::Unsupported { .. }) => Ok(None),
-            made => Ok(Some(Payload(Form::Scattered(
+            made => Ok(Some(Payload(Form::Blocks(
                 made.map_err(|error| PyValueError::new_err(error.to_string()))?,
             )))),
         }
@@ -133,7 +146,7 @@ impl Form {
             }
             Form::Strided(value) => give(value),
             Form::Table(value) => give(value),
-            Form::Scattered(value) => give(value),
+            Form::Blocks(value) => give(value),
             Form::Pickle(value) => give(value),
         })
     }
@@ -186,15 +199,11 @@ fn of_tensor(dtype: Dtype, shape: Vec<usize>, exported: PyUntypedBuffer) -> PyRe
     Ok(Form::Tensor { dtype, shape, column_major, data: memory::borrow_exported(exported) })
 }
 
-/// A column of a scattered table.
-fn column_of(
-    column: &Bound<'_, PyAny>,
-    validity: Option<&Bound<'_, PyAny>>,
-    rows: usize,
-) -> PyResult<ScatteredColumn> {
-    let Ok(exported) = PyUntypedBuffer::get(column) else {
-        let table = memory::import_table(column)?;
-        return Ok(ScatteredColumn::Chunks(table.iter().map(|batch| batch.column(0).clone()).collect()));
+/// A part of a table of blocks.
+fn part_of(part: &Bound<'_, PyAny>) -> PyResult<TablePart> {
+    let Ok(exported) = PyUntypedBuffer::get(part) else {
+        let table = memory::import_table(part)?;
+        return Ok(TablePart::Column(table.iter().map(|batch| batch.column(0).clone()).collect()));
     };
     let dtype = match exported.item_size() {
         1 => Dtype::INT8,
@@ -203,12 +212,5 @@ fn column_of(
         8 => Dtype::INT64,
         width => return Err(PyBufferError::new_err(format!("no column has values of {width} bytes"))),
     };
-    let nulls = validity.map(|bits| {
-        let bits = memory::borrow(bits)?;
-        if bits.len() < rows.div_ceil(8) {
-            return Err(PyBufferError::new_err("the validity does not have a bit for each row"));
-        }
-        Ok(NullBuffer::new(BooleanBuffer::new(bits, 0, rows)))
-    });
-    Ok(ScatteredColumn::Strided(memory::borrow_strided(exported, dtype)?, nulls.transpose()?))
+    Ok(TablePart::Block(memory::borrow_strided(exported, dtype)?))
 }

@@ -142,6 +142,14 @@ impl Object {
         self.object.trusted_file().cloned().map(Buffer::new)
     }
 
+    /// Of a table that was learned as blocks: its description, the bytes that the places in it refer to, and whether the
+    /// contents can be relied on. `None` of all others.
+    fn blocks(&self, py: Python<'_>) -> PyResult<Option<(Buffer, Buffer, bool)>> {
+        let found = self.object.blocks().or_raise(py)?;
+        let is_trusted = self.object.is_trusted();
+        Ok(found.map(|(description, body)| (Buffer::new(description), Buffer::new(body), is_trusted)))
+    }
+
     /// The value's bytes in place: the only data buffer of bytes, texts, JSON and tensors, a pickle's stream.
     fn buffer(&self, py: Python<'_>) -> PyResult<Option<Buffer>> {
         let object = &self.object;

@@ -34,6 +34,8 @@ NOTHING_OF_ARRAYS = "nothing, from 4 KiB on"
 
 def copied(case: Case) -> str:
     """What the table says of a recall's copies."""
+    if case.copies is not None:
+        return case.copies
     if case.kind != "pickle":
         return COPIED.get(case.kind, "–")
     with pytest.MonkeyPatch.context() as patch:

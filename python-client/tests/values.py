@@ -261,6 +261,8 @@ class Case(NamedTuple):
     label: str
     value: Any
     kind: str
+    #: What a recall copies, where the kind does not say it.
+    copies: str | None = None
 
 
 _rng = np.random.default_rng(7)
@@ -418,6 +420,13 @@ CASES: list[Case] = [
     Case("pandas", "DataFrame without rows, categories", _frame[:0], "pickle"),
     Case("pandas", "DataFrame without columns", pd.DataFrame(index=range(5)), "pickle"),
     Case("pandas", "DataFrame: empty", pd.DataFrame(), "pickle"),
+    Case(
+        "pandas",
+        "DataFrame of texts as objects",
+        pd.DataFrame({"a": ["x", None, "z" * 50], "b": [np.nan, "y", pd.NA], "c": [1, 2, 3]}, dtype=object)[["a", "b"]],
+        "table",
+        "the texts",
+    ),
     Case("pandas", "DataFrame of mixed objects", pd.DataFrame({"a": [1, "x", None, (1, 2)]}, dtype=object), "pickle"),
     Case("pandas", "DataFrame with attrs", _with_attrs(), "pickle"),
     Case(
@@ -432,7 +441,7 @@ CASES: list[Case] = [
         pd.DataFrame({"a": pd.array([1, None], pd.ArrowDtype(pa.int32()))}),
         "table",
     ),
-    Case("pandas", "DataFrame: labels of int", pd.DataFrame(np.ones((2, 2)), columns=[3, 1]), "pickle"),
+    Case("pandas", "DataFrame: labels of int", pd.DataFrame(np.ones((2, 2)), columns=[3, 1]), "table"),
     Case(
         "pandas",
         "DataFrame: columns of MultiIndex",

@@ -33,6 +33,9 @@ pub(crate) const MAGIC: &[u8; 6] = b"ARROW1";
 /// What precedes the metadata of a message since Arrow 0.15; alone, with a length of zero, the end of the stream.
 pub(crate) const CONTINUATION: [u8; 4] = [0xff; 4];
 
+/// Bytes of a message before its metadata: the continuation, and the length.
+pub(super) const MESSAGE_HEAD_BYTES: usize = 8;
+
 /// Longest buffer of values, in bytes: lengths are signed in Arrow, and the frame needs some room besides.
 const DATA_BYTES_MAX: u64 = 1 << 62;
 
@@ -252,7 +255,7 @@ impl InPlaceFrame {
 }
 
 /// The flatbuffer of a record batch message.
-fn batch_message(rows: i64, nodes: &[FieldNode], buffers: &[Buffer], body_len: i64) -> Vec<u8> {
+pub(super) fn batch_message(rows: i64, nodes: &[FieldNode], buffers: &[Buffer], body_len: i64) -> Vec<u8> {
     let mut fbb = FlatBufferBuilder::new();
     let buffers = fbb.create_vector(buffers);
     let nodes = fbb.create_vector(nodes);
@@ -288,14 +291,8 @@ impl FileStart {
             .schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &IpcWriteOptions::default())
             .ipc_message;
         push_message(&mut bytes, &message)?;
-        let mut file = FileStart { bytes, dictionaries: Vec::with_capacity(dictionaries.len()) };
-        for EncodedData { ipc_message, arrow_data } in dictionaries {
-            let block = file.push_block(ipc_message, padded(arrow_data.len() as u64))?;
-            file.bytes.extend_from_slice(arrow_data);
-            pad(&mut file.bytes, 0);
-            file.dictionaries.push(block);
-        }
-        Ok(file)
+        let dictionaries = push_dictionaries(&mut bytes, dictionaries)?;
+        Ok(FileStart { bytes, dictionaries })
     }
 
     /// Appends the head of the record batch, whose body follows.
@@ -307,15 +304,29 @@ impl FileStart {
         body_len: u64,
     ) -> Result<Block, CodecError> {
         let message = batch_message(arrow_length(rows)?, nodes, buffers, arrow_length(body_len)?);
-        self.push_block(&message, body_len)
+        push_block(&mut self.bytes, &message, body_len)
     }
+}
 
-    fn push_block(&mut self, message: &[u8], body_len: u64) -> Result<Block, CodecError> {
-        let start = self.bytes.len();
-        push_message(&mut self.bytes, message)?;
-        let head_len = i32::try_from(self.bytes.len() - start).map_err(|_| too_long())?;
-        Ok(Block::new(arrow_length(start as u64)?, head_len, arrow_length(body_len)?))
-    }
+/// Appends dictionaries to a file, and returns where they are.
+pub(super) fn push_dictionaries(
+    out: &mut Vec<u8>,
+    dictionaries: &[EncodedData],
+) -> Result<Vec<Block>, CodecError> {
+    let push = |EncodedData { ipc_message, arrow_data }: &EncodedData| {
+        let block = push_block(out, ipc_message, padded(arrow_data.len() as u64))?;
+        out.extend_from_slice(arrow_data);
+        pad(out, 0);
+        Ok(block)
+    };
+    dictionaries.iter().map(push).collect()
+}
+
+fn push_block(out: &mut Vec<u8>, message: &[u8], body_len: u64) -> Result<Block, CodecError> {
+    let start = out.len();
+    push_message(out, message)?;
+    let head_len = i32::try_from(out.len() - start).map_err(|_| too_long())?;
+    Ok(Block::new(arrow_length(start as u64)?, head_len, arrow_length(body_len)?))
 }
 
 /// What follows the `data_len` bytes that a file's record batch ends with.
@@ -355,7 +366,7 @@ fn footer(schema: &Schema, dictionaries: &[Block], batch: &Block) -> Vec<u8> {
 }
 
 /// Appends a message: continuation marker, length of the padded metadata, metadata, padding.
-fn push_message(out: &mut Vec<u8>, metadata: &[u8]) -> Result<(), CodecError> {
+pub(super) fn push_message(out: &mut Vec<u8>, metadata: &[u8]) -> Result<(), CodecError> {
     let len = padded(metadata.len() as u64 + 8) - 8;
     out.extend_from_slice(&CONTINUATION);
     out.extend_from_slice(&i32::try_from(len).map_err(|_| too_long())?.to_le_bytes());
@@ -365,7 +376,7 @@ fn push_message(out: &mut Vec<u8>, metadata: &[u8]) -> Result<(), CodecError> {
 }
 
 /// Appends zeros until `before` bytes and `out` together end at a multiple of 64.
-fn pad(out: &mut Vec<u8>, before: u64) {
+pub(super) fn pad(out: &mut Vec<u8>, before: u64) {
     let len = before + out.len() as u64;
     out.resize(out.len() + plasmon_protocol::index_of(padded(len) - len), 0);
 }
@@ -376,7 +387,7 @@ pub(crate) fn padded(len: u64) -> u64 {
 }
 
 /// A length as Arrow writes it.
-fn arrow_length(len: u64) -> Result<i64, CodecError> {
+pub(super) fn arrow_length(len: u64) -> Result<i64, CodecError> {
     if len > DATA_BYTES_MAX {
         return Err(too_long());
     }

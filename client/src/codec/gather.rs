@@ -92,7 +92,58 @@ impl Strided {
         Ok(Prepared::gathered(header, frame, vec![Source::Strided(self.clone())]))
     }
 
-    fn width(&self) -> usize {
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(super) fn strides_bytes(&self) -> &[isize] {
+        &self.strides_bytes
+    }
+
+    /// The element of the first dimension with the number `at`, as an array that has one such element.
+    pub(super) fn column(&self, at: usize) -> Strided {
+        let mut column = self.clone();
+        column.shape[0] = 1;
+        column.first_byte = column.first_byte.wrapping_add_signed(offset(at, column.strides_bytes[0]));
+        column
+    }
+
+    /// Where the element of an array of two dimensions is, in its bytes.
+    fn place(&self, row: usize, at: usize) -> usize {
+        let steps = offset(row, self.strides_bytes[0]).wrapping_add(offset(at, self.strides_bytes[1]));
+        self.first_byte.wrapping_add_signed(steps)
+    }
+
+    /// The bytes of `len` elements of an array of two dimensions that follow each other along the second without a gap.
+    pub(super) fn run(&self, row: usize, first: usize, len: usize) -> &[u8] {
+        debug_assert_eq!(self.strides_bytes[1], self.width().cast_signed());
+        let start = self.place(row, first);
+        &self.bytes[start..start + len * self.width()]
+    }
+
+    /// Copies elements of an array of two dimensions that follow each other along the second, at whatever distance, as
+    /// many as `out` has room for.
+    pub(super) fn copy_run(&self, row: usize, first: usize, out: &mut [u8]) {
+        fn of_width<const WIDTH: usize>(bytes: &[u8], places: impl Iterator<Item = usize>, out: &mut [u8]) {
+            for (element, place) in out.as_chunks_mut::<WIDTH>().0.iter_mut().zip(places) {
+                *element = *bytes[place..].first_chunk().expect("`Strided::new` saw to it");
+            }
+        }
+        let (start, stride, width) = (self.place(row, first), self.strides_bytes[1], self.width());
+        let places = (0..out.len() / width).map(|at| start.wrapping_add_signed(offset(at, stride)));
+        match width {
+            1 => of_width::<1>(&self.bytes, places, out),
+            2 => of_width::<2>(&self.bytes, places, out),
+            4 => of_width::<4>(&self.bytes, places, out),
+            _ => of_width::<8>(&self.bytes, places, out),
+        }
+    }
+
+    pub(super) fn width(&self) -> usize {
         tensor::width_of(self.dtype).expect("`new` refuses what has none")
     }
 
@@ -266,40 +317,44 @@ impl ScatteredTable {
     pub(super) fn prepare_scattered(&self) -> Result<Prepared<'static>, CodecError> {
         let (mut nodes, mut sources) = (Vec::new(), Vec::new());
         for (field, column) in self.schema.fields().iter().zip(&self.columns) {
-            let nulls = column.nulls(self.rows);
-            let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
-            nodes.push(FieldNode::new(length(self.rows)?, length(null_count)?));
-            let validity = nulls.filter(|nulls| nulls.null_count() > 0);
-            sources.push(Source::Pieces(validity.iter().map(|nulls| nulls.inner().sliced()).collect()));
-            column.values(field, &mut sources)?;
+            let (node, found) = column.sources(field, self.rows)?;
+            nodes.push(node);
+            sources.extend(found);
         }
         let lens: Vec<u64> = sources.iter().map(Source::len_bytes).collect();
         let frame = Frame::of_columns(&self.schema, &self.dictionaries()?, self.rows as u64, &nodes, &lens)?;
         Ok(Prepared::gathered(value_header_of_batches(Kind::TABLE), Arc::new(frame), sources))
     }
 
-    /// The dictionaries as messages: copied, for they are small beside what refers to them.
     fn dictionaries(&self) -> Result<Vec<EncodedData>, CodecError> {
-        let has_dictionary = |field: &&Arc<Field>| contains_dictionary(field.data_type());
-        if self.schema.fields().iter().find(has_dictionary).is_none() {
-            return Ok(Vec::new());
-        }
         let first_rows = self.schema.fields().iter().zip(&self.columns).map(|(field, column)| match column {
-            ScatteredColumn::Chunks(chunks) if has_dictionary(&field) => chunks[0].slice(0, 1),
+            ScatteredColumn::Chunks(chunks) if contains_dictionary(field.data_type()) => {
+                chunks[0].slice(0, 1)
+            }
             _ => arrow_array::new_null_array(field.data_type(), 1),
         });
-        let fields = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
-        let options = IpcWriteOptions::default();
-        let (generator, mut tracker) = (IpcDataGenerator::default(), DictionaryTracker::new(true));
-        generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut tracker, &options);
-        RecordBatch::try_new(schema, first_rows.collect())
-            .and_then(|batch| {
-                generator.encode(&batch, &mut tracker, &options, &mut IpcWriteContext::default())
-            })
-            .map(|(dictionaries, _)| dictionaries)
-            .map_err(CodecError::arrow("encode the dictionaries"))
+        dictionaries(&self.schema, first_rows)
     }
+}
+
+/// The dictionaries of a table as messages: copied, for they are small beside what refers to them. `first_rows` are its
+/// columns, of which a row is enough.
+pub(super) fn dictionaries(
+    schema: &SchemaRef,
+    first_rows: impl Iterator<Item = ArrayRef>,
+) -> Result<Vec<EncodedData>, CodecError> {
+    if !schema.fields().iter().any(|field| contains_dictionary(field.data_type())) {
+        return Ok(Vec::new());
+    }
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Arc::new(arrow_schema::Schema::new(fields.collect::<Vec<_>>()));
+    let options = IpcWriteOptions::default();
+    let (generator, mut tracker) = (IpcDataGenerator::default(), DictionaryTracker::new(true));
+    generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut tracker, &options);
+    RecordBatch::try_new(schema, first_rows.collect())
+        .and_then(|batch| generator.encode(&batch, &mut tracker, &options, &mut IpcWriteContext::default()))
+        .map(|(dictionaries, _)| dictionaries)
+        .map_err(CodecError::arrow("encode the dictionaries"))
 }
 
 impl ScatteredColumn {
@@ -311,20 +366,7 @@ impl ScatteredColumn {
             found,
         };
         match self {
-            ScatteredColumn::Chunks(chunks) => {
-                if let Some(other) = chunks.iter().find(|chunk| chunk.data_type() != field.data_type()) {
-                    return Err(mismatch(format!("a chunk of {}", other.data_type())));
-                }
-                let found = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
-                if found != rows {
-                    return Err(mismatch(format!("{found} rows")));
-                }
-                let is_dictionary = matches!(field.data_type(), DataType::Dictionary(..));
-                match is_gatherable(field.data_type()) || (is_dictionary && chunks.len() == 1 && rows > 0) {
-                    true => Ok(()),
-                    false => Err(cannot_be_gathered(field)),
-                }
-            }
+            ScatteredColumn::Chunks(chunks) => Self::check_chunks(chunks, field, rows),
             ScatteredColumn::Strided(values, nulls) => {
                 let width = field.data_type().primitive_width();
                 if width != Some(values.width()) || values.shape != [rows] {
@@ -336,6 +378,37 @@ impl ScatteredColumn {
                 }
             }
         }
+    }
+
+    pub(super) fn check_chunks(chunks: &[ArrayRef], field: &Field, rows: usize) -> Result<(), CodecError> {
+        let mismatch = |found: String| CodecError::ColumnMismatch {
+            column: field.name().clone(),
+            asked: format!("{rows} rows of {}", field.data_type()),
+            found,
+        };
+        if let Some(other) = chunks.iter().find(|chunk| chunk.data_type() != field.data_type()) {
+            return Err(mismatch(format!("a chunk of {}", other.data_type())));
+        }
+        let found = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+        if found != rows {
+            return Err(mismatch(format!("{found} rows")));
+        }
+        let is_dictionary = matches!(field.data_type(), DataType::Dictionary(..));
+        match is_gatherable(field.data_type()) || (is_dictionary && chunks.len() == 1 && rows > 0) {
+            true => Ok(()),
+            false => Err(cannot_be_gathered(field)),
+        }
+    }
+
+    /// Its node, and the sources of its buffers as Arrow orders them.
+    pub(super) fn sources(&self, field: &Field, rows: usize) -> Result<(FieldNode, Vec<Source>), CodecError> {
+        let nulls = self.nulls(rows);
+        let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
+        let node = FieldNode::new(length(rows)?, length(null_count)?);
+        let validity = nulls.filter(|nulls| nulls.null_count() > 0);
+        let mut sources = vec![Source::Pieces(validity.iter().map(|nulls| nulls.inner().sliced()).collect())];
+        self.values(field, &mut sources)?;
+        Ok((node, sources))
     }
 
     /// Which rows are null. An eighth of a byte for each row is all that is put together here.
@@ -478,7 +551,7 @@ impl Source {
         len as u64
     }
 
-    fn write(&self, sink: &mut impl io::Write) -> io::Result<()> {
+    pub(super) fn write(&self, sink: &mut impl io::Write) -> io::Result<()> {
         match self {
             Source::Pieces(pieces) => pieces.iter().try_for_each(|piece| sink.write_all(piece)),
             Source::Strided(values) => values.write(sink),

@@ -1,6 +1,7 @@
 //! What can be learned, and how it becomes bytes.
 
 use super::{
+    blocks::{BlockFile, BlockTable},
     error::CodecError,
     frame::{self, Frame, Key},
     gather::{self, ScatteredTable, Source, Strided},
@@ -20,9 +21,8 @@ use std::{borrow::Cow, io, sync::Arc};
 
 /// A value that can be learned.
 ///
-/// Tables: [`RecordBatch`], lists of them, [`Table`], [`ScatteredTable`]. Arrays: [`Tensor`], [`TensorView`],
-/// [`Strided`]. Single values: `[u8]`,
-/// `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()`, [`serde_json::Value`], [`Json`] and [`Pickle`].
+/// Tables: [`RecordBatch`], lists of them, [`Table`], [`ScatteredTable`], [`BlockTable`]. Arrays: [`Tensor`],
+/// [`TensorView`], [`Strided`]. Single values: `[u8]`, `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()`, [`serde_json::Value`], [`Json`] and [`Pickle`].
 ///
 /// Every value is stored as an Arrow IPC file that any Arrow implementation can read, and its bytes are copied once,
 /// from where they are into the store. The trait is sealed: what is stored is a promise between all clients.
@@ -50,12 +50,12 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An encoded object ready to be written: its exact length is known, its values are not copied yet.
+/// An encoded object ready to be written: how long it is at most is known, its values are not copied yet.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Prepared<'a> {
     header: Header,
-    len_bytes: u64,
+    len_bytes_max: u64,
     content: Content<'a>,
 }
 
@@ -67,6 +67,8 @@ enum Content<'a> {
     Framed(Arc<Frame>, Cow<'a, [u8]>),
     /// Buffers that do not lie in one piece, and the file around them.
     Gathered(Arc<Frame>, Vec<Source>),
+    /// Blocks of columns, and the file around them.
+    Blocks(Arc<BlockFile>),
     /// Columns, which arrow-ipc writes.
     Batches(SchemaRef, Cow<'a, [RecordBatch]>),
 }
@@ -95,20 +97,25 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self, CodecError> {
         let mut count = CountingSink(0);
         table::write(&schema, &batches, &mut count)?;
-        Ok(Prepared { header, len_bytes: count.0, content: Content::Batches(schema, batches) })
+        Ok(Prepared { header, len_bytes_max: count.0, content: Content::Batches(schema, batches) })
     }
 
     /// Prepares one buffer of values with shortcuts that lead to it; `dims` are those of [`Header`].
     pub(super) fn framed(mut header: Header, frame: Arc<Frame>, data: Cow<'a, [u8]>) -> Self {
         debug_assert_eq!(frame.data_len(), data.len() as u64);
         header = by_our_encoder(header);
-        Prepared { header, len_bytes: frame.len_bytes(), content: Content::Framed(frame, data) }
+        Prepared { header, len_bytes_max: frame.len_bytes(), content: Content::Framed(frame, data) }
     }
 
     /// Prepares buffers that are gathered one after the other.
     pub(super) fn gathered(header: Header, frame: Arc<Frame>, sources: Vec<Source>) -> Self {
         let header = by_our_encoder(header);
-        Prepared { header, len_bytes: frame.len_bytes(), content: Content::Gathered(frame, sources) }
+        Prepared { header, len_bytes_max: frame.len_bytes(), content: Content::Gathered(frame, sources) }
+    }
+
+    /// Prepares blocks of columns.
+    pub(super) fn blocks(header: Header, len_bytes_max: u64, file: Arc<BlockFile>) -> Self {
+        Prepared { header, len_bytes_max, content: Content::Blocks(file) }
     }
 
     /// Prepares a single value of a kind whose Arrow type has offsets: in the header if it is short, else by its buffer.
@@ -124,7 +131,7 @@ impl<'a> Prepared<'a> {
     /// Prepares a value that stands in the header, if it fits.
     fn in_header(kind: Kind, value: &[u8]) -> Option<Self> {
         let header = by_our_encoder(Header::new(kind)).with_inline(value)?;
-        Some(Prepared { header, len_bytes: value.len() as u64, content: Content::InHeader })
+        Some(Prepared { header, len_bytes_max: value.len() as u64, content: Content::InHeader })
     }
 
     /// Prepares a single value of fixed width, given in memory order.
@@ -145,10 +152,11 @@ impl<'a> Prepared<'a> {
         self.header
     }
 
-    /// The exact length of the object in bytes; of a value that stands in the header, its own.
+    /// The length of the object in bytes, of a value that stands in the header its own: exact, but for a
+    /// [`BlockTable`], which may turn out to be shorter.
     #[must_use]
-    pub fn len_bytes(&self) -> u64 {
-        self.len_bytes
+    pub fn len_bytes_max(&self) -> u64 {
+        self.len_bytes_max
     }
 
     /// Writes the object's file, all of it and in order, each byte of a value copied once, straight from where it is.
@@ -169,30 +177,35 @@ impl<'a> Prepared<'a> {
                 fault_point(FaultPoint::CopyHalf);
                 sink.write_all(frame.suffix()).map_err(not_written)
             }
+            Content::Blocks(file) => file.write_to(sink),
             Content::Batches(schema, batches) => table::write(schema, batches, sink),
         }
     }
 
-    /// Writes the object into `out`, which must be exactly as long. Every byte of `out` is written, padding as well.
+    /// Writes the object into `out`, which must have room for the longest it can be, and returns its length. Every byte of
+    /// it is written, padding as well.
     ///
     /// # Errors
     /// [`CodecError::WrongLength`] if `out` is shorter or longer; nothing has been written then.
-    pub fn write_into(&self, out: &mut [u8]) -> Result<(), CodecError> {
+    pub fn write_into(&self, out: &mut [u8]) -> Result<usize, CodecError> {
         if let Content::InHeader = self.content {
             return self.file_of_value()?.write_into(out);
         }
         let wrong_length = |found_bytes: usize| CodecError::WrongLength {
-            needed_bytes: self.len_bytes,
+            needed_bytes: self.len_bytes_max,
             found_bytes: found_bytes as u64,
         };
-        if out.len() as u64 != self.len_bytes {
+        if out.len() as u64 != self.len_bytes_max {
             return Err(wrong_length(out.len()));
+        }
+        if let Content::Blocks(file) = &self.content {
+            return file.write_into(out);
         }
         let mut rest = &mut *out;
         self.write_to(&mut rest)?;
         // The second pass over the same immutable arrays writes what the first one counted.
         let left = rest.len();
-        if left == 0 { Ok(()) } else { Err(wrong_length(out.len() - left)) }
+        if left == 0 { Ok(out.len()) } else { Err(wrong_length(out.len() - left)) }
     }
 
     /// The object's file in memory of its own, for values that travel inside a request.
@@ -203,9 +216,16 @@ impl<'a> Prepared<'a> {
         if let Content::InHeader = self.content {
             return self.file_of_value()?.to_vec();
         }
-        let mut out = Vec::with_capacity(plasmon_protocol::index_of(self.len_bytes));
+        let len_max = plasmon_protocol::index_of(self.len_bytes_max);
+        if let Content::Blocks(file) = &self.content {
+            let mut out = vec![0; len_max];
+            let len = file.write_into(&mut out)?;
+            out.truncate(len);
+            return Ok(out);
+        }
+        let mut out = Vec::with_capacity(len_max);
         self.write_to(&mut out)?;
-        debug_assert_eq!(out.len() as u64, self.len_bytes);
+        debug_assert_eq!(out.len(), len_max);
         Ok(out)
     }
 }
@@ -312,6 +332,7 @@ learn! {
     TensorView, |view| view.as_tensor().prepare_tensor();
     Strided, |array| array.prepare_strided();
     ScatteredTable, |table| table.prepare_scattered();
+    BlockTable, |table| table.prepare_blocks();
     [u8], |bytes| Prepared::value(Kind::BYTES, Cow::Borrowed(bytes));
     Vec<u8>, |bytes| bytes.as_slice().prepare();
     Bytes, |bytes| bytes.as_ref().prepare();

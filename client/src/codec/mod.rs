@@ -4,8 +4,9 @@
 //! at a multiple of 64 bytes, so that an extent aligned to 64 bytes gives aligned columns. docs/layout.md has the table
 //! of the Arrow form of each kind; `golden/` has one file of each, and the tests compare bytes with them.
 //!
-//! * [`Learn`]: what can be learned. [`Prepared`] knows its exact length before a byte is copied.
-//! * [`Strided`] and [`ScatteredTable`]: what does not lie in one piece, gathered while it is written.
+//! * [`Learn`]: what can be learned. [`Prepared`] knows its length, or how long it can be, before a byte is copied.
+//! * [`Strided`] and [`ScatteredTable`]: what does not lie in one piece, gathered while it is written. [`BlockTable`]:
+//!   columns of one type side by side.
 //! * [`Table`], [`Tensor`] and [`TensorView`], [`Text`]: values that plain Rust has no type for.
 //! * `decode_*`: from an object's bytes to a value, by the shortcuts of its [`Header`](plasmon_protocol::object::Header)
 //!   where it has them. Nothing is copied but values of at most 32 bytes.
@@ -19,8 +20,10 @@
 #[cfg(target_endian = "big")]
 compile_error!("objects are little-endian in memory, and recalled without copying");
 
+mod blocks;
 mod decode;
 mod dictionary;
+mod ends;
 mod error;
 mod frame;
 mod gather;
@@ -35,6 +38,7 @@ mod tensor;
 mod tests;
 mod value;
 
+pub use blocks::{BlockTable, TablePart};
 pub use error::CodecError;
 pub use gather::{ScatteredColumn, ScatteredTable, Strided};
 pub use json::Json;
@@ -45,6 +49,7 @@ pub use table::Table;
 pub use tensor::{Tensor, TensorElement, TensorView};
 pub use value::Text;
 
+pub(crate) use blocks::decode_blocks;
 pub(crate) use decode::decode_table;
 pub(crate) use frame::InPlaceFrame;
 pub(crate) use pickle::decode_pickle;

@@ -10,13 +10,14 @@ use arrow_array::{
         FixedSizeBinaryBuilder, Int32Builder, ListBuilder, ListViewBuilder, MapBuilder, StringBuilder,
         StringDictionaryBuilder, StringViewBuilder, UnionBuilder,
     },
-    types::{Float64Type, Int8Type, Int16Type, Int32Type},
+    cast::AsArray,
+    types::{Float64Type, Int8Type, Int16Type, Int32Type, UInt8Type},
     *,
 };
 use arrow_buffer::{Buffer, IntervalDayTime, IntervalMonthDayNano, MutableBuffer, i256};
 use arrow_data::{ArrayData, transform::MutableArrayData};
 use arrow_ipc::reader::FileReader;
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use half::f16;
 use plasmon_protocol::object::{Flags, Header};
 use proptest::prelude::*;
@@ -28,12 +29,17 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 /// The object as it will lie in an extent: exactly as long as it said, at a multiple of 64 bytes.
 fn encode(value: &(impl Learn + ?Sized)) -> (Buffer, Header) {
     let prepared = value.prepare().unwrap();
-    let len = prepared.to_vec().unwrap().len();
-    assert!(prepared.header().flags.has(Flags::INLINE) || prepared.len_bytes() == len as u64);
-    let mut extent = MutableBuffer::from_len_zeroed(len);
+    let written = prepared.to_vec().unwrap();
+    let is_inline = prepared.header().flags.has(Flags::INLINE);
+    let len_max = if is_inline { written.len() } else { usize::try_from(prepared.len_bytes_max()).unwrap() };
+    let mut extent = MutableBuffer::from_len_zeroed(len_max);
     extent.as_slice_mut().fill(0xa5); // shows a byte that is left unwritten
-    prepared.write_into(&mut extent).unwrap();
-    assert_eq!(extent.as_slice(), prepared.to_vec().unwrap());
+    assert_eq!(prepared.write_into(&mut extent).unwrap(), written.len());
+    extent.truncate(written.len());
+    assert_eq!(extent.as_slice(), written);
+    let mut streamed = Vec::new();
+    prepared.write_to(&mut streamed).unwrap();
+    assert!(streamed == written, "one way of writing differs from the other");
     assert!(extent.as_ptr().addr().is_multiple_of(64));
     (extent.into(), prepared.header())
 }
@@ -724,6 +730,209 @@ fn columns_that_are_no_part_of_a_scattered_table_are_refused_by_name() {
     ScatteredTable::new(schema.clone(), 3, strided(Dtype::INT64, 3, None)).unwrap();
 }
 
+fn le_bytes(values: impl IntoIterator<Item = f64>) -> Vec<u8> {
+    values.into_iter().flat_map(f64::to_le_bytes).collect()
+}
+
+fn description() -> serde_json::Map<String, serde_json::Value> {
+    json!({ "type": "a test" }).as_object().unwrap().clone()
+}
+
+/// Two blocks whose columns take turns, of which one is a matrix in row order, a column of texts in pieces, a dictionary,
+/// and labels.
+fn blocks() -> BlockTable {
+    let floats: Vec<f64> = (0..30).map(|n| if n % 7 == 3 { f64::NAN } else { f64::from(n) }).collect();
+    let row_order = Strided::new(Dtype::FLOAT64, &[3, 10], &[8, 24], 0, le_bytes(floats)).unwrap();
+    let ticks: Vec<i64> = (0..20).map(|n| if n == 11 { i64::MIN } else { n }).collect();
+    let ticks = ticks.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let times = Strided::new(Dtype::INT64, &[2, 10], &[80, 8], 0, ticks).unwrap();
+    let texts = |range: std::ops::Range<i32>| {
+        let texts = range.map(|n| (n % 3 != 0).then(|| "x".repeat(usize::try_from(n).unwrap())));
+        Arc::new(StringArray::from_iter(texts)) as ArrayRef
+    };
+    let words =
+        words(&[Some("b"), None, Some("a"), Some("b"), None, None, Some("a"), Some("c"), None, Some("b")]);
+    let field = |data_type| Field::new("", data_type, true);
+    let schema = Schema::new(vec![
+        field(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))).with_metadata(
+            [("unit".to_owned(), "tick".to_owned())].into_iter().collect::<std::collections::HashMap<_, _>>(),
+        ),
+        field(DataType::Float64),
+        field(DataType::Utf8),
+        field(words.data_type().clone()),
+    ]);
+    let names = ["t0", "f0", "f1", "text", "", "t1", "wörd"];
+    BlockTable::new(
+        Arc::new(schema),
+        10,
+        Arc::new(StringArray::from_iter_values(names)),
+        vec![
+            (TablePart::Block(times), vec![0, 5]),
+            (TablePart::Block(row_order), vec![1, 2, 4]),
+            (TablePart::Column(vec![texts(0..4), texts(4..10)]), vec![3]),
+            (TablePart::Column(vec![words]), vec![6]),
+        ],
+        vec![TablePart::Column(vec![Arc::new(StringArray::from(vec!["label", "labels"]))])],
+        description(),
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_table_of_blocks_is_a_table_of_columns_to_arrow() {
+    let (file, header) = encode(&blocks());
+    let table = decode_table(&file, true).unwrap();
+    assert_in_place(&table, &file);
+    let (schema, batches) = read_with_arrow(&file);
+    assert_eq!((&schema, &batches[..]), (table.schema(), &table[..]));
+    assert_eq!(decode_table(&file, false).unwrap(), table);
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["t0", "f0", "f1", "text", "", "t1", "wörd"]);
+    assert_eq!(schema.field(5).metadata()["unit"], "tick");
+    let batch = &batches[0];
+    let nulls: Vec<usize> = batch.columns().iter().map(|column| column.null_count()).collect();
+    assert_eq!(nulls, [0, 2, 1, 4, 1, 1, 4]); // of 0..30, 3, 10, 17 and 24 are NaN
+    for (at, first) in [(1, 0), (2, 1), (4, 2)] {
+        let column = batch.column(at).as_primitive::<Float64Type>();
+        for row in 0..10 {
+            let n = u32::try_from(first + 3 * row).unwrap();
+            assert_eq!(column.is_null(row), n % 7 == 3, "{n}");
+            assert!(
+                column.values()[row].is_nan() == (n % 7 == 3)
+                    && (n % 7 == 3 || column.value(row) == f64::from(n))
+            );
+        }
+        assert_eq!(column.nulls().map(|it| it.buffer().len()), (column.null_count() > 0).then_some(2));
+    }
+
+    let (text, body) = decode_blocks(&file, &header).unwrap();
+    assert_eq!(schema.metadata()["plasmon.python"].as_bytes(), text.as_slice());
+    let said: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(said["type"], "a test");
+    // The columns of a block lie side by side, padded to multiples of 64 bytes.
+    assert_eq!(said["places"][0], json!([0, 128]));
+    assert_eq!(said["places"][1], json!([256, 128]));
+    let place = |at: usize| body.as_ptr().addr() + 256 + 128 * at;
+    let ours = decode_table(&file, true).unwrap();
+    let in_place = |at: usize| ours[0].column(at).to_data().buffers()[0].as_ptr().addr();
+    assert_eq!([in_place(1), in_place(2), in_place(4)], [place(0), place(1), place(2)]);
+    let label = |at: usize| usize::try_from(said["places"][4][2][at].as_u64().unwrap()).unwrap();
+    assert_eq!(&body[label(0)..label(0) + label(1)], b"labellabels");
+}
+
+#[test]
+fn values_that_are_missing_anywhere_are_null_and_columns_without_have_no_validity() {
+    for rows in [0_usize, 1, 7, 8, 9, 255, 256, 257, 8191, 8192, 8193, 20_000] {
+        let last = rows.saturating_sub(1);
+        for missing in [vec![], vec![0], vec![last], vec![rows / 2, last], (0..rows).collect()] {
+            let mut missing: Vec<usize> = missing.into_iter().filter(|at| *at < rows).collect();
+            missing.dedup();
+            for (column, row) in [(8 * rows, 8_usize), (8, 16)] {
+                let mut values = vec![1.5_f64; 2 * rows];
+                for at in &missing {
+                    values[(column + at * row) / 8] = f64::NAN; // in the second column
+                }
+                let strides = [column.cast_signed(), row.cast_signed()];
+                let block = Strided::new(Dtype::FLOAT64, &[2, rows], &strides, 0, le_bytes(values)).unwrap();
+                let schema = Arc::new(Schema::new(vec![Field::new("", DataType::Float64, true)]));
+                let names = Arc::new(StringArray::from(vec!["whole", "missing"]));
+                let parts = vec![(TablePart::Block(block), vec![0, 1])];
+                let table = BlockTable::new(schema, rows, names, parts, vec![], description()).unwrap();
+                let (file, _) = encode(&table);
+                let table = decode_table(&file, true).unwrap();
+                assert!(table[0].column(0).nulls().is_none());
+                let nulls = table[0].column(1).nulls();
+                let found: Vec<usize> =
+                    (0..rows).filter(|at| nulls.is_some_and(|it| it.is_null(*at))).collect();
+                assert_eq!(found, missing, "{rows} {strides:?}");
+                assert_eq!(nulls.is_some(), !missing.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_type_of_a_block_has_its_own_missing_value() {
+    let nan16 = [0x00, 0x3c, 0x01, 0xfc].to_vec();
+    let nan32: Vec<u8> = [1.5_f32, f32::NAN].iter().flat_map(|it| it.to_le_bytes()).collect();
+    let least: Vec<u8> = [0_i64, i64::MIN].iter().flat_map(|it| it.to_le_bytes()).collect();
+    for (data_type, dtype, bytes, nulls) in [
+        (DataType::Float16, Dtype::FLOAT16, nan16, 1),
+        (DataType::Float32, Dtype::FLOAT32, nan32, 1),
+        (DataType::Duration(TimeUnit::Second), Dtype::INT64, least.clone(), 1),
+        (DataType::Timestamp(TimeUnit::Nanosecond, None), Dtype::INT64, least.clone(), 1),
+        (DataType::Int64, Dtype::INT64, least, 0),
+    ] {
+        let width = isize::try_from(bytes.len() / 2).unwrap();
+        let block = Strided::new(dtype, &[1, 2], &[2 * width, width], 0, bytes).unwrap();
+        let schema = Arc::new(Schema::new(vec![Field::new("", data_type.clone(), true)]));
+        let names = Arc::new(LargeStringArray::from(vec!["a"]));
+        let parts = vec![(TablePart::Block(block), vec![0])];
+        let (file, _) = encode(&BlockTable::new(schema, 2, names, parts, vec![], description()).unwrap());
+        let table = decode_table(&file, false).unwrap();
+        assert_eq!(table[0].column(0).null_count(), nulls, "{data_type}");
+        assert!(table[0].column(0).is_valid(0));
+    }
+}
+
+#[test]
+fn a_table_of_blocks_may_have_10_000_columns() {
+    let columns = 10_000_usize;
+    let values = Strided::new(Dtype::UINT8, &[columns, 1], &[1, 1], 0, vec![7_u8; columns]).unwrap();
+    let schema = Arc::new(Schema::new(vec![Field::new("", DataType::UInt8, true)]));
+    let names = StringArray::from_iter_values((0..columns).map(|n| format!("column {n}")));
+    let parts = vec![(TablePart::Block(values), (0..columns as u64).rev().collect())];
+    let table = BlockTable::new(schema, 1, Arc::new(names), parts, vec![], description()).unwrap();
+    let table = decode_table(&encode(&table).0, false).unwrap();
+    assert_eq!(table.schema().field(9_999).name(), "column 9999");
+    assert!(table[0].columns().iter().all(|column| column.as_primitive::<UInt8Type>().value(0) == 7));
+}
+
+#[test]
+fn parts_that_make_no_table_are_refused() {
+    let schema = Arc::new(Schema::new(vec![Field::new("", DataType::Float64, true)]));
+    let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let block = |columns: usize| {
+        TablePart::Block(Strided::new(Dtype::FLOAT64, &[columns, 1], &[8, 8], 0, vec![0; 64]).unwrap())
+    };
+    let make = |parts| BlockTable::new(schema.clone(), 1, names.clone(), parts, vec![], description());
+    make(vec![(block(2), vec![1, 0])]).unwrap();
+    for parts in [
+        vec![],
+        vec![(block(1), vec![0])],
+        vec![(block(3), vec![0, 1, 2])],
+        vec![(block(2), vec![0, 0])],
+        vec![(block(2), vec![0, u64::MAX])],
+        vec![(block(1), vec![0, 1])],
+        vec![(TablePart::Column(vec![Arc::new(Int64Array::from(vec![1]))]), vec![0])],
+    ] {
+        let refused = make(parts);
+        assert!(matches!(refused, Err(CodecError::ColumnMismatch { .. })), "{refused:?}");
+    }
+    let other = BlockTable::new(
+        schema.clone(),
+        1,
+        names.clone(),
+        vec![(block(2), vec![0, 1]); 2],
+        vec![],
+        description(),
+    );
+    assert!(matches!(other, Err(CodecError::ColumnMismatch { .. })));
+}
+
+#[test]
+fn places_outside_the_object_are_refused() {
+    let (file, header) = encode(&blocks());
+    for (offset, dims) in [
+        (u32::MAX, header.dims),
+        (header.buffer_offset, [u64::MAX, header.dims[1], 0, 0]),
+        (header.buffer_offset, [header.dims[0], file.len() as u64 + 1, 0, 0]),
+    ] {
+        let refused = decode_blocks(&file, &Header { buffer_offset: offset, dims, ..header });
+        assert!(matches!(refused, Err(CodecError::Malformed { .. })), "{refused:?}");
+    }
+}
+
 /// A dimension of a strided array: its length, and its stride in elements.
 fn dimensions() -> impl Strategy<Value = Vec<(usize, isize)>> {
     prop::collection::vec((0..5_usize, -9..9_isize), 0..4)
@@ -852,7 +1061,7 @@ fn more_than_4_gib_are_framed_from_their_length_alone() {
 #[test]
 fn a_destination_of_another_length_is_refused_untouched() {
     let prepared = "text".prepare().unwrap();
-    let mut out = vec![1; usize::try_from(prepared.len_bytes()).unwrap() + 1];
+    let mut out = vec![1; usize::try_from(prepared.len_bytes_max()).unwrap() + 1];
     assert!(matches!(prepared.write_into(&mut out), Err(CodecError::WrongLength { .. })));
     assert!(out.iter().all(|byte| *byte == 1));
 }
@@ -941,6 +1150,7 @@ fn samples() -> Vec<(&'static str, Buffer, Header)> {
         ("json", &json!({ "list": [1, 2.5, null], "text": "größer" })),
         ("pickle", &pickle_with(2)),
         ("pickle-of-many-buffers", &pickle_with(300)),
+        ("table-of-blocks", &blocks()),
     ]
     .into_iter()
     .map(|(name, value)| sample(name, value))
@@ -987,6 +1197,7 @@ fn lengths_of_a_pickles_buffers_that_lead_beyond_them_are_refused() {
 
 fn decode_anyhow(file: &Buffer, header: &Header) {
     for header in [*header, without_shortcuts(header)] {
+        let _ = decode_blocks(file, &header);
         let _ = decode_bytes(file, &header);
         let _ = decode_text(file, &header, false);
         let _ = decode_json(file, &header);
@@ -1041,7 +1252,7 @@ proptest! {
     /// Invariant 7: whatever a few bytes are changed to, the answer is a value or an error.
     #[test]
     fn a_file_with_changed_bytes_is_read_or_refused_but_never_panics(
-        which in 0..12_usize,
+        which in 0..13_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), change()), 1..6),
     ) {
         let mut all = SAMPLES.with(Clone::clone);

@@ -265,10 +265,13 @@ def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
     if found.kind == "tensor":
         return tuple(found.value().shape)
     if found.kind == "table":
+        if blocks := found.blocks():
+            rows, columns = json.loads(bytes(blocks[0]))["shape"]
+            return rows, columns
         with _UNDISTURBED:
-            table = _table(found)
-        said = _description(table)
-        return table.num_rows, len(said.get("columns", table.column_names))
+            table = table_of(found)
+        rows, columns = _description(table).get("shape", table.shape)
+        return table.num_rows, columns
     return None
 
 
@@ -320,7 +323,7 @@ def _names_in_pickle(stream: memoryview) -> list[str]:
     return names
 
 
-def _table(found: _plasmon.Object) -> pa.Table:
+def table_of(found: _plasmon.Object) -> pa.Table:
     """Return the object as a table, in place."""
     import pyarrow as pa
 
@@ -339,14 +342,21 @@ def _description(table: pa.Table) -> dict[str, Any]:
 
 def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
     """Return what a table was in Python."""
-    table = _table(found)
+    if blocks := found.blocks():
+        text, body, trusted = blocks
+        description = json.loads(bytes(text))
+        if description.get("type") in ("pandas.DataFrame", "pandas.Series"):
+            from plasmon import _pandas
+
+            return _pandas.decode(found, description, body, trusted, copy)
+    table = table_of(found)
     said = _description(table)
     kind = said.get("type", "pyarrow.Table")
     library = kind.partition(".")[0]
     if library == "pandas":
         from plasmon import _pandas
 
-        return _pandas.decode(table, said, copy)
+        return _pandas.decode_table(table, said, copy)
     if library == "polars":
         from plasmon import _polars
 
@@ -679,7 +689,7 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
             raise WrongKind(f"a value of kind {found.kind} has no single buffer; as_='arrow' gives its columns")
         return memoryview(bytearray(buffer)) if copy else memoryview(buffer)
     if as_ == "arrow":
-        table = _table(found)
+        table = table_of(found)
         table = table if columns is None else table.select(columns)
         return _copied(table) if copy else table
     if as_ == "pandas":
@@ -687,7 +697,7 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
     if as_ == "polars":
         import polars as pl
 
-        frame = pl.DataFrame(_copied(_table(found)) if copy else found.table())
+        frame = pl.DataFrame(_copied(table_of(found)) if copy else found.table())
         return frame if columns is None else frame.select(columns)
     if as_ == "numpy":
         return _as_numpy(found, columns, copy)
@@ -708,7 +718,7 @@ def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) ->
         return value if columns is None else _select(value, columns)
     from plasmon import _pandas
 
-    table = _table(found)
+    table = table_of(found)
     table = table if columns is None else table.select(columns)
     return _copied(table).to_pandas().copy() if copy else _pandas.copied_on_write(table.to_pandas())
 
@@ -724,11 +734,23 @@ def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> 
     if found.kind in ("bytes", "text"):
         return own(np.frombuffer(memoryview(found.buffer() or b""), np.uint8))
     if found.kind == "table":
-        table = _table(found)
+        table = table_of(found)
         table = table if columns is None else table.select(columns)
-        arrays = (column.combine_chunks().to_numpy(zero_copy_only=False) for column in table.columns)
+        is_frame = str(_description(table).get("type")).startswith("pandas.")
+        arrays = (_column_as_numpy(column, is_frame) for column in table.columns)
         return dict(zip(table.column_names, map(own, arrays), strict=True))
     return own(np.asarray(decode(found, copy)))
+
+
+def _column_as_numpy(column: pa.ChunkedArray, is_of_frame: bool) -> np.ndarray[Any, Any]:
+    import pyarrow as pa
+
+    if is_of_frame and pa.types.is_floating(column.type):
+        from plasmon import _pandas
+
+        return _pandas.floats(column)  # what is missing is the NaN that was learned
+    values: np.ndarray[Any, Any] = column.combine_chunks().to_numpy(zero_copy_only=False)
+    return values
 
 
 def compact(value: Any) -> Any:

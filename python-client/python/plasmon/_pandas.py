@@ -1,26 +1,33 @@
-"""Frames and series of pandas as tables, column by column, and back.
+"""Frames and series of pandas as tables, block by block, and back.
 
-Columns of numbers, truth values, times, Arrow-backed strings and categories are Arrow columns over the same memory;
-what does not lie in one piece there is gathered when it is learned. A frame that has any other column, or an index or
-labels that Arrow cannot say, is pickled whole; its large buffers are then columns of their own, and come back without a
+pandas keeps the columns of one dtype in blocks: matrices. A block of numbers, truth values or times is learned as
+it is, its columns side by side, so that it costs the same whatever their number, and comes back as one block over
+the store's memory. Texts are Arrow columns: those of pandas' own dtypes over the same memory, Python's objects as a
+copy. So are categories and what else is Arrow already. A frame that has any other column, or an index or labels
+that Arrow cannot say, is pickled whole; its large buffers are then columns of their own, and come back without a
 copy all the same.
+
+What is missing to pandas (NaN, NaT, None among texts) is null to readers of the table, and has its bits nevertheless.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import weakref
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from plasmon import _forms, _plasmon
+from plasmon.exceptions import WrongKind
 
 if TYPE_CHECKING:
     Description = dict[str, Any]
+    Blocks = list[tuple[Any, np.ndarray[Any, Any]]]
 
 
 class _NoForm(Exception):
@@ -39,22 +46,14 @@ def encode(value: Any) -> _plasmon.Payload | None:
     return None
 
 
-def decode(table: pa.Table, description: Description, copy: bool) -> Any:
+def decode(found: _plasmon.Object, description: Description, body: _plasmon.Buffer, trusted: bool, copy: bool) -> Any:
     """Return the frame or series that `encode` made a table of."""
-    columns = description["columns"]
-    arrays = [_decode_column(table.column(at), said) for at, said in enumerate(columns)]
-    if description["index"]["kind"] == "column":
-        at = len(columns)
-        values = _decode_column(table.column(at), description["index"]["column"])
-        index = pd.Index(values, name=description["index"]["name"], copy=False)
-    else:
-        index = _decode_range(description["index"])
-    if description["type"] == "pandas.Series":
-        series = pd.Series(arrays[0], index=index, name=description["name"], copy=False)
-        return _forms.compact(series) if copy else copied_on_write(series)
-    frame = pd.DataFrame(dict(enumerate(arrays)), index=index, copy=False)
-    frame.columns = _decode_labels(description["labels"])
-    return _forms.compact(frame) if copy else copied_on_write(frame)
+    return _decode(_Places(found, description, body, trusted), copy)
+
+
+def decode_table(table: pa.Table, description: Description, copy: bool) -> Any:
+    """Return the frame or series that a table was which does not lie as `encode` laid it: another program wrote it."""
+    return _decode(_Columns(table, description), copy)
 
 
 class _Store:
@@ -79,49 +78,100 @@ def copied_on_write(value: Any) -> Any:
 # ---- frames and series
 
 
+class _Part(NamedTuple):
+    """A block of columns, or one column: its type, its values, and what is needed to get it back."""
+
+    type: pa.DataType
+    #: A matrix in which a row is a column, or what Arrow has.
+    values: np.ndarray[Any, Any] | pa.Array | pa.ChunkedArray
+    said: Description
+
+
 def _encode_frame(frame: pd.DataFrame) -> _plasmon.Payload:
     if frame.attrs or not frame.flags.allows_duplicate_labels:
         raise _NoForm
-    labels = _encode_labels(frame.columns)
-    encoded = [_encode_column(frame.iloc[:, at].array) for at in range(frame.shape[1])]
-    names = [str(label) for label in frame.columns]
-    return _encode(encoded, names, frame.index, {"type": "pandas.DataFrame", "labels": labels})
+    rows, width = frame.shape
+    labels, names, texts = _encode_labels(frame.columns)
+    parts, placed = [], []
+    for number, block in enumerate(frame._mgr.blocks):
+        places = block.mgr_locs.as_array
+        of_block = _encode_values(block.values)
+        if len(of_block) > 1 or of_block[0].said["kind"] == "object":  # each column of a block of texts is a part
+            for part, place in zip(of_block, places, strict=True):
+                part.said["block"] = number
+                parts.append(part)
+                placed.append(np.array([place]))
+        else:
+            parts.append(of_block[0])
+            placed.append(np.asarray(places))
+    description = {"type": "pandas.DataFrame", "shape": [rows, width], "labels": labels}
+    return _encode(parts, placed, names, texts, frame.index, description)
 
 
 def _encode_series(series: pd.Series[Any]) -> _plasmon.Payload:
     if series.attrs or not series.flags.allows_duplicate_labels:
         raise _NoForm
     name = _label(series.name)
-    description = {"type": "pandas.Series", "name": name}
-    return _encode([_encode_column(series.array)], [str(name)], series.index, description)
+    description = {"type": "pandas.Series", "shape": [len(series), 1], "name": name}
+    parts = _encode_values(series.array)
+    return _encode(parts, [np.array([0])], pa.array([str(name)]), [], series.index, description)
 
 
 def _encode(
-    encoded: list[tuple[_Column, Description]],
-    names: list[str],
+    parts: list[_Part],
+    placed: list[np.ndarray[Any, Any]],
+    names: pa.Array,
+    labels: list[pa.Array],
     index: pd.Index[Any],
     description: Description,
 ) -> _plasmon.Payload:
-    columns = [column for column, _ in encoded]
-    description["columns"] = [said for _, said in encoded]
-    if type(index) is pd.RangeIndex:
-        description["index"] = {"kind": "range", **_range(index)}
-    elif type(index) in (pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex) and getattr(index, "freq", None) is None:
-        column, said = _encode_column(index.array)
-        description["index"] = {"kind": "column", "name": _label(index.name), "column": said}
-        columns.append(column)
-        names.append("__index_level_0__")
-    else:
+    rows, width = description["shape"]
+    description["index"] = _encode_index(index)
+    if description["index"]["kind"] == "column":
+        parts += _encode_values(index.array)
+        placed.append(np.array([width]))
+        names = pa.concat_arrays([names, pa.array(["__index_level_0__"], names.type)])
+    if not parts:
         raise _NoForm
-    if not columns:
-        raise _NoForm  # a table without columns has no rows
-    if any(not isinstance(column, pa.Array) for column in columns):
-        schema = pa.schema([pa.field(name, column.type) for name, column in zip(names, columns, strict=True)])
-        described = _forms.with_description(schema.empty_table(), description)
-        scattered = _plasmon.Payload.scattered(described, len(index), [_for_rust(column) for column in columns])
-        if scattered is not None:
-            return scattered
-    return _forms.encode_table(pa.table([_whole(column) for column in columns], names=names), description)
+    description["parts"] = [{**part.said, "columns": _ranges(at)} for part, at in zip(parts, placed, strict=True)]
+    types = pa.schema([pa.field("", part.type) for part in parts])
+    made = _plasmon.Payload.blocks(
+        types.empty_table(),
+        rows,
+        pa.table({"": names}),
+        [(_for_rust(part.values), at.astype("i8", copy=False)) for part, at in zip(parts, placed, strict=True)],
+        [_for_rust(label) for label in labels],
+        json.dumps(description),
+    )
+    return made or _encode_columns(parts, placed, names, description)
+
+
+def _encode_columns(
+    parts: list[_Part], placed: list[np.ndarray[Any, Any]], names: pa.Array, description: Description
+) -> _plasmon.Payload:
+    """Return the form of what has a column that cannot be written in pieces: what is not in one is copied before."""
+    columns: list[pa.Array | None] = [None] * len(names)
+    for part, places in zip(parts, placed, strict=True):
+        made = [_over(part.type, row) for row in part.values] if isinstance(part.values, np.ndarray) else [part.values]
+        for place, column in zip(places, made, strict=True):
+            columns[place] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return _forms.encode_table(pa.table(columns, names=names.to_pylist()), description)
+
+
+def _for_rust(values: Any) -> Any:
+    return values if isinstance(values, np.ndarray) else pa.table({"": values})
+
+
+def _ranges(places: np.ndarray[Any, Any]) -> list[int]:
+    """Return numbers as starts and ends of ranges."""
+    ends = np.flatnonzero(np.diff(places) != 1) + 1
+    starts = places[np.concatenate(([0], ends))] if len(places) else places
+    lasts = places[np.concatenate((ends - 1, [len(places) - 1]))] if len(places) else places
+    return np.column_stack((starts, lasts + 1)).ravel().tolist()
+
+
+def _placed(ranges: list[int]) -> np.ndarray[Any, Any]:
+    return np.concatenate([np.arange(*ends) for ends in zip(ranges[::2], ranges[1::2], strict=True)] or [np.arange(0)])
 
 
 def _label(label: Any) -> Any:
@@ -131,61 +181,53 @@ def _label(label: Any) -> Any:
 
 
 def _range(index: pd.RangeIndex) -> Description:
-    return {"start": index.start, "stop": index.stop, "step": index.step, "name": _label(index.name)}
+    return {"kind": "range", "start": index.start, "stop": index.stop, "step": index.step, "name": _label(index.name)}
 
 
 def _decode_range(said: Description) -> pd.RangeIndex:
     return pd.RangeIndex(said["start"], said["stop"], said["step"], name=said["name"])
 
 
-def _encode_labels(labels: pd.Index[Any]) -> Description:
-    if type(labels) is pd.RangeIndex:
-        return {"kind": "range", **_range(labels)}
-    if type(labels) is pd.Index and str(labels.dtype) in ("object", "str") and all(type(it) is str for it in labels):
-        return {"kind": "texts", "dtype": str(labels.dtype), "labels": list(labels), "name": _label(labels.name)}
+def _encode_index(index: pd.Index[Any]) -> Description:
+    if type(index) is pd.RangeIndex:
+        return _range(index)
+    if type(index) in (pd.Index, pd.DatetimeIndex, pd.TimedeltaIndex) and getattr(index, "freq", None) is None:
+        return {"kind": "column", "name": _label(index.name)}
     raise _NoForm
 
 
-def _decode_labels(said: Description) -> pd.Index[Any]:
-    if said["kind"] == "range":
-        return _decode_range(said)
-    return pd.Index(said["labels"], dtype=said["dtype"], name=said["name"])
+def _encode_labels(labels: pd.Index[Any]) -> tuple[Description, pa.Array, list[pa.Array]]:
+    """Return what labels are, the names of columns, and the labels themselves if they are texts."""
+    if type(labels) is pd.RangeIndex:
+        return _range(labels), pa.array(list(map(str, labels)), pa.large_string()), []
+    if type(labels) is not pd.Index:
+        raise _NoForm
+    said = {"kind": "texts", "dtype": str(labels.dtype), "name": _label(labels.name)}
+    if type(labels.dtype) is pd.StringDtype and said["dtype"] == "str" and labels.dtype.storage == "pyarrow":
+        texts = labels.array._pa_array.combine_chunks()
+        if texts.null_count == 0:
+            return {**said, "type": str(texts.type)}, texts, [texts]
+    elif labels.dtype == np.dtype(object) and (found := _texts(labels.to_numpy())) and found[1] == [0]:
+        return {**said, "type": "large_string"}, found[0], [found[0]]
+    elif isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "iub" and labels.dtype.isnative:
+        listed = labels.tolist()
+        return {**said, "kind": "list", "labels": listed}, pa.array(list(map(str, listed)), pa.large_string()), []
+    elif labels.dtype == np.dtype(object):
+        listed = [_label(label) for label in labels]
+        return {**said, "kind": "list", "labels": listed}, pa.array(list(map(str, listed)), pa.large_string()), []
+    raise _NoForm
 
 
-# ---- columns
+# ---- values
 
 
-class _Strided(NamedTuple):
-    """A column over values that do not lie one behind the other."""
-
-    type: pa.DataType
-    values: np.ndarray[Any, Any]
-    validity: pa.Buffer | None
-
-
-_Column: TypeAlias = pa.Array | pa.ChunkedArray | _Strided
-
-
-def _for_rust(column: _Column) -> tuple[Any, Any]:
-    if isinstance(column, _Strided):
-        return column.values, column.validity
-    return pa.table({"": column}), None
-
-
-def _whole(column: _Column) -> pa.Array:
-    """Return a column in one piece: a copy, if it is not."""
-    if isinstance(column, _Strided):
-        return _over(column.type, np.ascontiguousarray(column.values), column.validity)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _encode_column(column: Any) -> tuple[_Column, Description]:
-    """Return an Arrow column over a column's own memory, and what is needed to get the column back."""
-    dtype = column.dtype
-    if type(column) in (pd.arrays.NumpyExtensionArray, pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray):
+def _encode_values(values: Any) -> list[_Part]:
+    """Return the parts that the values of a block or a series are, over the memory of those values."""
+    dtype = values.dtype
+    if type(values) in (np.ndarray, pd.arrays.NumpyExtensionArray, pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray):
         if type(dtype) is not pd.DatetimeTZDtype:
-            return _encode_numpy(column.to_numpy())
-    elif isinstance(dtype, np.dtype) or type(column) is not dtype.construct_array_type():
+            return _encode_numpy(values if type(values) is np.ndarray else values._ndarray)
+    elif isinstance(dtype, np.dtype) or type(values) is not dtype.construct_array_type():
         raise _NoForm  # somebody's own class
     if type(dtype) is pd.DatetimeTZDtype:
         zone = pa.lib.tzinfo_to_string(dtype.tz)
@@ -193,20 +235,19 @@ def _encode_column(column: Any) -> tuple[_Column, Description]:
         # Zones of one offset are equal, whatever they are called.
         if type(back) is not type(dtype.tz) or back != dtype.tz or repr(back) != repr(dtype.tz):
             raise _NoForm
-        values, said = _encode_numpy(column._ndarray, zone)
-        return values, {**said, "zone": zone}
+        return _encode_numpy(values._ndarray, zone)
     if type(dtype) is pd.CategoricalDtype:
-        return _encode_categorical(column)
-    if type(dtype) is pd.ArrowDtype and _forms.comes_back([pa.field("", column._pa_array.type)]):
-        return _chunks(column._pa_array), {"kind": "arrow"}
+        return [_encode_categorical(values)]
+    if type(dtype) is pd.ArrowDtype and _forms.comes_back([pa.field("", values._pa_array.type)]):
+        return [_of_arrow(values._pa_array, {"kind": "arrow"})]
     if type(dtype) is pd.StringDtype and dtype.storage == "pyarrow":
         kind = "text_nan" if dtype.na_value is not pd.NA else "text_na"
-        return _chunks(column._pa_array), {"kind": kind}
+        return [_of_arrow(values._pa_array, {"kind": kind, "type": str(values._pa_array.type)})]
     raise _NoForm
 
 
-def _chunks(chunks: pa.ChunkedArray) -> _Column:
-    return chunks.chunk(0) if chunks.num_chunks == 1 else chunks
+def _of_arrow(chunks: pa.ChunkedArray, said: Description) -> _Part:
+    return _Part(chunks.type, chunks.chunk(0) if chunks.num_chunks == 1 else chunks, said)
 
 
 def _zone(name: str) -> tzinfo:
@@ -214,7 +255,8 @@ def _zone(name: str) -> tzinfo:
     return UTC if name == "UTC" else pa.lib.string_to_tzinfo(name)
 
 
-def _encode_numpy(values: np.ndarray[Any, Any], zone: str | None = None) -> tuple[_Column, Description]:
+def _encode_numpy(values: np.ndarray[Any, Any], zone: str | None = None) -> list[_Part]:
+    matrix = values if values.ndim == 2 else values[np.newaxis]
     dtype = values.dtype
     if dtype.metadata is not None or not dtype.isnative:
         raise _NoForm
@@ -224,63 +266,259 @@ def _encode_numpy(values: np.ndarray[Any, Any], zone: str | None = None) -> tupl
         if count != 1 or unit not in ("s", "ms", "us", "ns"):
             raise _NoForm
         kind = pa.timestamp(unit, zone) if dtype.kind == "M" else pa.duration(unit)
-        missing = np.isnat(values)
-        valid = pa.array(~missing).buffers()[1] if missing.any() else None
-        return _over(kind, values.view("i8"), valid), said
+        return [_Part(kind, matrix.view("i8"), said if zone is None else {**said, "zone": zone})]
     if dtype.kind == "b":
-        return _over(pa.bool8(), values.view("i1"), None), said
+        return [_Part(pa.bool8(), matrix.view("i1"), said)]
     if dtype.kind in "iuf" and dtype.itemsize <= 8:
-        return _over(pa.from_numpy_dtype(dtype), values, None), said
+        return [_Part(pa.from_numpy_dtype(dtype), matrix, said)]
+    if dtype.kind == "O":
+        return [_encode_objects(column) for column in matrix]
     raise _NoForm
 
 
-def _over(kind: pa.DataType, values: np.ndarray[Any, Any], validity: pa.Buffer | None) -> _Column:
-    if not values.flags.c_contiguous:
-        return _Strided(kind, values, validity)
+#: What stands for a missing text, by its number in the bytes of `_plasmon.texts_of`: 0 is a text.
+_MISSING = (None, None, np.nan, pd.NA)
+
+
+def _encode_objects(values: np.ndarray[Any, Any]) -> _Part:
+    """Return a column of Python's texts; several things may stand for a missing one."""
+    found = _texts(values)
+    if found is None:
+        raise _NoForm
+    texts, kinds, each = found
+    said: Description = {"kind": "object", "missing": kinds[-1]}
+    if len([kind for kind in kinds if kind]) > 1:
+        rows = {kind: np.flatnonzero(each == kind).tolist() for kind in kinds[:-1] if kind}
+        said["others"] = [[kind, at] for kind, at in rows.items()]
+    return _Part(texts.type, texts, said)
+
+
+def _texts(values: np.ndarray[Any, Any]) -> tuple[pa.Array, list[int], np.ndarray[Any, Any]] | None:
+    """Return an array of the texts, which kinds of things there are, and of which each one is."""
+    found = _plasmon.texts_of(values.tolist(), pd.NA)
+    if found is None:
+        return None
+    texts, each = pa.table(found[0]).column(0).combine_chunks(), np.frombuffer(found[1], "u1")
+    return texts, np.flatnonzero(np.bincount(each, minlength=1)).tolist() or [0], each
+
+
+def _over(kind: pa.DataType, values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return an Arrow array over values, of which those are null that are missing to pandas."""
+    missing = None
+    if pa.types.is_floating(kind):
+        missing = np.isnan(values)
+    elif pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+        missing = values == np.iinfo("i8").min
+    valid = pa.array(~missing).buffers()[1] if missing is not None and missing.any() else None
     storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    array = pa.Array.from_buffers(storage, len(values), [validity, pa.py_buffer(values)])
+    array = pa.Array.from_buffers(storage, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
     return array if storage is kind else pa.ExtensionArray.from_storage(kind, array)
 
 
-def _encode_categorical(column: pd.Categorical) -> tuple[pa.Array, Description]:
+def _encode_categorical(column: pd.Categorical) -> _Part:
     codes = np.ascontiguousarray(column.codes)
-    values, said = _encode_column(column.categories.array)
-    categories = _whole(values)
-    if type(column.categories) is not pd.Index or len(categories) == 0 or len(codes) == 0:
+    if type(column.categories) is not pd.Index or len(column.categories) == 0 or len(codes) == 0:
         raise _NoForm  # a table without rows has no dictionaries
+    values = _encode_values(column.categories.array)[0]
+    categories = values.values
+    if isinstance(categories, np.ndarray):
+        categories = _over(values.type, categories[0])
+    elif isinstance(categories, pa.ChunkedArray):
+        categories = categories.combine_chunks()
     missing = codes < 0
     valid = pa.array(~missing).buffers()[1] if missing.any() else None
-    indices = _over(pa.from_numpy_dtype(codes.dtype), codes, valid)
+    indices = pa.Array.from_buffers(pa.from_numpy_dtype(codes.dtype), len(codes), [valid, pa.py_buffer(codes)])
     array = pa.DictionaryArray.from_arrays(indices, categories, ordered=bool(column.ordered), safe=False)
     name = _label(column.categories.name)
-    return array, {"kind": "category", "categories": said, "ordered": bool(column.ordered), "name": name}
+    said = {"kind": "category", "categories": values.said, "ordered": bool(column.ordered), "name": name}
+    return _Part(array.type, array, said)
 
 
-def _decode_column(chunks: pa.ChunkedArray, said: Description) -> Any:
-    """Return what pandas takes as a column, over the memory of the Arrow column."""
+# ---- back
+
+
+class _Places:
+    """A table whose parts stand at the places that its description says."""
+
+    def __init__(self, found: _plasmon.Object, description: Description, body: _plasmon.Buffer, trusted: bool) -> None:
+        self.found, self.description, self.body, self.trusted = found, description, body, trusted
+        self.rows = description["shape"][0]
+
+    def matrices(self, at: int, dtype: np.dtype[Any], places: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        """Return a block as matrices whose rows are its columns one after the other: as one."""
+        start, stride = self.description["places"][at]
+        body: Any = self.body
+        # NumPy checks that all of it lies within the buffer.
+        return [np.ndarray((len(places), self.rows), dtype, body, start, (stride, dtype.itemsize))]
+
+    def texts(self, at: int, kind: pa.DataType, rows: int) -> pa.Array:
+        """Return a column of texts."""
+        view = memoryview(self.body)
+        buffers = [pa.py_buffer(view[start : start + length]) for start, length in self.description["places"][at]]
+        texts = pa.Array.from_buffers(kind, rows, [buffers[0] if buffers[0].size else None, *buffers[1:]])
+        texts.validate(full=not self.trusted)
+        return texts
+
+    def column(self, at: int) -> pa.ChunkedArray:
+        """Return any column as Arrow has it."""
+        return _forms.table_of(self.found).column(self.description["parts"][at]["columns"][0])
+
+    def labels(self) -> pa.Array:
+        """Return labels that are texts."""
+        kind = pa.type_for_alias(self.description["labels"]["type"])
+        return self.texts(len(self.description["parts"]), kind, self.description["shape"][1])
+
+
+class _Columns:
+    """A table of columns that another program has laid."""
+
+    trusted = True  # their contents were checked
+
+    def __init__(self, table: pa.Table, description: Description) -> None:
+        self.table, self.description = table, description
+        self.rows = table.num_rows
+
+    def matrices(self, _at: int, dtype: np.dtype[Any], places: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        """Return a block as matrices whose rows are its columns one after the other."""
+        columns = [self.table.column(int(place)) for place in places]
+        return [_numpy(_storage(column), dtype)[np.newaxis] for column in columns]
+
+    def texts(self, at: int, kind: pa.DataType, _rows: int) -> pa.Array:
+        """Return a column of texts."""
+        return self.column(at).cast(kind)
+
+    def column(self, at: int) -> pa.ChunkedArray:
+        """Return any column as Arrow has it."""
+        return self.table.column(self.description["parts"][at]["columns"][0])
+
+    def labels(self) -> pa.Array:
+        """Return labels that are texts."""
+        return pa.array(self.table.column_names[: self.description["shape"][1]], pa.large_string())
+
+
+def _decode(source: _Places | _Columns, copy: bool) -> Any:
+    said = source.description
+    parts = [_decode_part(source, at, part, _placed(part["columns"])) for at, part in enumerate(said["parts"])]
+    if said["index"]["kind"] == "column":
+        index = _index(parts.pop(), said["index"]["name"])
+    else:
+        index = _decode_range(said["index"])
+    if said["type"] == "pandas.Series":
+        values = _only(parts[0])
+        series = pd.Series(values, index=index, dtype=values.dtype, name=said["name"], copy=False)
+        return _forms.compact(series) if copy else copied_on_write(series)
+    blocks: Blocks = []
+    objects: dict[int, Blocks] = {}
+    for part, found in zip(said["parts"], parts, strict=False):  # the index is the last
+        (objects.setdefault(part["block"], []) if "block" in part else blocks).extend(found)
+    for columns in objects.values():
+        blocks.append((np.stack([values for values, _ in columns]), np.concatenate([places for _, places in columns])))
+    frame = _frame(blocks, index, _decode_labels(source))
+    return _forms.compact(frame) if copy else copied_on_write(frame)
+
+
+def _only(part: Blocks) -> Any:
+    """Return the values of a part that is one column."""
+    values = part[0][0]
+    return values[0] if values.ndim == 2 else values
+
+
+def _index(part: Blocks, name: Any) -> pd.Index[Any]:
+    values = _only(part)
+    return pd.Index(values, dtype=values.dtype, name=name, copy=False)
+
+
+def _frame(blocks: Blocks, index: pd.Index[Any], labels: pd.Index[Any]) -> pd.DataFrame:
+    try:
+        from pandas.api.internals import create_dataframe_from_blocks
+    except ImportError:  # before pandas 3
+        columns: dict[int, Any] = {}
+        for values, places in blocks:
+            columns.update(zip(places.tolist(), values if values.ndim == 2 else [values], strict=True))
+        frame = pd.DataFrame({at: columns[at] for at in range(len(columns))}, index=index, copy=False)
+        frame.columns = labels
+        return frame
+    return create_dataframe_from_blocks(blocks, index=index, columns=labels)
+
+
+def _decode_labels(source: _Places | _Columns) -> pd.Index[Any]:
+    said = source.description["labels"]
+    if said["kind"] == "range":
+        return _decode_range(said)
+    if said["kind"] == "list":
+        return pd.Index(said["labels"], dtype=said["dtype"], name=said["name"])
+    texts = source.labels()
+    if said["dtype"] == "object":
+        return pd.Index(np.array(texts.to_pylist(), object), dtype=object, name=said["name"], copy=False)
+    dtype = pd.StringDtype("pyarrow", na_value=np.nan)
+    array = dtype.construct_array_type()(pa.chunked_array([texts]), dtype=dtype)
+    return pd.Index(array, name=said["name"], copy=False)
+
+
+def _decode_part(source: _Places | _Columns, at: int, said: Description, places: np.ndarray[Any, Any]) -> Blocks:
+    """Return what pandas takes as blocks, over the store's memory, each with the places of its columns."""
     kind = said["kind"]
     if kind == "arrow":
-        return pd.arrays.ArrowExtensionArray(chunks)
+        return [(pd.arrays.ArrowExtensionArray(source.column(at)), places)]
     if kind in ("text_nan", "text_na"):
         dtype = pd.StringDtype("pyarrow", na_value=np.nan if kind == "text_nan" else pd.NA)
-        return dtype.construct_array_type()(chunks, dtype=dtype)
-    if chunks.num_chunks == 1:
-        column = chunks.chunk(0)
-    else:
-        column = chunks.combine_chunks()
-        _plasmon.count_copied(column.nbytes)
+        texts = source.texts(at, pa.type_for_alias(said["type"]), source.rows)
+        chunks = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
+        return [(dtype.construct_array_type()(chunks, dtype=dtype), places)]
+    if kind == "object":
+        return [(_decode_objects(source.texts(at, pa.large_string(), source.rows), said), places)]
     if kind == "category":
-        codes = _numpy(column.indices, column.indices.type.to_pandas_dtype())
-        values = _decode_column(pa.chunked_array([column.dictionary]), said["categories"])
-        categories = pd.Index(values, name=said["name"], copy=False)
-        dtype = pd.CategoricalDtype(categories, said["ordered"])
-        return pd.Categorical._simple_new(codes, dtype)
-    storage = column.storage if isinstance(column, pa.ExtensionArray) else column
-    values = _numpy(storage, np.dtype(said["dtype"]))
+        return [(_decode_categorical(_whole(source.column(at)), said), places)]
+    dtype = np.dtype(said["dtype"])
+    if dtype.kind not in "biufmM":
+        raise WrongKind(f"a block of {dtype} needs a newer version of this package; as_='arrow' reads it")
+    found: Blocks = []
+    for values in source.matrices(at, dtype, places):
+        if dtype.kind == "b" and not source.trusted and (values.view("u1") > 1).any():
+            raise WrongKind("a block of truth values has others")
+        found.append((_zoned(values, said), places[: len(values)]))
+        places = places[len(values) :]
+    return found
+
+
+def _zoned(values: np.ndarray[Any, Any], said: Description) -> Any:
     if "zone" not in said:
         return values
     dtype = pd.DatetimeTZDtype(np.datetime_data(values.dtype)[0], _zone(said["zone"]))
     return pd.arrays.DatetimeArray._simple_new(values, dtype=dtype)
+
+
+def _decode_objects(texts: pa.Array, said: Description) -> np.ndarray[Any, Any]:
+    _plasmon.count_copied(texts.nbytes)
+    listed = _plasmon.texts(pa.table({"": texts}), _MISSING[said["missing"]])
+    for kind, rows in said.get("others", ()):
+        for row in rows:
+            listed[row] = _MISSING[kind]
+    values = np.empty(len(listed), object)
+    values[:] = listed
+    return values
+
+
+def _decode_categorical(column: pa.DictionaryArray, said: Description) -> pd.Categorical:
+    codes = _numpy(column.indices, column.indices.type.to_pandas_dtype())
+    values = said["categories"]
+    source = _Columns(pa.table({"": column.dictionary}), {"parts": [{**values, "columns": [0, 1]}]})
+    categories = _index(_decode_part(source, 0, values, np.array([0])), said["name"])
+    return pd.Categorical._simple_new(codes, pd.CategoricalDtype(categories, said["ordered"]))
+
+
+def _whole(chunks: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece: a copy, if it is not."""
+    if chunks.num_chunks == 1:
+        return chunks.chunk(0)
+    column = chunks.combine_chunks()
+    _plasmon.count_copied(column.nbytes)
+    return column
+
+
+def _storage(chunks: pa.ChunkedArray) -> pa.Array:
+    column = _whole(chunks)
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
 
 
 def _numpy(column: pa.Array, dtype: Any) -> np.ndarray[Any, Any]:
@@ -290,3 +528,9 @@ def _numpy(column: pa.Array, dtype: Any) -> np.ndarray[Any, Any]:
     if data is None or len(column) == 0:
         return np.empty(0, dtype)
     return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
+
+
+def floats(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """Return a column of floats of a frame with the bits that were learned: those of a missing value, too."""
+    whole = _whole(column)
+    return _numpy(whole, whole.type.to_pandas_dtype())

@@ -1,0 +1,97 @@
+//! Columns of Python's texts as Arrow's, and back. No Python code runs here, nor code that gives the interpreter lock away.
+
+use crate::memory::{self, TableStream};
+use arrow_array::{Array, ArrayRef, RecordBatch, builder::LargeStringBuilder, cast::AsArray};
+use arrow_schema::DataType;
+use plasmon::Table;
+use pyo3::{
+    exceptions::PyValueError,
+    prelude::*,
+    types::{PyBytes, PyFloat, PyList, PyNone, PyString},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// What of the texts of a column is missing, by which of the things that stand for it: numbers of `texts_of`'s bytes.
+const TEXT: u8 = 0;
+const NONE: u8 = 1;
+const NAN: u8 = 2;
+const NA: u8 = 3;
+
+/// The exact texts in `values` as a table with one column, in which all else is null; and what each value is: a byte of 0
+/// for a text, 1 for `None`, 2 for a float that is not a number, 3 for `na`. `None` if there is anything else among them,
+/// or a text that has no UTF-8.
+#[pyfunction]
+pub(crate) fn texts_of<'py>(
+    values: &Bound<'py, PyList>,
+    na: &Bound<'py, PyAny>,
+) -> PyResult<Option<(TableStream, Bound<'py, PyBytes>)>> {
+    let mut texts = LargeStringBuilder::with_capacity(values.len(), 8 * values.len());
+    let mut kinds = Vec::with_capacity(values.len());
+    for value in values {
+        if let Ok(text) = value.cast_exact::<PyString>() {
+            let Ok(text) = text.to_str() else { return Ok(None) };
+            texts.append_value(text);
+            kinds.push(TEXT);
+            continue;
+        }
+        kinds.push(match value.cast_exact::<PyFloat>() {
+            Ok(number) if number.value().is_nan() => NAN,
+            Ok(_) => return Ok(None),
+            Err(_) if value.is_exact_instance_of::<PyNone>() => NONE,
+            Err(_) if value.is(na) => NA,
+            Err(_) => return Ok(None),
+        });
+        texts.append_null();
+    }
+    let column: ArrayRef = Arc::new(texts.finish());
+    let batch = RecordBatch::try_from_iter([("texts", column)])
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(Some((TableStream::new(Table::from(batch)), PyBytes::new(values.py(), &kinds))))
+}
+
+/// The texts in the only column of `source`, an object with `__arrow_c_stream__`, as a list; `missing` for each null.
+///
+/// Texts that come again and again are made once.
+#[pyfunction]
+pub(crate) fn texts<'py>(
+    source: &Bound<'py, PyAny>,
+    missing: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyList>> {
+    let py = source.py();
+    let table = memory::import_table(source)?;
+    let mut made: Vec<Bound<'py, PyAny>> = Vec::with_capacity(table.num_rows());
+    for batch in table.iter() {
+        match batch.column(0).data_type() {
+            DataType::Utf8 => make(py, batch.column(0).as_string::<i32>().iter(), missing, &mut made),
+            DataType::LargeUtf8 => make(py, batch.column(0).as_string::<i64>().iter(), missing, &mut made),
+            other => return Err(PyValueError::new_err(format!("{other} is no type of texts"))),
+        }
+    }
+    PyList::new(py, made)
+}
+
+fn make<'a, 'py>(
+    py: Python<'py>,
+    texts: impl Iterator<Item = Option<&'a str>>,
+    missing: &Bound<'py, PyAny>,
+    made: &mut Vec<Bound<'py, PyAny>>,
+) {
+    // Looking a text up takes half as long as making it, and in vain if no text comes twice.
+    let mut known: Option<HashMap<&str, Bound<'py, PyAny>>> = Some(HashMap::new());
+    for (at, text) in texts.enumerate() {
+        let Some(text) = text else {
+            made.push(missing.clone());
+            continue;
+        };
+        if at == SAMPLE_ROWS && known.as_ref().is_some_and(|known| known.len() > SAMPLE_ROWS / 2) {
+            known = None;
+        }
+        made.push(match &mut known {
+            Some(known) => known.entry(text).or_insert_with(|| PyString::new(py, text).into_any()).clone(),
+            None => PyString::new(py, text).into_any(),
+        });
+    }
+}
+
+/// Rows after which it is decided whether texts are looked up.
+const SAMPLE_ROWS: usize = 4_096;
