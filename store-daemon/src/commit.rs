@@ -1044,8 +1044,8 @@ mod tests {
                 }
             }
             // Nobody pins anything here, so whatever lost its name is free after the next scan.
-            let candidates = self.space.candidates();
-            self.space.reclaim(candidates);
+            let retired = self.space.take_retired();
+            self.space.reclaim(retired);
             while !self.space.free_backlog(&mut Slice::shortest()) {
                 slices.freeing += 1;
             }
@@ -1247,8 +1247,8 @@ mod tests {
 
         /// Frees what has lost its name, and checks.
         fn settle(&mut self) {
-            let candidates = self.space.candidates();
-            self.space.reclaim(candidates);
+            let retired = self.space.take_retired();
+            self.space.reclaim(retired);
             while !self.space.free_backlog(&mut Slice::shortest()) {}
             self.check();
         }

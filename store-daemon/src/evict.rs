@@ -13,14 +13,11 @@
 use crate::{
     allocator::{Extent, FreeSpace, GRANULE_BYTES, Room},
     catalog::{Cached, Catalog},
-    reclaim::Holders,
+    reclaim::Pinned,
     slice::Slice,
     space::Space,
 };
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +43,7 @@ pub(crate) struct Victim {
 pub(crate) struct Choice {
     shortage: Shortage,
     /// What the last scan found pinned: it stays.
-    pinned: Arc<HashMap<u64, Holders>>,
+    pinned: Arc<Pinned>,
     /// Where in the queues the choice is: in that of objects in the arena, and in that of values in the index.
     at: [Cached; 2],
     /// By index entry: those that give way for entries of the index.
@@ -70,7 +67,7 @@ pub(crate) enum Chosen {
 }
 
 impl Choice {
-    pub(crate) fn new(shortage: Shortage, pinned: Arc<HashMap<u64, Holders>>) -> Choice {
+    pub(crate) fn new(shortage: Shortage, pinned: Arc<Pinned>) -> Choice {
         Choice {
             shortage,
             pinned,
@@ -91,7 +88,7 @@ impl Choice {
             };
             let Some(cached) = next else { return Chosen::Nothing };
             let Some(victim) = catalog.cached_binding(cached) else { continue };
-            if victim.offset.is_some_and(|offset| self.pinned.contains_key(&offset)) {
+            if victim.offset.is_some_and(|offset| self.pinned.contains(offset)) {
                 continue;
             }
             let room = match self.shortage {

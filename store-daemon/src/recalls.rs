@@ -86,11 +86,11 @@ impl Recalls {
         Some((self.sliding.get(index_of((number / 64).into()))?, 1 << (number % 64)))
     }
 
-    /// Returns whether that counts.
+    /// Returns whether that counts, and is the first of this round, which began at `now_ns`.
     fn collected(&self, number: u32, round: u64, now_ns: u64) -> bool {
         let Some(word) = self.word(number) else { return false };
         let before = word.load(Relaxed);
-        if before & UNBOUND != 0 && round <= (before & !UNBOUND) + 1 {
+        if before == now_ns || before & UNBOUND != 0 && round <= (before & !UNBOUND) + 1 {
             return false;
         }
         // If it is unbound at this moment, that counts.
@@ -121,7 +121,8 @@ pub(crate) struct CollectJob {
 }
 
 /// Does one round. Reads one word of each session, and a page more for each page with something new in it. Returns the
-/// entries whose time to live slides and that were recalled.
+/// entries whose time to live slides and that were recalled: each once, whoever recalled it, so that there are never more
+/// of them than entries. The loop begins the next round when it has moved the deadlines of all of these.
 pub(crate) fn collect(job: &CollectJob) -> Vec<u32> {
     let now_ns = boottime_ns();
     let mut slid = Vec::new();
@@ -153,6 +154,16 @@ mod tests {
         assert_eq!(recalls.last(4_999), None);
         recalls.collected(4_999, 5, 82);
         assert_eq!(recalls.last(4_999), Some(82));
+    }
+
+    /// However many sessions say that they recall it: what a round comes to is bounded by the entries.
+    #[test]
+    fn an_entry_counts_once_in_a_round() {
+        let recalls = Recalls::new(100);
+        assert!(recalls.collected(7, 1, 70));
+        assert!(!recalls.collected(7, 1, 70));
+        assert!(recalls.collected(8, 1, 70));
+        assert!(recalls.collected(7, 2, 80));
     }
 
     #[test]

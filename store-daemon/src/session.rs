@@ -51,6 +51,7 @@ pub(crate) struct Session {
     pub(crate) lifeline: Option<ConnectionId>,
     pub(crate) connections: HashSet<ConnectionId>,
     /// The client has said goodbye when so many scans had begun: a later one that finds no pins ends the session.
+    /// Set by [`Sessions::leave`].
     pub(crate) leaves_after_scan: Option<u64>,
 }
 
@@ -141,6 +142,8 @@ fn is_readable(fd: &OwnedFd) -> bool {
 pub(crate) struct Sessions {
     by_id: HashMap<SessionId, Session>,
     by_token: HashMap<[u8; 16], SessionId>,
+    /// How many have said goodbye.
+    leaving: usize,
     next: u64,
 }
 
@@ -161,7 +164,15 @@ impl Sessions {
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let session = self.by_id.remove(&id)?;
         self.by_token.remove(&session.token);
+        self.leaving -= usize::from(session.is_leaving());
         Some(session)
+    }
+
+    /// Session `id` has said goodbye when so many scans had begun.
+    pub(crate) fn leave(&mut self, id: SessionId, scans: u64) {
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        self.leaving += usize::from(!session.is_leaving());
+        session.leaves_after_scan = Some(scans);
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
@@ -212,7 +223,7 @@ impl Sessions {
 
     /// Whether a session has said goodbye and may hold pins still.
     pub(crate) fn any_leaving(&self) -> bool {
-        self.by_id.values().any(Session::is_leaving)
+        self.leaving > 0
     }
 
     /// Number of sessions whose process lives on without its lifeline.

@@ -27,6 +27,11 @@ impl Slice {
         Slice { until: Instant::now(), unlooked: ENTRIES_PER_LOOK }
     }
 
+    /// Whether the slice is over, for entries of which each may take long.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
     /// Whether there is time for one more entry. The first few always have it, so that every slice gets on.
     pub(crate) fn spend(&mut self) -> bool {
         if self.unlooked == 0 {

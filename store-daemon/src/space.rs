@@ -5,13 +5,14 @@ use crate::{
     catalog::Catalog,
     copy::Run,
     populate::Populated,
+    reclaim::{Limbo, Retired, RetiredList},
     session::SessionId,
     slice::Slice,
 };
 use plasmon_protocol::pins::{Moved, SessionRegion};
 use plasmon_shm::{Region, WordsMapping};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -94,14 +95,15 @@ pub(crate) struct Space {
     /// By offset. A tree, as all that grows with the number of names: a hash table would now and then move everything
     /// at once.
     objects: BTreeMap<u64, Object>,
-    /// Objects without a name that no scan has looked at yet.
-    retired: Vec<u64>,
+    /// Objects without a name that were not handed to the scan thread yet, which knows all others.
+    retired: RetiredList,
     retired_bytes: u64,
-    /// Objects without a name that the last scan found pinned.
-    limbo: BTreeSet<u64>,
-    limbo_bytes: u64,
+    /// What the last scan found pinned of those.
+    limbo: Limbo,
     /// Objects that a scan found unpinned, to be freed.
-    unpinned: Vec<u64>,
+    unpinned: RetiredList,
+    /// Bytes that the names of objects take that have lost them.
+    lost_name_bytes: usize,
     /// What is left to be freed of leases that have ended.
     ended: Vec<FreeSpace>,
     let_go: Vec<Arc<Region>>,
@@ -124,11 +126,11 @@ impl Space {
             allocator: Allocator::new(capacity_bytes),
             populated,
             objects: BTreeMap::new(),
-            retired: Vec::new(),
+            retired: RetiredList::default(),
             retired_bytes: 0,
-            limbo: BTreeSet::new(),
-            limbo_bytes: 0,
-            unpinned: Vec::new(),
+            limbo: Limbo::default(),
+            unpinned: RetiredList::default(),
+            lost_name_bytes: 0,
             ended: Vec::new(),
             let_go: Vec::new(),
             leases: HashMap::new(),
@@ -267,9 +269,12 @@ impl Space {
     pub(crate) fn retire(&mut self, offset: Option<u64>, name: impl FnOnce() -> String) {
         let Some(offset) = offset else { return };
         if let Some(object) = self.objects.get_mut(&offset) {
-            object.name = ObjectName::Lost(name().into());
-            self.retired.push(offset);
-            self.retired_bytes += object.len_bytes;
+            let name = lost_name(name(), self.lost_name_bytes);
+            self.lost_name_bytes += name.len();
+            object.name = ObjectName::Lost(name);
+            let (extent_bytes, len_bytes) = (object.extent.len_bytes, object.len_bytes);
+            self.retired.push(Retired { offset, extent_bytes, len_bytes });
+            self.retired_bytes += len_bytes;
         }
     }
 
@@ -311,15 +316,30 @@ impl Space {
         self.objects.keys().copied().collect()
     }
 
-    /// Everything without a name, for the next scan.
-    pub(crate) fn candidates(&mut self) -> Vec<u64> {
+    /// What was retired since this was last asked for, to be handed to the scan thread.
+    pub(crate) fn take_retired(&mut self) -> RetiredList {
         self.retired_bytes = 0;
-        self.retired.drain(..).chain(self.limbo.iter().copied()).collect()
+        std::mem::take(&mut self.retired)
+    }
+
+    /// What a scan found unpinned cannot be freed after all: the next one looks at it again.
+    pub(crate) fn retire_again(&mut self, unpinned: RetiredList) {
+        self.retired.append(unpinned);
     }
 
     /// Whether the next scan could free anything.
     pub(crate) fn has_candidates(&self) -> bool {
-        !self.retired.is_empty() || !self.limbo.is_empty()
+        !self.retired.is_empty() || self.limbo.objects > 0
+    }
+
+    /// What a scan found pinned of what has no name.
+    pub(crate) fn set_limbo(&mut self, limbo: Limbo) {
+        self.limbo = limbo;
+    }
+
+    /// What the last scan found pinned of what has no name.
+    pub(crate) fn limbo(&self) -> &Limbo {
+        &self.limbo
     }
 
     /// Whether so much was retired since the last scan that the next one is worth its while at once.
@@ -328,11 +348,8 @@ impl Space {
     }
 
     /// A scan found these objects unpinned: [`free_backlog`](Self::free_backlog) frees them.
-    pub(crate) fn reclaim(&mut self, unpinned: Vec<u64>) {
-        match self.unpinned.is_empty() {
-            true => self.unpinned = unpinned,
-            false => self.unpinned.extend(unpinned),
-        }
+    pub(crate) fn reclaim(&mut self, unpinned: RetiredList) {
+        self.unpinned.append(unpinned);
     }
 
     /// Whether something is free in all but name.
@@ -343,15 +360,14 @@ impl Space {
     /// Frees what is to be freed, for as long as `slice` lasts. Returns whether all of it is free.
     pub(crate) fn free_backlog(&mut self, slice: &mut Slice) -> bool {
         while slice.spend() {
-            if let Some(offset) = self.unpinned.pop() {
-                self.free_object(offset);
+            if let Some(object) = self.unpinned.pop() {
+                self.free_object(object.offset);
             } else if let Some(rest) = self.ended.last_mut() {
                 match rest.take_first() {
                     Some(extent) => self.release(extent),
                     None => drop(self.ended.pop()),
                 }
             } else {
-                self.unpinned = Vec::new();
                 return true;
             }
         }
@@ -360,19 +376,10 @@ impl Space {
 
     fn free_object(&mut self, offset: u64) {
         let Some(object) = self.objects.remove(&offset) else { return };
-        if self.limbo.remove(&offset) {
-            self.limbo_bytes -= object.extent.len_bytes;
+        if let ObjectName::Lost(name) = &object.name {
+            self.lost_name_bytes -= name.len();
         }
         self.unclaim(object.extent);
-    }
-
-    /// Puts what a scan found pinned into limbo. Offsets that are no nameless object of ours are ignored.
-    pub(crate) fn hold(&mut self, offset: u64) {
-        if let Some(Object { extent, name: ObjectName::Lost(_), .. }) = self.objects.get(&offset)
-            && self.limbo.insert(offset)
-        {
-            self.limbo_bytes += extent.len_bytes;
-        }
     }
 
     /// Takes back what a lease was extended by: from `len_bytes` on, or from the end of a piece that lies across that.
@@ -451,7 +458,7 @@ impl Space {
             used,
             free: self.capacity_bytes - used,
             largest_free: self.allocator.largest_free_bytes(),
-            limbo: self.limbo_bytes,
+            limbo: self.limbo.bytes,
             leased,
             populated: self.populated.bytes(),
         }
@@ -513,6 +520,22 @@ impl Space {
     }
 }
 
+/// Bytes of names that objects may keep which have lost them; beyond that, each keeps [`LOST_NAME_BYTES_MAX`].
+const LOST_NAMES_BYTES_MAX: usize = 8 << 20;
+
+/// What is kept of a name that was lost when many were.
+const LOST_NAME_BYTES_MAX: usize = 32;
+
+/// What is kept of the name of an object that loses it, when those that others have lost take `kept_bytes`: people read
+/// it who ask what is in limbo. There can be as many of them as there are pins.
+fn lost_name(mut name: String, kept_bytes: usize) -> Box<str> {
+    if kept_bytes + name.len() > LOST_NAMES_BYTES_MAX && name.len() > LOST_NAME_BYTES_MAX {
+        name.truncate(name.floor_char_boundary(LOST_NAME_BYTES_MAX - '…'.len_utf8()));
+        name.push('…');
+    }
+    name.into()
+}
+
 impl Lease {
     fn state(&self) -> Option<plasmon_protocol::pins::LeaseState<'_>> {
         SessionRegion::assume_checked(self.region.words()).lease(self.slot, self.id.0)
@@ -522,6 +545,18 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No limit counts the objects in limbo but that of pins, so what each costs is bounded.
+    #[test]
+    fn names_that_were_lost_are_shortened_when_there_are_many() {
+        let long = "default/".to_owned() + &"ä".repeat(500);
+        assert_eq!(*lost_name(long.clone(), 0), long);
+        let short = lost_name(long, LOST_NAMES_BYTES_MAX);
+        assert!(
+            short.starts_with("default/ää") && short.ends_with("ä…") && short.len() <= LOST_NAME_BYTES_MAX
+        );
+        assert_eq!(&*lost_name("default/x".to_owned(), LOST_NAMES_BYTES_MAX), "default/x");
+    }
     use plasmon_shm::{Backend, Kernel, Region};
 
     /// A client may commit a piece of what it was not granted yet, and that then cannot be backed with memory.

@@ -9,7 +9,7 @@ use crate::{
     owner::Owner,
     populate::{Demands, Populated, Populator, Progress},
     recalls,
-    reclaim::{self, Job},
+    reclaim::{Job, Scanner},
     server::{Event, Notifier, Parts, ServeError, Server},
     session::Orphan,
     signals::Signals,
@@ -309,9 +309,10 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
     let scan = spawn(
         "plasmon-scan",
         Box::new(move || {
+            let mut scanner = Scanner::default();
             for job in jobs {
                 tell.tell(match job {
-                    Job::Scan(scan) => Event::Scanned(reclaim::scan(scan)),
+                    Job::Scan(scan) => Event::Scanned(scanner.scan(scan)),
                     Job::Collect(round) => Event::Collected(recalls::collect(&round)),
                 });
             }

@@ -48,7 +48,9 @@ impl Server {
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),
             AnyRequest::DescribeNamespace(describe) => self.describe_namespace(reply_to, &describe),
             AnyRequest::ReadStats(_) if tried == Tried::Scan => self.stats(reply_to),
-            AnyRequest::ListPins(list) if tried == Tried::Scan => self.list_pins(reply_to, &list),
+            AnyRequest::ListPins(list) if tried == Tried::Scan || self.is_listed(&list) => {
+                self.list_pins(reply_to, &list);
+            }
             request @ (AnyRequest::ReadStats(_) | AnyRequest::ListPins(_)) => {
                 let tried = Tried::Scan;
                 self.park_for_scan(AfterScan::Request(Parked {
@@ -73,15 +75,12 @@ impl Server {
 
     /// The figures of a full store. `short_of_memory`: there is room in the arena, but the machine cannot back it.
     pub(crate) fn store_full(&self, requested_bytes: u64, short_of_memory: bool) -> Failure {
-        const HOLDERS_SHOWN: usize = 8;
         let figures = self.space.figures();
-        let mut limbo: Vec<_> = self.limbo_by_session().into_iter().collect();
-        limbo.sort_unstable_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
-        let holder = |(session, bytes)| {
+        let holder = |&(session, bytes)| {
             let session = self.sessions.get(session)?;
             Some(Holder { pid: session.pid, command: session.command.clone(), bytes })
         };
-        let holders = limbo.into_iter().filter_map(holder).take(HOLDERS_SHOWN).collect();
+        let holders = self.space.limbo().holders.iter().filter_map(holder).collect();
         Failure::StoreFull {
             room: NoRoom {
                 requested_bytes,

@@ -3,6 +3,7 @@
 use crate::{
     commit::ReplyTo,
     memory::Usage,
+    reclaim::Pin,
     server::Server,
     session::{Session, SessionId},
 };
@@ -11,18 +12,15 @@ use nix::{
     unistd::Pid,
 };
 use plasmon_protocol::{
-    index_of,
-    limits::PAGE_PINS_MAX,
+    limits,
     message::{Failure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, Stats},
 };
-use std::time::Instant;
 
 impl Server {
     /// The store's figures, right after a scan.
     pub(crate) fn stats(&mut self, reply_to: ReplyTo) {
         let figures = self.space.figures();
         let (objects, objects_max) = self.catalog.objects();
-        let pinned = self.scans.done.pinned.keys().filter_map(|&offset| self.space.object(offset));
         let Usage { rss_bytes, pss_bytes, descriptors } = self.scans.usage;
         let stats = Stats {
             capacity_bytes: self.capacity_bytes,
@@ -31,12 +29,12 @@ impl Server {
             largest_free_bytes: figures.largest_free,
             limbo_bytes: figures.limbo,
             leased_bytes: figures.leased,
-            pinned_bytes: pinned.map(|object| object.len_bytes).sum(),
+            pinned_bytes: self.scans.pinned_bytes,
             populated_bytes: if self.populates { figures.populated } else { 0 },
             objects,
             objects_max,
             namespaces: self.catalog.namespace_count(),
-            pins: self.scans.done.pins.iter().map(|(_, count)| count).sum(),
+            pins: self.scans.pin_count(),
             sessions: self.sessions.len() as u64,
             orphaned_sessions: self.sessions.orphan_count() as u64,
             connections: self.connections.len() as u64,
@@ -60,24 +58,21 @@ impl Server {
         self.reply(reply_to, &stats);
     }
 
-    /// Who holds what, right after a scan.
+    /// Whether this page of pins is one of a list that is there: only the first page of each list waits for a scan.
+    pub(crate) fn is_listed(&self, list: &ListPins) -> bool {
+        list.after.is_some() && self.scans.listed.is_some()
+    }
+
+    /// A page of who holds what: of the list that was made last, which the scan thread did.
     pub(crate) fn list_pins(&mut self, reply_to: ReplyTo, list: &ListPins) {
-        let mut held: Vec<(SessionId, u64, u32)> = Vec::new();
-        for (&offset, holders) in self.scans.done.pinned.iter() {
-            if self.space.object(offset).is_some() {
-                held.extend(holders.iter().map(|&(session, pins)| (session, offset, pins)));
-            }
-        }
+        let listed = self.scans.listed.clone().unwrap_or_default();
         let after = list.after.as_ref().map(|after| (SessionId(after.session), after.offset));
-        held.retain(|&(session, offset, _)| after.is_none_or(|after| (session, offset) > after));
-        held.sort_unstable();
-        let page = index_of(PAGE_PINS_MAX.into());
-        let last = held.get(page - 1).filter(|_| held.len() > page);
-        let next = last.map(|&(session, offset, _)| PinPlace { session: session.0, offset });
-        held.truncate(page);
-        let pins =
-            held.into_iter().filter_map(|(session, offset, count)| self.pin_info(session, offset, count));
-        let pins = pins.collect();
+        let page = page_after(&listed, after);
+        // What is no object, a client made up; it has no line.
+        let pins = page.iter().filter_map(|pin| self.pin_info(pin)).collect();
+        let is_last = page.last() == listed.last();
+        let next = page.last().filter(|_| !is_last);
+        let next = next.map(|last| PinPlace { session: last.session.0, offset: last.offset });
         self.reply(reply_to, &PinsPage { pins, next });
     }
 
@@ -106,11 +101,10 @@ impl Server {
         }
     }
 
-    fn pin_info(&self, id: SessionId, offset: u64, pins: u32) -> Option<PinInfo> {
-        let session = self.sessions.get(id)?;
-        let object = self.space.object(offset)?;
+    fn pin_info(&self, pin: &Pin) -> Option<PinInfo> {
+        let session = self.sessions.get(pin.session)?;
+        let object = self.space.object(pin.offset)?;
         let (name, limbo) = self.space.label(&self.catalog, object);
-        let since = self.scans.seen_since.get(&(id, offset)).copied().unwrap_or_else(Instant::now);
         Some(PinInfo {
             pid: session.pid,
             uid: session.uid,
@@ -121,11 +115,21 @@ impl Server {
             limbo,
             version: object.version,
             len_bytes: object.len_bytes,
-            pins,
-            seen_for_s: since.elapsed().as_secs(),
+            pins: pin.count,
+            seen_for_s: pin.since.elapsed().as_secs(),
         })
     }
 }
+
+/// The lines of `listed` that come after `after`, as many as are looked at for one page.
+fn page_after(listed: &[Pin], after: Option<(SessionId, u64)>) -> &[Pin] {
+    let rest = &listed[after.map_or(0, |after| listed.partition_point(|pin| pin.place() <= after))..];
+    &rest[..rest.len().min(PAGE_LINES)]
+}
+
+/// Lines of a page of pins: fewer than fit into one, because each costs a look at the object and its name.
+const PAGE_LINES: usize = 1_024;
+const _: () = assert!(PAGE_LINES <= limits::PAGE_PINS_MAX as usize);
 
 /// Ends the process of a session, with SIGKILL. By its pidfd, for its number may be another process's by now; by number
 /// only where there is no pidfd.

@@ -262,7 +262,12 @@ impl Server {
             Grant::Commit(job) => job.reply_to,
         });
         let commits = self.commits.drain();
-        let parked = self.scans.current.drain(..).chain(self.scans.next.drain(..));
+        let parked = self
+            .scans
+            .current
+            .drain(..)
+            .chain(self.scans.next.drain(..))
+            .chain(self.scans.answered.drain(..));
         let parked = parked.map(|parked| parked.reply_to());
         let short = self.after_expiry.drain(..).map(|(_, short)| short.who.reply_to());
         let short = short.chain(self.eviction.take().map(|eviction| eviction.reply_to()));

@@ -75,8 +75,8 @@ impl Server {
 
     /// It is known what is pinned. Victims that were chosen before go if none of them is; else it is chosen again.
     pub(super) fn begin_eviction(&mut self, mut short: Short, victims: Vec<Victim>) {
-        let pinned = Arc::clone(&self.scans.done.pinned);
-        if victims.iter().filter_map(|victim| victim.offset).any(|offset| pinned.contains_key(&offset)) {
+        let pinned = Arc::clone(&self.scans.pinned);
+        if victims.iter().filter_map(|victim| victim.offset).any(|offset| pinned.contains(offset)) {
             short.who.note_eviction();
             self.evicting = false;
             return self.make_room(short.shortage, *short.who);

@@ -1,6 +1,9 @@
 //! What the helper threads report: pages that are there, and pins that a scan found.
 
-use super::{AfterScan, Event, Grant, Parked, ServeError, Server};
+use super::{
+    AfterScan, EndingScan, Event, Grant, LIMBO_EVERY, LIMBO_EVERY_MAX, Parked, SCAN_ONE_IN, ServeError,
+    Server,
+};
 use crate::commit::ReplyTo;
 use crate::populate::Progress;
 use crate::reclaim::{Job, Report, ScanDone, ScanJob, UNBOUND_PINS_MAX};
@@ -9,7 +12,7 @@ use crate::slice::Slice;
 use crate::space::LeaseId;
 use plasmon_protocol::message::{AnyRequest, Failure, Granted};
 use plasmon_shm::{FaultPoint, fault_point};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,7 +30,7 @@ impl Server {
                 Event::Copied(copied) => self.on_copied(copied),
                 Event::Collected(slid) => {
                     self.scans.collecting = false;
-                    self.slid.extend(slid);
+                    self.slid = slid;
                 }
                 Event::Looked(gone) => self.on_looked(&gone),
                 Event::HelperFailed(name) => self.end = Some(Err(ServeError::Helper { name })),
@@ -135,7 +138,8 @@ impl Server {
         }
         let sessions = self.sessions.pin_regions();
         let job = ScanJob {
-            candidates: self.space.candidates(),
+            retired: self.space.take_retired(),
+            named: std::mem::take(&mut self.scans.named),
             sessions,
             report,
             others_max: self.space.object_count() + UNBOUND_PINS_MAX,
@@ -149,7 +153,8 @@ impl Server {
 
     /// Has the recalls collected that clients have noted.
     pub(super) fn start_collecting(&mut self) {
-        if self.scans.collecting {
+        // What was collected is worked off first, so that it cannot pile up.
+        if self.scans.collecting || !self.slid.is_empty() {
             return;
         }
         let mut regions = std::mem::take(&mut self.scans.left_behind);
@@ -178,29 +183,51 @@ impl Server {
         if self.scans.children_scanned != self.scans.children {
             // A child was forked meanwhile, and its parent may have dropped what the child still holds.
             self.scans.busy = false;
-            done.unpinned.iter().chain(done.pinned.keys()).for_each(|&offset| self.space.hold(offset));
+            self.space.retire_again(done.unpinned);
             self.start_scan(done.report);
             return;
         }
         fault_point(FaultPoint::Reclaim);
         self.space.reclaim(std::mem::take(&mut done.unpinned));
-        for &offset in done.pinned.keys() {
-            self.space.hold(offset);
-        }
-        self.scans.ending = Some(done);
+        self.space.set_limbo(std::mem::take(&mut done.limbo));
+        self.scans.ending = Some(EndingScan { done, looked_up: 0, bytes: 0 });
     }
 
-    /// Frees what is to be freed, for a slice. With the last of it the scan that found it is done.
+    /// Frees what is to be freed, and looks up what a scan asks for, for a slice. With the last of it the scan is done.
     pub(super) fn free_backlog(&mut self) {
-        if (self.space.has_backlog() || self.scans.ending.is_some())
-            && self.space.free_backlog(&mut Slice::begin())
-            && let Some(done) = self.scans.ending.take()
+        if !self.space.has_backlog() && self.scans.ending.is_none() {
+            return;
+        }
+        let mut slice = Slice::begin();
+        if self.space.free_backlog(&mut slice)
+            && self.look_up_pinned(&mut slice)
+            && let Some(ending) = self.scans.ending.take()
         {
-            self.end_scan(done);
+            self.end_scan(ending);
         }
     }
 
-    fn end_scan(&mut self, done: ScanDone) {
+    /// Looks up which of the offsets that a scan did not know are objects with a name, for as long as `slice` lasts. The
+    /// next scan is told, and does not ask again. Returns whether none is left.
+    fn look_up_pinned(&mut self, slice: &mut Slice) -> bool {
+        let Some(EndingScan { done, looked_up, bytes }) = &mut self.scans.ending else { return true };
+        let Some(pinned) = &done.pinned else { return true };
+        while let Some(&offset) = pinned.unknown.get(*looked_up) {
+            if !slice.spend() {
+                return false;
+            }
+            *looked_up += 1;
+            if let Some(object) = self.space.object(offset) {
+                *bytes += object.len_bytes;
+                if !object.is_nameless() {
+                    self.scans.named.push((offset, object.len_bytes));
+                }
+            }
+        }
+        true
+    }
+
+    fn end_scan(&mut self, EndingScan { done, bytes, .. }: EndingScan) {
         self.scans.busy = false;
         for &(id, pins) in &done.pins {
             let leaves_after = self.sessions.get(id).and_then(|session| session.leaves_after_scan);
@@ -208,61 +235,41 @@ impl Server {
                 self.end_session(id);
             }
         }
-        if done.report == Report::Everything {
-            self.note_holders(&done);
+        if let Some(pinned) = done.pinned {
+            self.scans.pinned_bytes = pinned.known_bytes + bytes;
+            self.scans.pinned = pinned;
         }
+        self.scans.listed = done.listed.or(self.scans.listed.take());
         self.scans.usage = done.usage.unwrap_or(self.scans.usage);
-        self.scans.done = done;
+        self.scans.pins = done.pins;
+        self.scans.every = (done.took * SCAN_ONE_IN).clamp(LIMBO_EVERY, LIMBO_EVERY_MAX);
         let answered = std::mem::replace(&mut self.scans.current, std::mem::take(&mut self.scans.next));
         if !self.scans.current.is_empty() {
-            let everything = self.scans.current.iter().any(|parked| report_for(parked) == Report::Everything);
-            self.start_scan(if everything { Report::Everything } else { Report::Candidates });
+            let report = self.scans.current.iter().map(report_for).max().unwrap_or_default();
+            self.start_scan(report);
         }
-        for parked in answered {
-            match parked {
-                AfterScan::Evict(short, victims) => self.begin_eviction(short, victims),
-                who => self.resume(who),
-            }
-        }
+        self.scans.answered.extend(answered);
     }
 
-    /// Keeps since when each session was seen to hold each object.
-    fn note_holders(&mut self, done: &ScanDone) {
-        let now = Instant::now();
-        let before = std::mem::take(&mut self.scans.seen_since);
-        for (&offset, holders) in done.pinned.iter() {
-            if self.space.object(offset).is_none() {
-                continue; // no object of ours: a client made it up
-            }
-            for &(session, _) in holders {
-                let since = before.get(&(session, offset)).copied().unwrap_or(now);
-                self.scans.seen_since.insert((session, offset), since);
+    /// Goes on with what has waited for a scan, for a slice.
+    pub(super) fn resume_answered(&mut self) {
+        let slice = Slice::begin();
+        while let Some(who) = self.scans.answered.pop_front() {
+            self.resume(who);
+            if slice.is_over() {
+                return;
             }
         }
-    }
-
-    /// How many bytes each session holds of objects without a name.
-    pub(crate) fn limbo_by_session(&self) -> BTreeMap<SessionId, u64> {
-        let mut bytes = BTreeMap::new();
-        for (&offset, holders) in self.scans.done.pinned.iter() {
-            let Some(object) = self.space.object(offset).filter(|object| object.is_nameless()) else {
-                continue;
-            };
-            for &(session, _) in holders {
-                *bytes.entry(session).or_default() += object.len_bytes;
-            }
-        }
-        bytes
     }
 }
 
 /// What a parked request needs to be answered.
 fn report_for(parked: &AfterScan) -> Report {
     match parked {
-        AfterScan::Request(Parked {
-            request: AnyRequest::ReadStats(_) | AnyRequest::ListPins(_), ..
-        })
-        | AfterScan::Evict(..) => Report::Everything,
-        _ => Report::Candidates,
+        AfterScan::Request(Parked { request: AnyRequest::ListPins(_), .. }) => Report::Listed,
+        AfterScan::Request(Parked { request: AnyRequest::ReadStats(_), .. }) | AfterScan::Evict(..) => {
+            Report::Pinned
+        }
+        _ => Report::Limbo,
     }
 }

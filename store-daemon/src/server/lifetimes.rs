@@ -35,9 +35,8 @@ impl Server {
         for connection in session.connections.iter().copied().chain(session.lifeline) {
             self.broken.push((connection, Broken::Closed));
         }
-        self.scans.seen_since.retain(|(holder, _), _| *holder != id);
         if self.space.has_candidates() {
-            self.start_scan(Report::Candidates);
+            self.start_scan(Report::Limbo);
         }
     }
 
@@ -45,14 +44,14 @@ impl Server {
     /// session ends when a scan that begins from now on finds none, or with the process.
     pub(crate) fn say_goodbye(&mut self, id: SessionId) {
         let scans = self.scans.started;
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        session.leaves_after_scan = Some(scans);
+        self.sessions.leave(id, scans);
+        let Some(session) = self.sessions.get(id) else { return };
         for connection in session.connections.iter().copied().chain(session.lifeline) {
             self.broken.push((connection, Broken::Closed));
         }
         self.end_leases_of(id);
         self.depart(id);
-        self.start_scan(Report::Candidates);
+        self.start_scan(Report::Limbo);
     }
 
     /// What ends with the session will be unbound.

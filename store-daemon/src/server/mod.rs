@@ -25,7 +25,7 @@ use crate::{
     options::Options,
     owner::Owner,
     populate::{Demands, Progress},
-    reclaim::{Job, Report, ScanDone, ScanJob},
+    reclaim::{Job, Pin, Pinned, Report, ScanDone, pinned_of},
     session::{Orphan, SessionId, Sessions},
     signals::Signals,
     socket::Labels,
@@ -55,6 +55,11 @@ use std::{
 
 /// How often pins are scanned while limbo holds something, or little was retired.
 const LIMBO_EVERY: Duration = Duration::from_millis(100);
+
+/// Where so many pins are held that a scan takes long, scans that nobody waits for are made so rarely that they take one
+/// part in so many of the scan thread's time; but not more rarely than that.
+const SCAN_ONE_IN: u32 = 8;
+const LIMBO_EVERY_MAX: Duration = Duration::from_secs(2);
 
 /// How often all pins are looked at while there are sessions, so that `pins` can say since when they are held, and
 /// how often the processes behind closed lifelines are looked at.
@@ -225,20 +230,29 @@ pub(crate) struct Scans {
     current: Vec<AfterScan>,
     /// Answered when the scan after that is done.
     next: Vec<AfterScan>,
-    /// What the scan found that runs, while what it found unpinned is being freed.
-    ending: Option<ScanDone>,
+    /// What goes on, for its scan is done.
+    answered: VecDeque<AfterScan>,
+    /// What the scan found that runs, while the loop works that off.
+    ending: Option<EndingScan>,
     last: Instant,
+    /// How often scans are made that nobody waits for.
+    every: Duration,
     /// Scans begun.
     started: u64,
     /// Sessions of forked children begun, in all, and when the last scan began. A scan that leaves one out is void.
     pub(crate) children: u64,
     children_scanned: u64,
-    /// What the last scan found.
-    pub(crate) done: ScanDone,
+    /// Pins of each session, as of the last scan.
+    pub(crate) pins: Vec<(SessionId, u64)>,
+    /// What was pinned when that was last asked for, and bytes of these objects.
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) pinned_bytes: u64,
+    /// Who pinned what when that was last asked for.
+    pub(crate) listed: Option<Arc<Vec<Pin>>>,
+    /// Objects with a name that the last scan did not know, for the next one.
+    named: Vec<(u64, u64)>,
     /// What the daemon itself took from the machine when somebody last asked.
     pub(crate) usage: Usage,
-    /// Since when full scans have seen each session hold each object.
-    pub(crate) seen_since: HashMap<(SessionId, u64), Instant>,
     /// Whether a round of collecting recalls is under way, on the same thread.
     collecting: bool,
     /// Regions of sessions that ended with recalls that no round has collected.
@@ -252,23 +266,37 @@ impl Scans {
             busy: false,
             current: Vec::new(),
             next: Vec::new(),
+            answered: VecDeque::new(),
             ending: None,
             last: Instant::now(),
+            every: LIMBO_EVERY,
             started: 0,
             children: 0,
             children_scanned: 0,
-            done: ScanDone::default(),
+            pins: Vec::new(),
+            pinned: Arc::default(),
+            pinned_bytes: 0,
+            listed: None,
+            named: Vec::new(),
             usage: Usage::default(),
-            seen_since: HashMap::new(),
             collecting: false,
             left_behind: Vec::new(),
         }
     }
 
     /// Pins held by all sessions, as of the last scan.
-    fn pin_count(&self) -> u64 {
-        self.done.pins.iter().map(|(_, count)| count).sum()
+    pub(crate) fn pin_count(&self) -> u64 {
+        self.pins.iter().map(|(_, count)| count).sum()
     }
+}
+
+/// A scan whose results the loop works off.
+struct EndingScan {
+    done: ScanDone,
+    /// How many of the offsets that the scan did not know are looked up.
+    looked_up: usize,
+    /// Bytes of the objects among them.
+    bytes: u64,
 }
 
 /// Looks at processes that live on without their lifeline: one at a time.
@@ -581,6 +609,7 @@ impl Server {
             self.take_backlog(id);
         }
         self.free_backlog();
+        self.resume_answered();
         self.slide_deadlines();
         self.expire_bindings();
         self.unbind_ephemeral();
@@ -614,16 +643,16 @@ impl Server {
             self.looks.is_due |= self.sessions.orphan_count() > 0;
             // Since when a pin is held is known only where somebody looks. Many pins are looked at when asked for.
             if self.sessions.len() > 0 && self.scans.pin_count() <= HOUSEKEEPING_PINS_MAX {
-                self.start_scan(Report::Everything);
+                self.start_scan(Report::Listed);
             }
         }
         if self.looks.is_due && !self.looks.busy {
             self.start_look();
         }
         let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
-        let scan_is_due = waits_for_scan && now.duration_since(self.scans.last) >= LIMBO_EVERY;
+        let scan_is_due = waits_for_scan && now.duration_since(self.scans.last) >= self.scans.every;
         if self.space.has_much_retired() || scan_is_due {
-            self.start_scan(Report::Candidates);
+            self.start_scan(Report::Limbo);
         }
     }
 
@@ -635,12 +664,13 @@ impl Server {
             || self.scans.ending.is_some();
         let work = work || !self.slid.is_empty() || self.eviction.is_some();
         let work = work || !self.departed.is_empty() || !self.unbound_waited.is_empty();
+        let work = work || !self.scans.answered.is_empty();
         let can_feed = self.gave_back && !self.starved.is_empty();
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
         }
         let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
-        let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + LIMBO_EVERY);
+        let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + self.scans.every);
         let keeps_house =
             self.sessions.len() > 0 || !self.scans.left_behind.is_empty() || self.watches_owner();
         let housekeeping = keeps_house.then_some(self.next_housekeeping);
@@ -677,10 +707,8 @@ impl Server {
         }
         // The last scan is made here: there is no loop any more that it could hold up.
         let sessions = self.sessions.pin_regions();
-        let candidates = self.space.offsets();
-        let (report, others_max) = (Report::Candidates, 0);
-        let done = crate::reclaim::scan(ScanJob { candidates, sessions, report, others_max, usage: false });
-        for hole in self.space.all_but(done.pinned.keys().copied()) {
+        let pinned = pinned_of(self.space.offsets(), sessions);
+        for hole in self.space.all_but(pinned) {
             if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
                 tracing::warn!(%error, "cannot give back the arena's memory; it goes with the last process that maps it");
                 break;
