@@ -331,6 +331,43 @@ impl<T: Codec + BoundedList> Codec for Vec<T> {
     }
 }
 
+/// A counted list that is encoded item by item, so that whoever has many items can do other things in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListWriter<T> {
+    count: u32,
+    encoded: Vec<u8>,
+    items: core::marker::PhantomData<T>,
+}
+
+impl<T> Default for ListWriter<T> {
+    fn default() -> Self {
+        ListWriter { count: 0, encoded: Vec::new(), items: core::marker::PhantomData }
+    }
+}
+
+impl<T: Codec> ListWriter<T> {
+    /// Puts `item` behind the last one.
+    pub fn push(&mut self, item: &T) {
+        self.count += 1;
+        item.encode(&mut self.encoded);
+    }
+}
+
+impl<T: Codec + BoundedList> Codec for ListWriter<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.count.encode(out);
+        out.extend_from_slice(&self.encoded);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let mut list = ListWriter::default();
+        for item in Vec::<T>::decode(reader)? {
+            list.push(&item);
+        }
+        Ok(list)
+    }
+}
+
 /// Reads a counted list item by item, so that whoever reads one of a million items can do other things in between.
 #[derive(Clone, Debug)]
 pub struct ListReader<T> {

@@ -7,11 +7,18 @@
 
 use crate::{commit::kept_entries_max, connection::Peer, options::Options, session::SessionId};
 use bytes::Bytes;
-use plasmon_protocol::message::{AnyRequest, Failure};
+use plasmon_protocol::message::Failure;
+use plasmon_protocol::name::NAMESPACE_BYTES_MIN;
 use std::collections::HashMap;
 
 /// Bytes that a session may always have on their way, also while others use up what there is in all.
 const ALWAYS_BYTES: usize = 128 << 10;
+
+/// No name that is looked up takes less in a frame: lengths of namespace and name, the shortest of both, and a slot.
+const NAME_SLOT_BYTES_MIN: usize = 4 + NAMESPACE_BYTES_MIN + 4 + 1 + 4;
+
+/// The longest answer to one name of many.
+const FOUND_BYTES: usize = 1 + 8 * 5 + 4 + 40;
 
 /// What an entry of a decoded list takes, beside its bytes in the frame.
 const ENTRY_BYTES: usize = 512;
@@ -83,14 +90,14 @@ pub(crate) fn decoded_commit_bytes(body: &Bytes) -> usize {
     (1 + kept_entries_max(body)) * ENTRY_BYTES
 }
 
-/// What a decoded request takes beside the bytes of its frame.
-pub(crate) fn decoded_bytes(request: &AnyRequest) -> usize {
-    let entries = match request {
-        AnyRequest::FindMany(find) => find.names.len(),
-        _ => 0,
-    };
-    (1 + entries) * ENTRY_BYTES
+/// What the answer takes to a [`FindMany`](plasmon_protocol::message::FindMany) that claims so many names in so many
+/// bytes.
+pub(crate) fn found_many_bytes(claimed: usize, body_bytes: usize) -> usize {
+    ENTRY_BYTES + claimed.min(body_bytes / NAME_SLOT_BYTES_MIN) * FOUND_BYTES
 }
+
+/// What any other request takes beside the bytes of its frame.
+pub(crate) const DECODED_BYTES: usize = ENTRY_BYTES;
 
 /// Connections, by who made them.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use crate::{
     evict::Victim,
     recalls::{CollectJob, Recalls},
     session::SessionId,
+    slice::Slice,
 };
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
@@ -111,6 +112,17 @@ pub(crate) struct Unbound {
     pub(crate) label: String,
     /// What the name was bound to.
     pub(crate) entry: Entry,
+}
+
+/// What a look into a queue of cached bindings came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// This one comes next.
+    This(Cached),
+    /// None is left.
+    End,
+    /// The slice is over, and it is not known yet.
+    NoTime,
 }
 
 /// A binding that was made.
@@ -366,32 +378,45 @@ impl Catalog {
         self.recalls.last(number).map_or(learned_ns, |recalled_ns| recalled_ns.max(learned_ns))
     }
 
-    /// What comes behind `at` in its queue of cached bindings: nothing that is known to have been used later than what is
-    /// behind it.
-    pub(crate) fn next_cached(&mut self, at: Cached) -> Option<Cached> {
+    /// The binding behind `at` in its queue of cached ones, the least recently used first. Those that were recalled since
+    /// they were queued are moved to where they belong on the way, as long as `slice` lasts.
+    pub(crate) fn next_cached(&mut self, at: Cached, slice: &mut Slice) -> Next {
         let end = if at.in_index { Bound::Unbounded } else { Bound::Excluded(Cached::FIRST_IN_INDEX) };
-        loop {
-            let cached = *self.cached.range((Bound::Excluded(at), end)).next()?;
+        while slice.spend() {
+            let Some(&cached) = self.cached.range((Bound::Excluded(at), end)).next() else {
+                return Next::End;
+            };
             let Cached { used_ns, number, .. } = cached;
             let last_ns = self.last_use(number);
             let gives_way = |it: &Record| it.owner.is_none() && self.namespaces[&it.namespace].is_cache;
             let is_cached = self.record(number).is_some_and(gives_way);
             if is_cached && last_ns <= used_ns {
-                return Some(cached);
+                return Next::This(cached);
             }
             self.cached.remove(&cached);
             let record = self.records[slot(number)].as_mut().expect("only what is bound is queued");
             record.queued = is_cached.then_some(Cached { used_ns: last_ns, ..cached });
             self.cached.extend(record.queued); // its second chance
         }
+        Next::NoTime
     }
 
     /// As [`next_cached`](Self::next_cached), of both queues: `at` says where each is. Moves that on.
-    pub(crate) fn next_of_both(&mut self, at: &mut [Cached; 2]) -> Option<Cached> {
-        let firsts = at.map(|at| self.next_cached(at)).into_iter().flatten();
-        let next = firsts.min_by_key(|next| (next.used_ns, next.number))?;
+    pub(crate) fn next_of_both(&mut self, at: &mut [Cached; 2], slice: &mut Slice) -> Next {
+        let mut first: Option<Cached> = None;
+        for from in *at {
+            match self.next_cached(from, slice) {
+                Next::This(next) => {
+                    let firsts = first.into_iter().chain([next]);
+                    first = firsts.min_by_key(|next| (next.used_ns, next.number));
+                }
+                Next::End => {}
+                Next::NoTime => return Next::NoTime,
+            }
+        }
+        let Some(next) = first else { return Next::End };
         at[usize::from(next.in_index)] = next;
-        Some(next)
+        Next::This(next)
     }
 
     /// A cached binding, as one that may give way.

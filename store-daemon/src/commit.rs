@@ -906,7 +906,7 @@ fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Res
 mod tests {
     use super::*;
     use crate::{
-        catalog::{Cached, Unbound},
+        catalog::{Cached, Next, Unbound},
         populate::Populated,
     };
     use plasmon_protocol::limits::SLIDING_SLACK_NS;
@@ -1263,11 +1263,11 @@ mod tests {
             let cached: Vec<_> = cached.into_iter().filter(|(_, bound)| !bound.is_ephemeral).collect();
             let mut expected: Vec<u64> = cached.iter().map(|(_, bound)| bound.version).collect();
             let (mut at, mut queued) = ([Cached::default(), Cached::FIRST_IN_INDEX], Vec::new());
-            while let Some(next) = self.catalog.next_of_both(&mut at) {
+            while let Next::This(next) = self.catalog.next_of_both(&mut at, &mut Slice::endless()) {
                 queued.push(self.catalog.cached_binding(next).expect("what is queued is bound").version);
             }
             let (mut at, mut in_arena) = (Cached::default(), 0);
-            while let Some(next) = self.catalog.next_cached(at) {
+            while let Next::This(next) = self.catalog.next_cached(at, &mut Slice::endless()) {
                 let binding = self.catalog.cached_binding(next).expect("what is queued is bound");
                 let object = binding.offset.and_then(|offset| self.space.object(offset));
                 assert_eq!(object.map(|object| object.version), Some(binding.version));

@@ -12,7 +12,7 @@
 
 use crate::{
     allocator::{Extent, FreeSpace, GRANULE_BYTES, Room},
-    catalog::{Cached, Catalog},
+    catalog::{Cached, Catalog, Next},
     reclaim::Pinned,
     slice::Slice,
     space::Space,
@@ -53,6 +53,18 @@ pub(crate) struct Choice {
     candidate_bytes: u64,
     /// What would be free without the candidates.
     free: FreeSpace,
+    /// What is known to be enough, and of those that give way for it these have been gathered.
+    enough: Option<Enough>,
+    victims: Vec<Victim>,
+}
+
+/// Which of those that may give way are enough.
+#[derive(Clone, Copy, Debug)]
+enum Enough {
+    /// All that were taken for entries of the index, from this one on.
+    Entries { next: u32 },
+    /// The candidates that lie between here and there, in bytes from the start of the arena.
+    Room { next: u64, end: u64 },
 }
 
 /// What a slice of choosing came to.
@@ -76,17 +88,31 @@ impl Choice {
             candidates: BTreeMap::new(),
             candidate_bytes: 0,
             free: FreeSpace::default(),
+            enough: None,
+            victims: Vec::new(),
         }
+    }
+
+    /// Whether so much was gathered that freeing it takes a while.
+    pub(crate) fn is_large(&self) -> bool {
+        self.candidates.len() + self.entries.len() > 1_024
     }
 
     /// Goes on for as long as `slice` lasts.
     pub(crate) fn go_on(&mut self, catalog: &mut Catalog, space: &Space, slice: &mut Slice) -> Chosen {
-        while slice.spend() {
+        while self.enough.is_none() && slice.spend() {
             let next = match self.shortage {
-                Shortage::Room(_) => catalog.next_cached(self.at[0]).inspect(|next| self.at[0] = *next),
-                Shortage::Entries(_) => catalog.next_of_both(&mut self.at),
+                Shortage::Room(_) => catalog.next_cached(self.at[0], slice),
+                Shortage::Entries(_) => catalog.next_of_both(&mut self.at, slice),
             };
-            let Some(cached) = next else { return Chosen::Nothing };
+            let cached = match next {
+                Next::This(cached) => cached,
+                Next::End => return Chosen::Nothing,
+                Next::NoTime => return Chosen::More,
+            };
+            if let Shortage::Room(_) = self.shortage {
+                self.at[0] = cached;
+            }
             let Some(victim) = catalog.cached_binding(cached) else { continue };
             if victim.offset.is_some_and(|offset| self.pinned.contains(offset)) {
                 continue;
@@ -96,7 +122,7 @@ impl Choice {
                 Shortage::Entries(count) => {
                     self.entries.insert(victim.number, victim);
                     if self.entries.len() as u64 == count {
-                        return Chosen::These(self.entries.values().copied().collect());
+                        self.enough = Some(Enough::Entries { next: 0 });
                     }
                     continue;
                 }
@@ -120,18 +146,56 @@ impl Choice {
             if let Some(place) = space.place_in(run, room)
                 && space.free_bytes() + self.candidate_bytes >= room.total_bytes
             {
-                return Chosen::These(self.those_in(place, room));
+                self.enough = Some(self.those_in(place, room));
+            }
+        }
+        self.gather(slice)
+    }
+
+    fn those_in(&self, place: Extent, room: Room) -> Enough {
+        // If the room is to be in several pieces, only its total is known to be enough: every candidate must go.
+        if room.total_bytes > room.len_bytes.next_multiple_of(GRANULE_BYTES) {
+            return Enough::Room { next: 0, end: u64::MAX };
+        }
+        // A candidate may lie across the beginning of the place.
+        let before = self.candidates.range(..extent_at(place.offset)).next_back();
+        let across = before.filter(|(extent, _)| extent.end() > place.offset);
+        let next = across.map_or(place.offset, |(extent, _)| extent.offset);
+        Enough::Room { next, end: place.end() }
+    }
+
+    /// Gathers those that are enough.
+    fn gather(&mut self, slice: &mut Slice) -> Chosen {
+        let Some(enough) = &mut self.enough else { return Chosen::More };
+        while slice.spend() {
+            let next = match enough {
+                Enough::Entries { next } => {
+                    let found = self.entries.range(*next..).next();
+                    found.map(|(&number, victim)| {
+                        *next = number + 1;
+                        victim
+                    })
+                }
+                Enough::Room { next, end } => {
+                    // The last one may lie across the end of the place.
+                    let rest = extent_at(*next)..extent_at((*end).max(*next));
+                    let found = self.candidates.range(rest).next();
+                    found.map(|(extent, victim)| {
+                        *next = extent.end();
+                        victim
+                    })
+                }
+            };
+            match next {
+                Some(victim) => self.victims.push(*victim),
+                None => return Chosen::These(std::mem::take(&mut self.victims)),
             }
         }
         Chosen::More
     }
+}
 
-    fn those_in(&self, place: Extent, room: Room) -> Vec<Victim> {
-        // What is to be placed in more than one piece needs all of them.
-        let in_pieces = room.total_bytes > room.len_bytes.next_multiple_of(GRANULE_BYTES);
-        let is_needed =
-            |extent: &Extent| in_pieces || (extent.offset < place.end() && place.offset < extent.end());
-        let needed = self.candidates.iter().filter(|(extent, _)| is_needed(extent));
-        needed.map(|(_, &victim)| victim).collect()
-    }
+/// The first of all extents that begin at `offset`.
+fn extent_at(offset: u64) -> Extent {
+    Extent { offset, len_bytes: 0 }
 }

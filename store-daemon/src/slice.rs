@@ -21,6 +21,12 @@ impl Slice {
         Slice { until: Instant::now() + SLICE, unlooked: ENTRIES_PER_LOOK }
     }
 
+    /// A slice in which there is time for everything.
+    #[cfg(test)]
+    pub(crate) fn endless() -> Slice {
+        Slice { until: Instant::now(), unlooked: u32::MAX }
+    }
+
     /// A slice in which there is time for a few entries only: the shortest there is.
     #[cfg(test)]
     pub(crate) fn shortest() -> Slice {

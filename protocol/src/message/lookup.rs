@@ -1,11 +1,12 @@
-use super::{choice, message, part};
+use super::{Message, choice, message, part};
 use crate::{
-    codec::BoundedList,
+    codec::{BoundedList, DecodeError, ListReader, ListWriter, Reader, codec_struct},
     limits,
     name::{Name, Namespace},
     object::Header,
 };
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 message! {
     /// Looks one name up and pins its object for the client, who did not get a steady look at the index.
@@ -78,6 +79,32 @@ message! {
         /// `Absent` for a name that is not bound.
         locations: Vec<FoundOne>,
     }
+}
+
+impl FindMany {
+    /// Begins to read the body of a frame name by name. Behind the last one nothing must be
+    /// [left](Reader::finish).
+    ///
+    /// # Errors
+    /// [`DecodeError`], which names the field.
+    pub fn read(body: Bytes) -> Result<ListReader<NameSlot>, DecodeError> {
+        let mut reader = Reader::new(body);
+        reader.enter("names");
+        ListReader::begin(reader)
+    }
+}
+
+/// A [`FoundMany`] that is encoded answer by answer: the same bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundOneByOne {
+    /// As in [`FoundMany`].
+    pub locations: ListWriter<FoundOne>,
+}
+
+codec_struct!(FoundOneByOne { locations });
+
+impl Message for FoundOneByOne {
+    const KIND: u16 = FoundMany::KIND;
 }
 
 choice! {

@@ -23,7 +23,8 @@ pub use listing::{
     NamespaceDescribed, NamespaceInfo, NamespacesListed,
 };
 pub use lookup::{
-    Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait, WaitChange,
+    Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, FoundOneByOne, Location, NameSlot, Wait,
+    WaitChange,
 };
 pub use operator::{Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, Stats};
 
@@ -154,14 +155,14 @@ pub(crate) use choice;
 /// Requests as the daemon reads them.
 macro_rules! requests {
     ($($name:ident)*) => {
-        /// A request as the daemon reads it from a frame: any but [`Commit`], which it reads change by change.
+        /// A request as the daemon reads it from a frame: any but [`Commit`] and [`FindMany`], which it reads item by item.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each variant is the message of the same name")]
         #[non_exhaustive]
         pub enum AnyRequest { $( $name($name), )* }
 
         impl AnyRequest {
-            /// Reads the body of a frame whose header says `kind`. `None` for a [`Commit`], and for a number that this
+            /// Reads the body of a frame whose header says `kind`. `None` for a [`Commit`], a [`FindMany`], and for a number that this
             /// version does not know.
             ///
             /// # Errors
@@ -182,7 +183,7 @@ macro_rules! requests {
     };
 }
 requests! {
-    Hello Goodbye LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
+    Hello Goodbye LongCommit Reserve ExtendLease EndLease AddRegion Find Wait ListNames ListNamespaces
     Describe ReadStats ListPins Kick ListBareNames WaitChange ListDescribed DescribeNamespace
 }
 

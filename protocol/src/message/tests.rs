@@ -110,8 +110,8 @@ fn every_message_has_its_number_and_its_direction() {
     }
     for kind in 0..=u16::MAX {
         let listed = NUMBERS.iter().any(|&(number, _, way)| number == kind && matches!(way, Request(_)));
-        // A commit is read change by change.
-        let whole = listed && kind != Commit::KIND;
+        // These are read item by item.
+        let whole = listed && ![Commit::KIND, FindMany::KIND].contains(&kind);
         assert_eq!(AnyRequest::parse(kind, Bytes::new()).is_some(), whole, "request {kind}");
     }
 }
@@ -170,6 +170,21 @@ fn every_message_has_its_golden_bytes() {
     }
     let sampled: BTreeSet<_> = samples.iter().map(|sample| sample.kind).collect();
     assert!(sampled.iter().eq(NUMBERS.iter().map(|(number, ..)| number)), "a message has no sample");
+}
+
+/// Whoever answers many look-ups one by one sends the bytes of an answer that is made in one piece.
+#[test]
+fn answers_one_by_one_are_the_same_bytes() {
+    for sample in samples().iter().filter(|sample| sample.kind == FoundMany::KIND) {
+        let whole = FoundMany::parse(sample.body()).unwrap();
+        let mut one_by_one = FoundOneByOne::default();
+        whole.locations.iter().for_each(|found| one_by_one.locations.push(found));
+        assert_eq!(FoundOneByOne::parse(sample.body()).unwrap(), one_by_one);
+        let (mut frame, mut expected) = (Vec::new(), Vec::new());
+        one_by_one.frame(7, &mut frame).unwrap();
+        whole.frame(7, &mut expected).unwrap();
+        assert_eq!(frame, expected);
+    }
 }
 
 #[test]

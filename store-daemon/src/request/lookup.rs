@@ -4,13 +4,14 @@ use crate::{
     commit::ReplyTo,
     server::{Server, Until},
     session::SessionId,
+    slice::Slice,
 };
 use plasmon_protocol::{
+    codec::{DecodeError, ListReader},
     id::NameId,
     index::Entry,
     message::{
-        Bound, Changed, Failure, Find, FindMany, Found, FoundMany, FoundOne, Location, NameSlot, Wait,
-        WaitChange,
+        Bound, Changed, Failure, Find, Found, FoundOne, FoundOneByOne, Location, NameSlot, Wait, WaitChange,
     },
     name::{Name, Namespace},
     object::{Flags, Header},
@@ -18,6 +19,38 @@ use plasmon_protocol::{
 };
 use plasmon_shm::boottime_ns;
 use std::time::{Duration, Instant};
+
+/// A [`FindMany`](plasmon_protocol::message::FindMany) on its way. It has a turn among the commits: nothing changes the
+/// catalog until all its names are looked up, so they are looked up at one moment, however many slices that takes.
+#[derive(Debug)]
+pub(crate) struct LookUp {
+    pub(crate) reply_to: ReplyTo,
+    session: SessionId,
+    names: ListReader<NameSlot>,
+    /// When its turn came, by CLOCK_BOOTTIME; 0 until then.
+    moment_ns: u64,
+    /// The slots that pins were stored in.
+    claimed: Vec<u32>,
+    found: FoundOneByOne,
+}
+
+impl LookUp {
+    pub(crate) fn new(reply_to: ReplyTo, session: SessionId, names: ListReader<NameSlot>) -> LookUp {
+        LookUp {
+            reply_to,
+            session,
+            names,
+            moment_ns: 0,
+            claimed: Vec::new(),
+            found: FoundOneByOne::default(),
+        }
+    }
+
+    /// Whether its turn has come.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.moment_ns != 0
+    }
+}
 
 impl Server {
     pub(crate) fn find(&mut self, reply_to: ReplyTo, session: SessionId, find: &Find) {
@@ -27,27 +60,64 @@ impl Server {
         }
     }
 
-    /// All names in one turn of the loop, while no commit is half done: one moment.
-    pub(crate) fn find_many(&mut self, reply_to: ReplyTo, session: SessionId, find: &FindMany) {
-        let mut locations = Vec::with_capacity(find.names.len());
-        let mut claimed = Vec::new();
-        let now_ns = boottime_ns();
-        for NameSlot { namespace, name, slot } in &find.names {
-            match self.pin_and_locate(session, namespace, name, *slot, now_ns) {
-                Ok(Some(location)) => {
-                    if is_pinned(&location.header) {
-                        claimed.push(*slot);
+    /// Goes on with looking many names up, for as long as `slice` lasts. Returns what is left to do.
+    pub(crate) fn look_up(&mut self, mut look_up: Box<LookUp>, slice: &mut Slice) -> Option<Box<LookUp>> {
+        if !look_up.is_under_way() {
+            look_up.moment_ns = boottime_ns();
+        }
+        while self.connections.contains_key(&look_up.reply_to.connection) {
+            if !slice.spend() {
+                return Some(look_up);
+            }
+            match look_up.names.read() {
+                Ok(Some(wanted)) => {
+                    if let Err(failure) = self.look_up_one(&mut look_up, &wanted) {
+                        self.withdraw(look_up.session, &look_up.claimed);
+                        self.fail(look_up.reply_to, failure);
+                        return None;
                     }
-                    locations.push(FoundOne::At { location });
                 }
-                Ok(None) => locations.push(FoundOne::Absent {}),
-                Err(failure) => {
-                    self.withdraw(session, &claimed);
-                    return self.fail(reply_to, failure);
+                Ok(None) => {
+                    match look_up.names.rest().finish() {
+                        Ok(()) => self.reply(look_up.reply_to, &look_up.found),
+                        Err(error) => {
+                            self.refuse_look_up(look_up.reply_to, look_up.session, &look_up.claimed, &error)
+                        }
+                    }
+                    return None;
+                }
+                Err(error) => {
+                    self.refuse_look_up(look_up.reply_to, look_up.session, &look_up.claimed, &error);
+                    return None;
                 }
             }
         }
-        self.reply(reply_to, &FoundMany { locations });
+        // Nobody will hear of it.
+        self.withdraw(look_up.session, &look_up.claimed);
+        self.give_back(look_up.reply_to.held);
+        None
+    }
+
+    fn look_up_one(&mut self, look_up: &mut LookUp, wanted: &NameSlot) -> Result<(), Failure> {
+        let NameSlot { namespace, name, slot } = wanted;
+        let found = self.pin_and_locate(look_up.session, namespace, name, *slot, look_up.moment_ns)?;
+        if found.as_ref().is_some_and(|location| is_pinned(&location.header)) {
+            look_up.claimed.push(*slot);
+        }
+        let found = found.map_or(FoundOne::Absent {}, |location| FoundOne::At { location });
+        look_up.found.locations.push(&found);
+        Ok(())
+    }
+
+    fn refuse_look_up(
+        &mut self,
+        reply_to: ReplyTo,
+        session: SessionId,
+        claimed: &[u32],
+        error: &DecodeError,
+    ) {
+        self.withdraw(session, claimed);
+        self.refuse_request(reply_to, error);
     }
 
     pub(crate) fn wait(&mut self, reply_to: ReplyTo, wait: &Wait) {

@@ -6,6 +6,8 @@ mod listing;
 mod lookup;
 mod operator;
 
+pub(crate) use lookup::LookUp;
+
 use crate::server::{AfterScan, Parked, Server, Tried};
 use plasmon_protocol::message::{AnyRequest, Failure, Holder, NoRoom};
 
@@ -41,7 +43,6 @@ impl Server {
             request if self.must_wait(&request, &mut as_of_ns) => {
                 self.defer(Parked { reply_to, session, request, as_of_ns, tried });
             }
-            AnyRequest::FindMany(find) => self.find_many(reply_to, session, &find),
             AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
             AnyRequest::ListBareNames(list) => self.list_bare_names(reply_to, &list),
             AnyRequest::ListDescribed(list) => self.list_described(reply_to, &list),

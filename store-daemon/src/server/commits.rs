@@ -6,6 +6,7 @@ use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
 use crate::copy::{Copied, CopyJob, Run};
 use crate::evict::Shortage;
+use crate::request::LookUp;
 use crate::session::{Session, SessionId};
 use crate::slice::Slice;
 use crate::space::LeaseId;
@@ -25,8 +26,8 @@ pub(super) struct Commits {
     /// Those that are read, take their room or give it back: they take turns slice by slice, so that a small one does
     /// not wait behind a large one.
     preparing: VecDeque<Box<CommitJob>>,
-    /// Those that have their room: they happen one after the other.
-    queue: VecDeque<Box<CommitJob>>,
+    /// Those that have their room, and look-ups of many names: they happen one after the other.
+    queue: VecDeque<Turn>,
     /// Those whose objects are being copied into the arena, by ticket.
     copying: HashMap<u64, Box<CommitJob>>,
     /// Those whose body stands in a lease. One at a time is in private memory, so that a few clients cannot fill it.
@@ -34,6 +35,12 @@ pub(super) struct Commits {
     /// The one whose body is being copied.
     copying_long: Option<LongBody>,
     long_is_on_its_way: bool,
+}
+
+/// What has a turn of its own: while it is under way, nothing else changes the catalog.
+enum Turn {
+    Commit(Box<CommitJob>),
+    LookUp(Box<LookUp>),
 }
 
 /// A commit whose body stands in a lease.
@@ -53,16 +60,26 @@ impl Commits {
 
     /// Whether the turn of one has come and it is not done.
     pub(super) fn is_under_way(&self) -> bool {
-        self.queue.front().is_some_and(|job| job.is_under_way())
+        self.queue.front().is_some_and(|turn| match turn {
+            Turn::Commit(job) => job.is_under_way(),
+            Turn::LookUp(look_up) => look_up.is_under_way(),
+        })
     }
 
     /// Drops all of them, and returns who must not wait for an answer any more: nothing has changed. Of a commit that
     /// is half visible its client must not believe that, nor that of one that is visible and unanswered.
     fn drain(&mut self) -> Vec<ReplyTo> {
-        let jobs = self.preparing.drain(..).chain(self.queue.drain(..));
+        let (mut queued, mut look_ups) = (Vec::new(), Vec::new());
+        for turn in self.queue.drain(..) {
+            match turn {
+                Turn::Commit(job) => queued.push(job),
+                Turn::LookUp(look_up) => look_ups.push(look_up.reply_to),
+            }
+        }
+        let jobs = self.preparing.drain(..).chain(queued);
         let jobs = jobs.chain(self.copying.drain().map(|(_, job)| job)).filter(|job| job.version() == 0);
         let bodies = self.long.drain(..).chain(self.copying_long.take());
-        jobs.map(|job| job.reply_to).chain(bodies.map(|body| body.reply_to)).collect()
+        jobs.map(|job| job.reply_to).chain(bodies.map(|body| body.reply_to)).chain(look_ups).collect()
     }
 }
 
@@ -82,6 +99,14 @@ impl Server {
         let session = self.sessions.get(id)?;
         let writer = Writer { session: id, pid: session.pid, uid: session.uid };
         Some(Box::new(CommitJob::new(reply_to, writer, body)))
+    }
+
+    /// Begins to look many names up.
+    pub(super) fn begin_look_up(&mut self, look_up: LookUp) {
+        if self.closing {
+            return self.fail(look_up.reply_to, Failure::ShuttingDown {});
+        }
+        self.commits.queue.push_back(Turn::LookUp(Box::new(look_up)));
     }
 
     /// Begins a commit whose body stands in a lease.
@@ -174,7 +199,7 @@ impl Server {
                 Prepared::More => return commits.preparing.push_back(job),
                 Prepared::Ready => {
                     fault_point(FaultPoint::CommitPlaced);
-                    commits.queue.push_back(job);
+                    commits.queue.push_back(Turn::Commit(job));
                 }
                 Prepared::Placed { missing } => self.when_populated(Grant::Commit(job), missing),
                 Prepared::NoRoom => {
@@ -219,31 +244,41 @@ impl Server {
     /// Works off the commits that have their room, for a slice.
     pub(super) fn work_off_commits(&mut self) {
         let mut slice = Slice::begin();
-        while let Some(mut job) = self.commits.queue.pop_front() {
-            let (mut bench, commits) = self.workbench();
-            match job.work(&mut bench, &mut slice) {
-                Worked::More => return commits.queue.push_front(job),
-                Worked::Failed(Failure::IndexFull { .. }) => {
-                    let shortage = Shortage::Entries(job.give_up_turn());
-                    self.make_room(shortage, AfterScan::Commit(job));
-                }
-                Worked::Failed(failure) => self.abandon_commit(job, failure),
-                Worked::Done => {
-                    fault_point(FaultPoint::CommitVisible);
-                    let version = job.version();
-                    if !self.waits.is_empty()
-                        && !job.announce(&mut slice, |id| self.answer_waits(id, version))
-                    {
-                        return self.commits.queue.push_front(job);
-                    }
-                    self.finish_commit(job, Ok(()));
-                }
+        while let Some(turn) = self.commits.queue.pop_front() {
+            let rest = match turn {
+                Turn::Commit(job) => self.work_off_commit(job, &mut slice).map(Turn::Commit),
+                Turn::LookUp(look_up) => self.look_up(look_up, &mut slice).map(Turn::LookUp),
+            };
+            if let Some(rest) = rest {
+                return self.commits.queue.push_front(rest);
             }
             // What has expired, or is to give way, has waited long enough: it comes before the next commit.
             if !slice.spend() || std::mem::take(&mut self.unbinding_is_behind) {
                 return;
             }
         }
+    }
+
+    /// Goes on with a commit whose turn it is. Returns what is left to do.
+    fn work_off_commit(&mut self, mut job: Box<CommitJob>, slice: &mut Slice) -> Option<Box<CommitJob>> {
+        let (mut bench, _) = self.workbench();
+        match job.work(&mut bench, slice) {
+            Worked::More => return Some(job),
+            Worked::Failed(Failure::IndexFull { .. }) => {
+                let shortage = Shortage::Entries(job.give_up_turn());
+                self.make_room(shortage, AfterScan::Commit(job));
+            }
+            Worked::Failed(failure) => self.abandon_commit(job, failure),
+            Worked::Done => {
+                fault_point(FaultPoint::CommitVisible);
+                let version = job.version();
+                if !self.waits.is_empty() && !job.announce(slice, |id| self.answer_waits(id, version)) {
+                    return Some(job);
+                }
+                self.finish_commit(job, Ok(()));
+            }
+        }
+        None
     }
 
     /// Works off a commit that is half visible when the store stops, within a second: nothing can fail in it any more.
@@ -331,7 +366,7 @@ impl Server {
 
     /// Whether a commit is half visible, so that what reads more than one name must wait for it.
     pub(crate) fn is_mid_commit(&self) -> bool {
-        self.commits.queue.front().is_some_and(|job| job.is_half_visible())
+        matches!(self.commits.queue.front(), Some(Turn::Commit(job)) if job.is_half_visible())
     }
 
     /// Whether a request that reads more than one name must wait: for a commit that is half visible; or, where it counts

@@ -3,15 +3,17 @@
 use super::{
     ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, Tried, listener_fd, tokens,
 };
-use crate::budget::{Held, decoded_bytes, decoded_commit_bytes};
+use crate::budget::{DECODED_BYTES, Held, decoded_commit_bytes, found_many_bytes};
 use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
+use crate::request::LookUp;
 use crate::session::SessionId;
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use plasmon_protocol::codec::DecodeError;
 use plasmon_protocol::limits::HELLO_BYTES_MAX;
-use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, Message};
+use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, FindMany, Message};
 use plasmon_shm::{FaultPoint, fault_point};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -248,21 +250,35 @@ impl Server {
             hold(decoded_commit_bytes(&body));
             return self.begin_commit(reply_to, session, body);
         }
+        if header.kind == FindMany::KIND {
+            let body_bytes = body.len();
+            match FindMany::read(body) {
+                Ok(names) => {
+                    hold(found_many_bytes(names.left(), body_bytes));
+                    self.begin_look_up(LookUp::new(reply_to, session, names));
+                }
+                Err(error) => self.refuse_request(reply_to, &error),
+            }
+            return;
+        }
         match AnyRequest::parse(header.kind, body) {
             Some(Ok(request)) => {
-                hold(decoded_bytes(&request));
+                hold(DECODED_BYTES);
                 let (as_of_ns, tried) = (None, Tried::Nothing);
                 self.on_request(Parked { reply_to, session, request, as_of_ns, tried });
             }
-            Some(Err(error)) => {
-                self.counters.refused += 1;
-                self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
-            }
+            Some(Err(error)) => self.refuse_request(reply_to, &error),
             None => {
                 self.counters.refused += 1;
                 self.fail(reply_to, Failure::UnknownRequest { kind: header.kind });
             }
         }
+    }
+
+    /// A request whose body is not what it claims to be.
+    pub(crate) fn refuse_request(&mut self, reply_to: ReplyTo, error: &DecodeError) {
+        self.counters.refused += 1;
+        self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
     }
 
     /// Ends a connection that does not speak the protocol, with a last word.

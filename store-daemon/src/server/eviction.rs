@@ -3,6 +3,7 @@
 use super::{AfterScan, Server, Short, Tried};
 use crate::{
     commit::ReplyTo,
+    copy::CopyJob,
     evict::{Choice, Chosen, Shortage, Victim},
     slice::Slice,
 };
@@ -13,6 +14,9 @@ use std::sync::Arc;
 /// How often cached bindings give way for one request, where others take the room that came of it.
 const EVICTIONS_MAX: u8 = 16;
 
+/// Victims whose list is freed at once.
+const VICTIMS_AT_ONCE: usize = 1_024;
+
 /// Cached bindings that are about to give way.
 pub(super) struct Eviction {
     short: Short,
@@ -21,11 +25,18 @@ pub(super) struct Eviction {
     is_stale: bool,
     /// Those that were chosen and are bound still.
     victims: Option<Vec<Victim>>,
+    /// So many of them are known not to be pinned.
+    checked: usize,
     evicted: u64,
     evicted_bytes: u64,
 }
 
 impl Eviction {
+    /// A victim that was chosen before the last scan, which may have found it pinned.
+    fn unchecked(&self) -> Option<&Victim> {
+        self.victims.as_ref()?.get(self.checked)
+    }
+
     pub(super) fn reply_to(&self) -> ReplyTo {
         self.short.who.reply_to()
     }
@@ -74,17 +85,11 @@ impl Server {
     }
 
     /// It is known what is pinned. Victims that were chosen before go if none of them is; else it is chosen again.
-    pub(super) fn begin_eviction(&mut self, mut short: Short, victims: Vec<Victim>) {
-        let pinned = Arc::clone(&self.scans.pinned);
-        if victims.iter().filter_map(|victim| victim.offset).any(|offset| pinned.contains(offset)) {
-            short.who.note_eviction();
-            self.evicting = false;
-            return self.make_room(short.shortage, *short.who);
-        }
-        let chosen = (!victims.is_empty()).then_some(victims);
-        let choice = Choice::new(short.shortage, pinned);
-        let eviction =
-            Eviction { short, choice, is_stale: false, victims: chosen, evicted: 0, evicted_bytes: 0 };
+    pub(super) fn begin_eviction(&mut self, short: Short, victims: Vec<Victim>) {
+        let victims = (!victims.is_empty()).then_some(victims);
+        let choice = Choice::new(short.shortage, Arc::clone(&self.scans.pinned));
+        let (is_stale, checked, evicted, evicted_bytes) = (false, 0, 0, 0);
+        let eviction = Eviction { short, choice, is_stale, victims, checked, evicted, evicted_bytes };
         self.eviction = Some(Box::new(eviction));
     }
 
@@ -106,14 +111,32 @@ impl Server {
                     return;
                 }
                 Chosen::Nothing => {
-                    self.fail_for(eviction.short.shortage, *eviction.short.who);
+                    let short = self.let_go(*eviction);
+                    self.fail_for(short.shortage, *short.who);
                     self.evicting = false;
                     return self.next_eviction();
                 }
                 Chosen::These(victims) if eviction.is_stale => {
-                    return self.park_for_scan(AfterScan::Evict(eviction.short, victims));
+                    let short = self.let_go(*eviction);
+                    return self.park_for_scan(AfterScan::Evict(short, victims));
                 }
-                Chosen::These(victims) => eviction.victims = Some(victims),
+                Chosen::These(victims) => {
+                    eviction.checked = victims.len();
+                    eviction.victims = Some(victims);
+                }
+            }
+        }
+        while let Some(victim) = eviction.unchecked() {
+            if victim.offset.is_some_and(|offset| self.scans.pinned.contains(offset)) {
+                let mut short = self.let_go(*eviction);
+                short.who.note_eviction();
+                self.evicting = false;
+                return self.make_room(short.shortage, *short.who);
+            }
+            eviction.checked += 1;
+            if !slice.spend() {
+                self.eviction = Some(eviction);
+                return;
             }
         }
         fault_point(FaultPoint::Evicting);
@@ -136,8 +159,17 @@ impl Server {
         }
     }
 
+    /// What was gathered for an eviction may be large: another thread frees it.
+    fn let_go(&mut self, eviction: Eviction) -> Short {
+        if eviction.choice.is_large() || eviction.checked > VICTIMS_AT_ONCE {
+            self.copies.ask(CopyJob::LetGo(Box::new((eviction.choice, eviction.victims))));
+        }
+        eviction.short
+    }
+
     fn end_eviction(&mut self, eviction: Eviction) {
-        let Eviction { short, evicted, evicted_bytes, .. } = eviction;
+        let Eviction { evicted, evicted_bytes, .. } = eviction;
+        let short = self.let_go(eviction);
         self.counters.evicted += evicted;
         self.counters.evicted_bytes += evicted_bytes;
         tracing::debug!(evicted, evicted_bytes, "cached bindings gave way");
