@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-pub use plasmon_protocol::message::{Figure, NamespaceInfo, PinInfo as Pin, Stats};
+pub use plasmon_protocol::message::{Figure, NamespaceInfo, PinInfo as Pin, RefusedLearns, Stats};
 
 /// How long a call waits for its answer, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);

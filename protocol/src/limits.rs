@@ -57,6 +57,9 @@ pub const PIN_SLOTS: u32 = if cfg!(loom) { 2 } else { 65_536 }; // models explor
 /// Leases that one session may hold at once.
 pub const LEASE_SLOTS: u32 = if cfg!(loom) { 1 } else { 1_024 };
 
+/// Reasons and namespaces for which the store counts the learns that it refused.
+pub const REFUSALS_MAX: u32 = 4_096;
+
 /// What a binding whose time to live begins anew with each recall gets beyond it, in nanoseconds: recalls are collected
 /// every second, and what was recalled must not expire before that was heard of.
 pub const SLIDING_SLACK_NS: u64 = 2_000_000_000;

@@ -256,12 +256,14 @@ make_structs! {
     Stats {
         capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes leased_bytes pinned_bytes populated_bytes
         objects objects_max namespaces pins sessions orphaned_sessions connections leases waits version commits
-        requests refused expired cached_bytes evicted evicted_bytes uptime_s store_pid rss_bytes pss_bytes descriptors store_uuid
+        requests refused expired cached_bytes evicted evicted_bytes uptime_s store_pid rss_bytes pss_bytes descriptors
+        store_uuid refused_learns refusals
     }
     ListPins { after }
     PinsPage { pins next }
     Kick { pid }
     Kicked { sessions }
+    RefusedLearns { reason namespace learns }
 
     Condition { namespace name expect }
     Bind { namespace name description metadata header ttl payload }

@@ -216,6 +216,8 @@ pub(crate) struct CommitJob {
     queued: Option<Arc<str>>,
     /// Whether a change unbinds names.
     unbinds: bool,
+    /// The namespace of the first name that it binds, if it binds any.
+    learns_in: Option<Namespace>,
     /// Steps of the arena that must be populated before the objects in them are written.
     missing: BTreeSet<usize>,
     runs: Vec<Run>,
@@ -284,6 +286,7 @@ impl CommitJob {
             missing_entries: 0,
             queued: None,
             unbinds: false,
+            learns_in: None,
             missing: BTreeSet::new(),
             runs: Vec::new(),
             checks: Checks::default(),
@@ -303,6 +306,11 @@ impl CommitJob {
     /// Bytes of the payloads that came in the message.
     pub(crate) fn inline_bytes(&self) -> u64 {
         self.inline_bytes
+    }
+
+    /// The namespace that it learns in, if it learns anything.
+    pub(crate) fn learns_in(&self) -> Option<&Namespace> {
+        self.learns_in.as_ref()
     }
 
     /// The room that it did not find.
@@ -411,6 +419,7 @@ impl CommitJob {
         };
         match changes.read()?.as_deref() {
             Some(Change::Bind { bind } | Change::BindEphemeral { bind }) => {
+                self.learns_in.get_or_insert_with(|| bind.namespace.clone());
                 if let Payload::Inline { bytes } = &bind.payload {
                     self.inline_bytes += bytes.len() as u64;
                     self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);

@@ -37,6 +37,7 @@ mod owner;
 mod populate;
 mod recalls;
 mod reclaim;
+mod refusals;
 mod request;
 mod server;
 mod session;

@@ -64,6 +64,9 @@ fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
     let namespaces = count(stats.namespaces, "namespace");
     let (objects, most, version) = (stats.objects, stats.objects_max, stats.version);
     lines.push(("objects", format!("{objects} of {most} in {namespaces}, last version {version}")));
+    if stats.refused_learns > 0 {
+        lines.push(("refused", refused(stats)));
+    }
     if stats.expired > 0 {
         lines.push(("expired", count(stats.expired, "name")));
     }
@@ -83,6 +86,18 @@ fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
     let (rss, pss) = (Human(stats.rss_bytes), Human(stats.pss_bytes));
     lines.push(("daemon", format!("{rss} rss, {pss} pss, {}", count(stats.descriptors, "descriptor"))));
     lines
+}
+
+/// The learns that were refused, and for which reasons most.
+fn refused(stats: &Stats) -> String {
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for refusal in &stats.refusals {
+        *reasons.entry(&refusal.reason).or_default() += refusal.learns;
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|&(_, learns)| std::cmp::Reverse(learns));
+    let reasons: Vec<String> = reasons.iter().map(|(reason, learns)| format!("{reason} {learns}")).collect();
+    format!("{}: {}", count(stats.refused_learns, "learn"), reasons.join(", "))
 }
 
 /// Used memory as a bar of 30 characters, `!` for what is in limbo. What is not zero shows.
@@ -105,6 +120,11 @@ fn stats_json(brain: &Brain, stats: &Stats) -> Value {
     for figure in stats.figures() {
         document[figure.name] = figure.value.into();
     }
+    let refusals = stats.refusals.iter().map(|it| {
+        let namespace = it.namespace.as_ref().map(|namespace| namespace.as_str());
+        json!({ "reason": it.reason, "namespace": namespace, "learns": it.learns })
+    });
+    document["refusals"] = refusals.collect();
     document
 }
 

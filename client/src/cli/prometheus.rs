@@ -16,6 +16,12 @@ pub(super) fn text(brain: &Brain, stats: &Stats) -> Result<String, Error> {
     for figure in stats.figures() {
         metric(&mut text, &name_of(&figure), kind_of(&figure), figure.meaning, [([], figure.value)]);
     }
+    let refusals = stats.refusals.iter().map(|it| {
+        let namespace = it.namespace.as_ref().map_or("", |namespace| namespace.as_str());
+        ([("reason", it.reason.as_str()), ("namespace", namespace)], it.learns)
+    });
+    let help = "The same, by reason and namespace.";
+    metric(&mut text, "plasmon_refusals_total", "counter", help, refusals);
     let namespaces = brain.namespaces()?;
     if namespaces.len() <= NAMESPACES_MAX {
         let each = |value: fn(&NamespaceInfo) -> u64| {

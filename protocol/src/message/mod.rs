@@ -26,7 +26,9 @@ pub use lookup::{
     Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, FoundOneByOne, Location, NameSlot, Wait,
     WaitChange,
 };
-pub use operator::{Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, Stats};
+pub use operator::{
+    Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, RefusedLearns, Stats,
+};
 
 use crate::codec::{Codec, DecodeError, Reader};
 use alloc::vec::Vec;

@@ -1,5 +1,5 @@
 use super::{message, part};
-use crate::{codec::BoundedList, limits};
+use crate::{codec::BoundedList, limits, name::Namespace};
 use alloc::{string::String, vec::Vec};
 
 message! {
@@ -72,6 +72,23 @@ message! {
         descriptors: u64,
         /// Identity of this store.
         store_uuid: [u8; 16],
+        /// Learns that were refused since the start, because the store was full or for another reason.
+        refused_learns: u64,
+        /// The same, by reason and namespace.
+        refusals: Vec<RefusedLearns>,
+    }
+}
+
+part! {
+    /// How many learns were refused for one reason.
+    RefusedLearns {
+        /// The reason in a word: `store_full`, `index_full`, `machine_full` and so on.
+        reason: String,
+        /// The namespace. `None` where it was not known, as for memory that is asked for in advance, and for all beyond
+        /// the first 100.
+        namespace: Option<Namespace>,
+        /// How many.
+        learns: u64,
     }
 }
 
@@ -109,8 +126,8 @@ impl Stats {
     /// The figures one by one, so that every place that shows them shows all of them, under the same names.
     #[must_use]
     #[rustfmt::skip]
-    pub fn figures(&self) -> [Figure; 29] {
-        figures! { self, without { store_pid, store_uuid },
+    pub fn figures(&self) -> [Figure; 30] {
+        figures! { self, without { store_pid, store_uuid, refusals },
             uptime_s: gauge, "Seconds since the store was started.";
             capacity_bytes: gauge, "Capacity of the store.";
             used_bytes: gauge, "Bytes of objects, forgotten ones that are still held included.";
@@ -133,6 +150,7 @@ impl Stats {
             commits: counter, "Changes of names.";
             requests: counter, "Requests; recalls that hit need none.";
             refused: counter, "Connections and requests that were refused.";
+            refused_learns: counter, "Learns that were refused, because the store was full or for another reason.";
             expired: counter, "Names whose time was over.";
             cached_bytes: gauge, "Bytes of cache namespaces that may give way.";
             evicted: counter, "Names of cache namespaces that gave way.";
@@ -217,6 +235,10 @@ message! {
         /// Sessions it had.
         sessions: u32,
     }
+}
+
+impl BoundedList for RefusedLearns {
+    const ITEMS_MAX: u32 = limits::REFUSALS_MAX;
 }
 
 impl BoundedList for PinInfo {

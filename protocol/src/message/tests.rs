@@ -745,6 +745,11 @@ fn stats() -> Stats {
         pss_bytes: 125,
         descriptors: 126,
         store_uuid: *b"the store's uuid",
+        refused_learns: 131,
+        refusals: vec![
+            RefusedLearns { reason: "store_full".into(), namespace: Some(namespace()), learns: 100 },
+            RefusedLearns { reason: "store_full".into(), namespace: None, learns: 31 },
+        ],
     }
 }
 

@@ -25,7 +25,7 @@ impl Server {
                 let parked = Parked { reply_to, session, request, as_of_ns: None, tried };
                 self.make_room(pages(len_bytes), AfterScan::Request(parked));
             }
-            Err(failure) => self.fail(reply_to, failure),
+            Err(failure) => self.fail_lease(reply_to, session, failure),
         }
     }
 
@@ -52,7 +52,7 @@ impl Server {
                 let parked = Parked { reply_to, session, request, as_of_ns: None, tried };
                 self.make_room(pages(len_bytes), AfterScan::Request(parked));
             }
-            Err(failure) => self.fail(reply_to, failure),
+            Err(failure) => self.fail_lease(reply_to, session, failure),
         }
     }
 

@@ -54,6 +54,8 @@ impl Server {
             pss_bytes,
             descriptors,
             store_uuid: self.store_uuid,
+            refused_learns: self.refusals.learns(),
+            refusals: self.refusals.list(),
         };
         self.reply(reply_to, &stats);
     }

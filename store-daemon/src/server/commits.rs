@@ -6,6 +6,7 @@ use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
 use crate::copy::{Copied, CopyJob, Run};
 use crate::evict::Shortage;
+use crate::refusals::Line;
 use crate::request::LookUp;
 use crate::session::{Session, SessionId};
 use crate::slice::Slice;
@@ -15,6 +16,7 @@ use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
 use plasmon_protocol::limits::COMMIT_BYTES_MAX;
 use plasmon_protocol::message::{AnyRequest, Bound, Changed, Failure, LongCommit};
+use plasmon_protocol::name::Namespace;
 use plasmon_shm::{FaultPoint, boottime_ns, fault_point};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -339,6 +341,9 @@ impl Server {
             }
             Err(failure) => {
                 self.counters.refused += u64::from(matches!(failure, Failure::Malformed { .. }));
+                if let Some(namespace) = job.learns_in() {
+                    self.note_refusal(Some(namespace), job.writer.pid, &failure);
+                }
                 self.fail(job.reply_to, failure);
             }
         }
@@ -348,6 +353,21 @@ impl Server {
         if job.is_large() {
             self.copies.ask(CopyJob::LetGo(job));
         }
+    }
+
+    /// A learn was refused; so it is to a client that does not get the memory that it asks for.
+    pub(crate) fn note_refusal(&mut self, namespace: Option<&Namespace>, pid: u32, failure: &Failure) {
+        if let Some(Line { reason, unlogged }) = self.refusals.note(namespace, failure, Instant::now()) {
+            let namespace = namespace.map_or("", Namespace::as_str);
+            tracing::warn!(reason, namespace, pid, unlogged, ?failure, "refused a learn");
+        }
+    }
+
+    /// Refuses `session` the memory that it asked for in advance.
+    pub(crate) fn fail_lease(&mut self, reply_to: ReplyTo, session: SessionId, failure: Failure) {
+        let pid = self.sessions.get(session).map_or(0, |session| session.pid);
+        self.note_refusal(None, pid, &failure);
+        self.fail(reply_to, failure);
     }
 
     fn workbench(&mut self) -> (Workbench<'_>, &mut Commits) {

@@ -200,7 +200,7 @@ impl Server {
             (Shortage::Room(room), _) => self.store_full(room.len_bytes, false),
         };
         match who {
-            AfterScan::Request(parked) => self.fail(parked.reply_to, failure),
+            AfterScan::Request(parked) => self.fail_lease(parked.reply_to, parked.session, failure),
             AfterScan::Commit(job) => self.abandon_commit(job, failure),
             AfterScan::Evict(short, _) => self.fail_for(shortage, *short.who),
             AfterScan::Hello(reply_to, _) => self.fail(reply_to, failure),

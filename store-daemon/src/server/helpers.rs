@@ -63,7 +63,7 @@ impl Server {
                     None => self.space.end_lease(lease),
                 }
                 let failure = self.store_full(len_bytes, true);
-                self.fail(reply_to, failure);
+                self.fail_lease(reply_to, session, failure);
             }
             Grant::Commit(job) => {
                 let failure = self.store_full(job.inline_bytes(), true);

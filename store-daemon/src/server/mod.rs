@@ -26,6 +26,7 @@ use crate::{
     owner::Owner,
     populate::{Demands, Progress},
     reclaim::{Job, Pin, Pinned, Report, ScanDone, pinned_of},
+    refusals::Refusals,
     session::{Orphan, SessionId, Sessions},
     signals::Signals,
     socket::Labels,
@@ -351,6 +352,7 @@ pub(crate) struct Server {
     pub(crate) scans: Scans,
     looks: Looks,
     pub(crate) counters: Counters,
+    pub(crate) refusals: Refusals,
     pub(crate) last_version: u64,
     pub(crate) last_id_ms: u64,
 
@@ -487,6 +489,7 @@ impl Server {
             scans: Scans::new(parts.scan_jobs),
             looks: Looks::new(parts.look_jobs),
             counters: Counters::default(),
+            refusals: Refusals::default(),
             last_version: 0,
             last_id_ms: 0,
             demands: parts.demands,
