@@ -54,7 +54,8 @@ mod store;
 pub mod testing;
 
 pub use brain::{
-    Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin, Stats,
+    Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin,
+    RefusedLearns, Stats,
 };
 pub use codec::{
     BlockTable, CodecError, Dtype, Json, Kind, Learn, Pickle, Prepared, ScatteredColumn, ScatteredTable,

@@ -160,7 +160,8 @@ impl Pin {
 /// What was pinned at one moment. Never changes; the loop shares it with the scan thread, which frees it.
 #[derive(Debug, Default)]
 pub(crate) struct Pinned {
-    offsets: HashSet<u64>,
+    /// Offsets that are pinned, but for what is in limbo.
+    others: HashSet<u64>,
     /// Offsets that are pinned and of which the thread does not know whether they are an object with a name.
     pub(crate) unknown: Vec<u64>,
     /// Bytes of the objects that are pinned, but for the unknown ones.
@@ -168,8 +169,9 @@ pub(crate) struct Pinned {
 }
 
 impl Pinned {
+    /// Whether the object at `offset` is pinned, which has a name.
     pub(crate) fn contains(&self, offset: u64) -> bool {
-        self.offsets.contains(&offset)
+        self.others.contains(&offset)
     }
 }
 
@@ -208,7 +210,9 @@ pub(crate) struct Limbo {
 pub(crate) struct Scanner {
     /// By offset: objects without a name that were pinned when they were last looked at, or were just handed over.
     limbo: HashMap<u64, InLimbo>,
+    /// Bytes of their extents, and of the objects.
     limbo_bytes: u64,
+    limbo_len_bytes: u64,
     /// Lengths, in bytes, of objects with a name that were pinned when that was last looked at, by offset. One that is
     /// retired moves to limbo.
     named: HashMap<u64, u64>,
@@ -232,8 +236,11 @@ struct InLimbo {
 /// What a scan that reports more than limbo gathers.
 #[derive(Debug, Default)]
 struct Gathered {
-    offsets: HashSet<u64>,
-    offsets_max: usize,
+    /// Whether it lists pins.
+    lists: bool,
+    /// Offsets that are not in limbo, and how many of them are gathered at most.
+    others: HashSet<u64>,
+    others_max: usize,
     /// Those of the session that is looked at.
     of_session: Vec<u64>,
     listed: Vec<Pin>,
@@ -251,11 +258,16 @@ impl Scanner {
         for object in job.retired {
             self.named.remove(&object.offset);
             self.limbo_bytes += object.extent_bytes;
+            self.limbo_len_bytes += object.len_bytes;
             let (scan, session) = (0, SessionId::default());
             self.limbo.insert(object.offset, InLimbo { object, scan, session });
         }
-        let mut gathered = (job.report > Report::Limbo)
-            .then(|| Gathered { offsets_max: self.limbo.len() + job.others_max, ..Gathered::default() });
+        let lists = job.report == Report::Listed;
+        let mut gathered = (job.report > Report::Limbo).then(|| Gathered {
+            lists,
+            others_max: job.others_max,
+            ..Gathered::default()
+        });
         let mut pins = Vec::with_capacity(job.sessions.len());
         let mut holders = Vec::new();
         fault_point(FaultPoint::Scan);
@@ -265,30 +277,35 @@ impl Scanner {
             for_each_pin(&regions, |offset| {
                 count += 1;
                 let Some(offset) = offset else { return };
-                if let Some(held) = self.limbo.get_mut(&offset) {
+                let in_limbo = self.limbo.get_mut(&offset);
+                let is_in_limbo = in_limbo.is_some();
+                if let Some(held) = in_limbo {
                     if held.scan != self.scan || held.session != session {
                         limbo_bytes += held.object.len_bytes;
                     }
                     (held.scan, held.session) = (self.scan, session);
                 }
                 if let Some(gathered) = &mut gathered {
-                    gathered.add(offset);
+                    gathered.add(offset, is_in_limbo);
                 }
             });
             pins.push((session, count));
             if limbo_bytes > 0 {
                 holders.push((session, limbo_bytes));
             }
-            match (&mut gathered, job.report) {
-                (Some(gathered), Report::Listed) => gathered.list(session, &self.listed, began),
-                (Some(gathered), _) => gathered.of_session.clear(),
-                (None, _) => {}
+            if let Some(gathered) = gathered.as_mut().filter(|_| lists) {
+                gathered.list(session, &self.listed, began);
             }
         }
         let mut unpinned = RetiredList::default();
         for (_, free) in self.limbo.extract_if(|_, held| held.scan != self.scan) {
             self.limbo_bytes -= free.object.extent_bytes;
+            self.limbo_len_bytes -= free.object.len_bytes;
             unpinned.push(free.object);
+        }
+        // Going through a table takes as long as there was ever much in it.
+        if self.limbo.capacity() > 8 * (self.limbo.len() + 1_024) {
+            self.limbo.shrink_to(2 * self.limbo.len());
         }
         holders.sort_unstable_by_key(|&(session, bytes)| (Reverse(bytes), session));
         holders.truncate(HOLDERS_SHOWN);
@@ -300,13 +317,11 @@ impl Scanner {
     }
 
     fn report(&mut self, gathered: Gathered, report: Report) -> (Option<Arc<Pinned>>, Option<Arc<Vec<Pin>>>) {
-        let Gathered { offsets, listed, .. } = gathered;
-        self.named.retain(|offset, _| offsets.contains(offset));
-        let is_unknown = |offset: &u64| !self.limbo.contains_key(offset) && !self.named.contains_key(offset);
-        let unknown = offsets.iter().copied().filter(is_unknown).collect();
-        let in_limbo: u64 = self.limbo.values().map(|held| held.object.len_bytes).sum();
-        let known_bytes = in_limbo + self.named.values().sum::<u64>();
-        let pinned = Arc::new(Pinned { offsets, unknown, known_bytes });
+        let Gathered { others, listed, .. } = gathered;
+        self.named.retain(|offset, _| others.contains(offset));
+        let unknown = others.iter().copied().filter(|offset| !self.named.contains_key(offset)).collect();
+        let known_bytes = self.limbo_len_bytes + self.named.values().sum::<u64>();
+        let pinned = Arc::new(Pinned { others, unknown, known_bytes });
         self.pinned.push(Arc::clone(&pinned));
         let listed = (report == Report::Listed).then(|| {
             self.listed = Arc::new(listed);
@@ -318,9 +333,14 @@ impl Scanner {
 }
 
 impl Gathered {
-    fn add(&mut self, offset: u64) {
-        if self.offsets.len() < self.offsets_max || self.offsets.contains(&offset) {
-            self.offsets.insert(offset);
+    fn add(&mut self, offset: u64, is_in_limbo: bool) {
+        if !is_in_limbo {
+            if self.others.len() >= self.others_max && !self.others.contains(&offset) {
+                return;
+            }
+            self.others.insert(offset);
+        }
+        if self.lists {
             self.of_session.push(offset);
         }
     }
@@ -438,7 +458,7 @@ mod tests {
         let mut unknown = pinned.unknown.clone();
         unknown.sort_unstable();
         assert_eq!((unknown, pinned.known_bytes), (vec![0, 192], 100));
-        assert!(pinned.contains(64) && pinned.contains(192) && !pinned.contains(128));
+        assert!(pinned.contains(0) && pinned.contains(192) && !pinned.contains(128));
         // 192 is what a client made up.
         let told = ScanJob { named: vec![(0, 7)], ..job(&[], &[&one], Report::Pinned) };
         let pinned = scanner.scan(told).pinned.unwrap();

@@ -20,11 +20,11 @@ use plasmon_tests::{
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn namespace() -> Namespace {
+pub(crate) fn namespace() -> Namespace {
     Namespace::new("bulk-names").expect("a valid namespace")
 }
 
-fn name(number: u32) -> Name {
+pub(crate) fn name(number: u32) -> Name {
     Name::new(&format!("{number:07}")).expect("a valid name")
 }
 
@@ -63,7 +63,7 @@ fn write(session: &RawSession, at: &Granted, bytes: &[u8]) {
 }
 
 /// A commit of `count` names, written into leases that end with it.
-fn written(session: &mut RawSession, count: u32) -> LongCommit {
+pub(crate) fn written(session: &mut RawSession, count: u32) -> LongCommit {
     written_with(session, count, None)
 }
 

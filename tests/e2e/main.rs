@@ -16,6 +16,7 @@ mod sharing;
 mod startup;
 mod stress;
 mod survival;
+mod turns;
 mod units;
 
 /// The daemon.
