@@ -103,6 +103,8 @@ fn a_million_names_come_and_go_while_others_are_served() {
     let daemon = Daemon::start_with(STORE, &["--size", "256MiB", "--max-objects", "1000010"]);
     let mut writer = RawSession::begin(daemon.socket());
     let mut other = RawSession::begin(daemon.socket());
+    writer.requests.be_patient();
+    other.requests.be_patient();
     let commit = written(&mut writer, NAMES);
     writer.requests.send(1, &commit);
     let mut served = 0;

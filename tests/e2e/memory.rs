@@ -1,12 +1,12 @@
 //! Where memory goes and that it comes back: capacity, full stores, leases, pins, very large objects.
 
-use crate::{CLIENT, STORE};
-use plasmon::{Blob, Brain, Error, Object};
+use crate::{CLIENT, PLASMON, STORE};
+use plasmon::{Blob, Brain, Error, LearnOptions, Object};
 use plasmon_tests::{
     TestResult,
     bystander::is_as_before,
     client::Client,
-    daemon::Daemon,
+    daemon::{Daemon, run},
     eventually,
     raw::RawSession,
     worker::{fill_of, words},
@@ -308,5 +308,53 @@ fn a_recall_makes_no_request() -> TestResult {
     }
     assert_eq!(brain.stats()?.requests, before + 1, "the figures themselves are a request");
     eventually("no pin is left", || brain.stats().is_ok_and(|stats| stats.pins == 0));
+    Ok(())
+}
+
+/// Invariant 6: whoever runs a store sees that it refuses learns, why and where, without drowning in lines.
+#[test]
+fn refused_learns_are_counted_by_reason_and_namespace_and_logged() -> TestResult {
+    const REFUSED: u64 = 300;
+    let daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-objects", "1000"]);
+    let brain = connect(&daemon)?;
+    let full = brain.in_namespace("full-of-it")?;
+    let begun = std::time::Instant::now();
+    let small = words(60_000, 1); // travels in the message
+    let mut names = 0;
+    while full.learn(&format!("object {names}"), &small[..]).is_ok() {
+        names += 1;
+    }
+    for _ in 1..REFUSED {
+        let refused = full.learn("one more", &small[..]);
+        assert!(matches!(refused, Err(Error::StoreFull(_))), "{refused:?}");
+    }
+    // Memory that is asked for in advance belongs to no namespace yet.
+    let large = brain.learn("large", &words(5 << 20, 1)[..]);
+    assert!(matches!(large, Err(Error::StoreFull(_))), "{large:?}");
+    // What a condition says is an answer.
+    let absent = LearnOptions::new().if_absent();
+    let answered = full.learn_with("object 0", &1_i64, &absent);
+    assert!(matches!(answered, Err(Error::ConditionFailed { .. })), "{answered:?}");
+
+    let stats = brain.stats()?;
+    let refusals: Vec<_> = stats
+        .refusals
+        .iter()
+        .map(|it| (it.reason.as_str(), it.namespace.as_ref().map(|it| it.as_str()), it.learns))
+        .collect();
+    assert_eq!(refusals, [("store_full", None, 1), ("store_full", Some("full-of-it"), REFUSED)]);
+    assert_eq!(stats.refused_learns, REFUSED + 1);
+    let socket = daemon.socket().to_str().ok_or("a path of text")?;
+    let (_, text, _) = run(PLASMON, &["--socket", socket, "stats", "--prometheus"]);
+    let line =
+        format!("plasmon_refusals_total{{reason=\"store_full\",namespace=\"full-of-it\"}} {REFUSED}\n");
+    assert!(text.contains(&line), "{text}");
+    let (_, text, _) = run(PLASMON, &["--socket", socket, "stats"]);
+    assert!(text.contains(&format!("refused  {} learns: store_full {}", REFUSED + 1, REFUSED + 1)), "{text}");
+
+    let seconds = begun.elapsed().as_secs();
+    let (_, log) = daemon.stop();
+    let lines = log.iter().filter(|line| line.contains("refused a learn")).count() as u64;
+    assert!((1..=seconds + 1).contains(&lines), "{lines} lines in {seconds} seconds: {log:?}");
     Ok(())
 }
