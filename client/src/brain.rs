@@ -1,6 +1,7 @@
 //! `Brain`: a store as a dictionary.
 
 use crate::{
+    codec,
     connection::{CallError, Connection},
     error::{Error, Result},
     object::{FromObject, Object},
@@ -207,7 +208,7 @@ pub struct Metadata {
     pub expires: Option<SystemTime>,
     /// Its description, or nothing. Empty in listings.
     pub description: String,
-    /// The user's own metadata, a JSON object, or null. Null in listings.
+    /// The user's own metadata, a JSON object, or null; a text if another client wrote what is no JSON. Null in listings.
     pub metadata: serde_json::Value,
 }
 
@@ -834,7 +835,7 @@ impl Brain {
             for DescribedName { binding, description, metadata } in page.names {
                 described.push(Metadata {
                     description,
-                    metadata: read_metadata(&metadata)?,
+                    metadata: read_metadata(&metadata),
                     ..binding.into()
                 });
             }
@@ -983,7 +984,7 @@ impl Brain {
     pub fn metadata(&self, name: &str) -> Result<Option<Metadata>> {
         let describe = Describe { namespace: self.namespace.clone(), name: Name::new(name)? };
         let described = self.store.ask(&self.trust, &describe)?;
-        let metadata = read_metadata(&described.metadata)?;
+        let metadata = read_metadata(&described.metadata);
         Ok(described.binding.map(|binding| Metadata {
             description: described.description,
             metadata,
@@ -1327,11 +1328,11 @@ fn whole_ms(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// The user's metadata, from its text.
-fn read_metadata(text: &str) -> Result<serde_json::Value> {
+/// The user's metadata, from its text: another client may have written what is no JSON.
+fn read_metadata(text: &str) -> serde_json::Value {
     match text {
-        "" => Ok(serde_json::Value::Null),
-        text => serde_json::from_str(text).map_err(Error::internal),
+        "" => serde_json::Value::Null,
+        text => codec::with_room(|| serde_json::from_str(text)).unwrap_or_else(|_| text.into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     brain::Brain,
-    codec::{Learn, Prepared, Table},
+    codec::{Learn, Prepared, Table, with_room},
     connection::CallError,
     error::{Error, Result},
     lease::{Closed, KeptLease, Lease},
@@ -725,7 +725,7 @@ impl Drop for Batch {
 fn metadata_text(metadata: &serde_json::Value) -> Result<String> {
     let found = match metadata {
         serde_json::Value::Object(fields) if fields.is_empty() => return Ok(String::new()),
-        serde_json::Value::Object(_) => return Ok(metadata.to_string()),
+        serde_json::Value::Object(_) => return Ok(with_room(|| metadata.to_string())),
         serde_json::Value::Null => "null",
         serde_json::Value::Bool(_) => "a truth value",
         serde_json::Value::Number(_) => "a number",

@@ -2,9 +2,9 @@
 
 use crate::{
     codec::{
-        self, CodecError, Json, Kind, Learn, Pickle, Table, TensorView, Text, decode_bool, decode_bytes,
-        decode_f64, decode_i64, decode_json, decode_json_text, decode_pickle, decode_table, decode_tensor,
-        decode_text,
+        self, CodecError, DESCRIBED, Json, Kind, Learn, Pickle, Table, TensorView, Text, decode_bool,
+        decode_bytes, decode_f64, decode_i64, decode_json, decode_json_text, decode_pickle, decode_table,
+        decode_tensor, decode_text,
     },
     error::{Error, Result},
     process,
@@ -223,10 +223,20 @@ impl Object {
         self.file.as_ref().unwrap_or(&NOWHERE)
     }
 
-    /// The object as record batches, without copying a column. Every kind has such a form (docs/layout.md).
+    /// Whether a Python client of a trusted user wrote a table together with the metadata that say what it was there.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_described(&self) -> bool {
+        let header = &self.entry.header;
+        self.trusted && header.kind == Kind::TABLE && header.ndim == DESCRIBED
+    }
+
+    /// The object as record batches, without copying a column. Every kind but pickles has such a form (docs/layout.md):
+    /// the bytes of a pickle are not the value's data, and [`Pickle`] has them.
     ///
     /// # Errors
-    /// [`Error::Codec`] if it is malformed, which can be only if another user or another encoder wrote it.
+    /// [`Error::Codec`] with [`CodecError::WrongKind`] if it is a pickle; and if it is malformed, which can be only if
+    /// another user or another encoder wrote it.
     ///
     /// # Examples
     /// ```
@@ -238,6 +248,9 @@ impl Object {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn table(&self) -> Result<Table> {
+        if self.kind() == Kind::PICKLE {
+            return Err(CodecError::WrongKind { asked: Kind::TABLE, found: Kind::PICKLE }.into());
+        }
         match &self.file {
             Some(file) => Ok(decode_table(file, self.trusted)?),
             None => Ok(decode_table(&Buffer::from_vec(self.encode_again()?), true)?),
@@ -462,7 +475,10 @@ macro_rules! from_object {
 }
 from_object! {
     Object, "an object", _, |object| Ok(object);
-    Table, "a table", Kind::TABLE, |object| decode_table(object.file(), object.trusted);
+    Table, "a table", Kind::TABLE, |object| match object.kind() {
+        Kind::TABLE => decode_table(object.file(), object.trusted),
+        found => Err(CodecError::WrongKind { asked: Kind::TABLE, found }),
+    };
     Blob, "bytes", Kind::BYTES, |object| decode_bytes(object.file(), &object.entry.header).map(Blob);
     Vec<u8>, "bytes", Kind::BYTES, |object| Ok(decode_bytes(object.file(), &object.entry.header)?.to_vec());
     Text, "text", Kind::TEXT, |object| decode_text(object.file(), &object.entry.header, object.trusted);
@@ -471,7 +487,8 @@ from_object! {
     Json, "JSON", Kind::JSON, |object| decode_json_text(object.file(), &object.entry.header, object.trusted);
     Pickle, "a pickle", Kind::PICKLE,
         |object| decode_pickle(object.file(), &object.entry.header, object.trusted);
-    TensorView, "a tensor", Kind::TENSOR, |object| decode_tensor(object.file(), &object.entry.header);
+    TensorView, "a tensor", Kind::TENSOR,
+        |object| decode_tensor(object.file(), &object.entry.header, object.trusted);
     serde_json::Value, "JSON", Kind::JSON, |object| decode_json(object.file(), &object.entry.header);
     i64, "an integer", Kind::INT64, |object| decode_i64(object.file(), &object.entry.header);
     f64, "a float", Kind::FLOAT64, |object| decode_f64(object.file(), &object.entry.header);

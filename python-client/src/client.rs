@@ -3,7 +3,7 @@
 use crate::{
     errors::{OrRaise, raise},
     exit::detached,
-    memory,
+    json, memory,
     options::{Options, time_to_live},
     payload::{self, Form, Payload},
     recalled::{self, Object, Unpickling},
@@ -310,14 +310,14 @@ impl Client {
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.check_awake(py)?;
         let listed = detached(py, || self.brain.list_first(prefix, limit)).or_raise(py)?;
-        listed.iter().map(|metadata| metadata_dict(py, metadata)).collect()
+        listed.into_iter().map(|metadata| metadata_dict(py, metadata)).collect()
     }
 
     /// As `describe`, of all names of this namespace.
     fn described<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         self.check_awake(py)?;
         let listed = detached(py, || self.brain.list_described("")).or_raise(py)?;
-        listed.iter().map(|metadata| metadata_dict(py, metadata)).collect()
+        listed.into_iter().map(|metadata| metadata_dict(py, metadata)).collect()
     }
 
     /// The first names that begin with `prefix`, in order: a page of thousands.
@@ -337,7 +337,7 @@ impl Client {
         self.check_awake(py)?;
         let listed =
             detached(py, || if everywhere { self.brain.list_all(prefix) } else { self.brain.list(prefix) });
-        listed.or_raise(py)?.iter().map(|metadata| metadata_dict(py, metadata)).collect()
+        listed.or_raise(py)?.into_iter().map(|metadata| metadata_dict(py, metadata)).collect()
     }
 
     fn names<'py>(&self, py: Python<'py>, prefix: &str) -> PyResult<Bound<'py, PyList>> {
@@ -365,7 +365,7 @@ impl Client {
         let name = name_of(name)?;
         self.check_awake(py)?;
         let found = detached(py, || self.brain.metadata(name)).or_raise(py)?;
-        found.map(|metadata| metadata_dict(py, &metadata)).transpose()
+        found.map(|metadata| metadata_dict(py, metadata)).transpose()
     }
 
     /// Name, number of names, and bytes of each namespace.
@@ -544,7 +544,7 @@ fn seconds(seconds: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("a timeout is 0 seconds or more, and this is {seconds}")))
 }
 
-fn metadata_dict<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'py, PyDict>> {
+fn metadata_dict<'py>(py: Python<'py>, metadata: Metadata) -> PyResult<Bound<'py, PyDict>> {
     let created = metadata.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let dict = PyDict::new(py);
     dict.set_item("name", &metadata.name)?;
@@ -561,7 +561,7 @@ fn metadata_dict<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'p
     dict.set_item("writer_pid", metadata.writer_pid)?;
     dict.set_item("writer_uid", metadata.writer_uid)?;
     dict.set_item("description", &metadata.description)?;
-    let user = if metadata.metadata.is_null() { None } else { Some(metadata.metadata.to_string()) };
+    let user = Some(metadata.metadata).filter(|user| !user.is_null()).map(json::text_of);
     dict.set_item("metadata", user)?;
     Ok(dict)
 }

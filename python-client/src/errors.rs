@@ -1,6 +1,6 @@
 //! From `plasmon::Error` to the exceptions of `plasmon.exceptions`.
 
-use plasmon::{Error, Reader};
+use plasmon::{CodecError, Error, Reader};
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyDict};
 use std::error::Error as _;
 
@@ -91,6 +91,7 @@ fn describe<'py>(
         Error::TooMany { .. } | Error::TooLarge { .. } => "LimitExceeded",
         Error::WrongKind { .. } => "WrongKind",
         Error::Codec(_) if doing == Doing::Learning => "NotStorable",
+        Error::Codec(CodecError::WrongKind { .. }) => "WrongKind",
         Error::Codec(_) => "MalformedObject",
         Error::MetadataNotAnObject { .. } => "MetadataTypeError",
         Error::NamedTwice { .. } | Error::IdTaken { .. } => "BadName",

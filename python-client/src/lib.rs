@@ -32,6 +32,7 @@ mod _plasmon {
     use crate::{
         client::{Client, name_id},
         exit::{Undisturbed, forget_other_threads, prepare_exit},
+        json::parse_json,
         memory::{Buffer, TableStream},
         options::Options,
         payload::Payload,

@@ -1,5 +1,6 @@
 //! What goes with a value when it is learned.
 
+use crate::json;
 use plasmon::LearnOptions;
 use pyo3::{exceptions::PyValueError, prelude::*};
 use std::time::Duration;
@@ -28,7 +29,7 @@ impl Options {
             options = options.description(description);
         }
         if let Some(metadata) = metadata {
-            let object = serde_json::from_str(metadata);
+            let object = json::value_of(metadata);
             options = options.metadata(object.map_err(|error| PyValueError::new_err(error.to_string()))?);
         }
         if if_absent && if_version.is_some() {

@@ -1,7 +1,9 @@
 //! From Python values to what is learned.
 
 use crate::{errors::OrRaise, exit::detached, json, memory, numpy};
-use plasmon::{BlockTable, CodecError, Dtype, Json, Learn, Pickle, Strided, Table, TablePart, Tensor};
+use plasmon::{
+    BlockTable, CodecError, Described, Dtype, Json, Learn, Pickle, Strided, Table, TablePart, Tensor,
+};
 use pyo3::{
     buffer::{PyBuffer, PyUntypedBuffer},
     exceptions::{PyBufferError, PyValueError},
@@ -26,9 +28,16 @@ pub(crate) enum Form {
     Text(PyBackedStr),
     Bytes(PyBackedBytes),
     Json(Json),
-    Tensor { dtype: Dtype, shape: Vec<usize>, column_major: bool, data: arrow_buffer::Buffer },
+    Tensor {
+        dtype: Dtype,
+        shape: Vec<usize>,
+        column_major: bool,
+        data: arrow_buffer::Buffer,
+    },
     Strided(Strided),
     Table(Table),
+    /// A table with a description of what it was in Python, by the code that made its columns.
+    Described(Table),
     Blocks(BlockTable),
     Pickle(Pickle),
 }
@@ -49,10 +58,13 @@ impl Payload {
         Ok(Payload(of_tensor(Dtype::from_number(dtype), shape, PyUntypedBuffer::get(data)?)?))
     }
 
-    /// A table: any object with `__arrow_c_stream__`.
+    /// A table: any object with `__arrow_c_stream__`. `described` vouches that its columns are what the description in
+    /// its metadata says, so that a reader need not look.
     #[staticmethod]
-    fn table(source: &Bound<'_, PyAny>) -> PyResult<Payload> {
-        Ok(Payload(Form::Table(memory::import_table(source)?)))
+    #[pyo3(signature = (source, described=false))]
+    fn table(source: &Bound<'_, PyAny>, described: bool) -> PyResult<Payload> {
+        let table = memory::import_table(source)?;
+        Ok(Payload(if described { Form::Described(table) } else { Form::Table(table) }))
     }
 
     /// A table of one batch that is made of parts; `None` if one is of a type that cannot be written in pieces.
@@ -146,6 +158,7 @@ impl Form {
             }
             Form::Strided(value) => give(value),
             Form::Table(value) => give(value),
+            Form::Described(value) => give(&Described(value)),
             Form::Blocks(value) => give(value),
             Form::Pickle(value) => give(value),
         })

@@ -105,6 +105,12 @@ impl Object {
         self.object.len_bytes()
     }
 
+    /// Whether a table's columns are known to be what the description in its metadata says.
+    #[getter]
+    fn described(&self) -> bool {
+        self.object.is_described()
+    }
+
     /// Uid of the process that learned it, as the store sees it.
     #[getter]
     fn writer_uid(&self) -> u32 {

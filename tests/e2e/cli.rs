@@ -6,11 +6,17 @@ use arrow_array::{
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use plasmon::{Brain, Table};
+use plasmon_protocol::{
+    message::{Bind, Change, Commit, Payload},
+    name::{Name, Namespace},
+    object::{Header, Kind},
+};
 use plasmon_tests::{
     TestResult,
     client::Client,
     daemon::{Daemon, run},
     eventually,
+    raw::RawSession,
 };
 use serde_json::{Value, json};
 use std::{
@@ -589,6 +595,75 @@ fn every_answer_in_json_is_one_document() -> TestResult {
     assert_eq!(bench.json(&["rmns", "elsewhere", "--yes"]), json!({"namespace": "elsewhere", "names": 1}));
     bench.brain().learn("nan", &f64::NAN)?;
     assert_eq!(bench.json(&["get", "nan"])["value"], "NaN");
+    Ok(())
+}
+
+/// Another client may say anything in metadata; ours show it.
+#[test]
+fn metadata_that_are_no_json_are_a_text() -> TestResult {
+    let bench = Bench::new();
+    let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+    for text in ["not { JSON", deep.as_str(), "7"] {
+        let (namespace, name) = (Namespace::default(), Name::new("foreign")?);
+        let header = Header::new(Kind::BYTES);
+        let payload = Payload::Inline { bytes: b"x".to_vec().into() };
+        let metadata = Some(text.to_owned());
+        let bind = Bind { namespace, name, description: None, metadata, header, ttl: None, payload };
+        let commit = Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] };
+        let mut session = RawSession::begin(bench.daemon.socket());
+        session.requests.call(&commit).expect("it is admitted");
+        let read = serde_json::from_str::<Value>(text).unwrap_or_else(|_| text.into());
+        assert_eq!(bench.brain().metadata("foreign")?.map(|found| found.metadata), Some(read.clone()));
+        assert_eq!(bench.json(&["stat", "foreign"])["metadata"], read);
+        assert!(bench.ok(&["stat", "foreign"]).contains("metadata"));
+    }
+    Ok(())
+}
+
+/// The bytes of a pickle are not the data of its value.
+#[test]
+fn a_pickle_is_not_written_as_data() -> TestResult {
+    let bench = Bench::new();
+    let stream = [b"\x80\x05X\x28\0\0\0".as_slice(), &[b'x'; 40], b"."].concat();
+    let pickles = [
+        ("small", plasmon::Pickle::new(b"\x80\x05N.".to_vec(), vec![])?),
+        ("large", plasmon::Pickle::new(stream.clone(), vec![])?),
+        ("buffers", plasmon::Pickle::new(stream, vec![vec![7_u8; 5_000].into()])?),
+    ];
+    for (name, pickle) in pickles {
+        let brain = bench.brain();
+        brain.learn(name, &pickle)?;
+        let object: plasmon::Object = brain.recall(name)?;
+        for refused in
+            [object.table().map(drop), object.to::<Table>().map(drop), brain.recall::<Table>(name).map(drop)]
+        {
+            let error = refused.expect_err("it is no table").to_string();
+            assert!(error.contains("pickle"), "{error}");
+        }
+        for file in [
+            "x.csv",
+            "x.parquet",
+            "x.arrow",
+            "x.arrows",
+            "x.json",
+            "x.jsonl",
+            "x.txt",
+            "x.bin",
+            "x.csv.gz",
+            "x",
+        ] {
+            bench.fails(1, &["get", name, "-o", &bench.path(file)], &["kind pickle", "only Python reads it"]);
+            assert!(!Path::new(&bench.path(file)).exists());
+        }
+        for format in ["ipc", "stream", "parquet", "csv", "raw", "json", "jsonl", "npy"] {
+            bench.fails(1, &["get", name, "--format", format], &["kind pickle", "only Python reads it"]);
+        }
+        bench.fails(1, &["get", name, "--json"], &["kind pickle"]);
+        bench.fails(1, &["get", name], &["kind pickle"]);
+        let shown = bench.ok(&["get", name, "--format", "text"]);
+        assert!(shown.starts_with("a value of kind pickle"), "{shown}");
+        assert_eq!(bench.json(&["stat", name])["kind"], "pickle");
+    }
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Get {
     output: Option<PathBuf>,
 
     /// Format to write [default: by the file's name, else Arrow IPC for tables and tensors, the value itself for
-    /// bytes, text and JSON; on a terminal, text]
+    /// bytes, text and JSON; on a terminal, text]. What Python pickled only Python reads
     #[arg(long, value_enum)]
     format: Option<Format>,
 
@@ -76,6 +76,13 @@ impl Get {
         }
         let brain = context.brain()?;
         let object: Object = brain.recall(&self.name)?;
+        let in_words = match self.format {
+            None => context.out.is_terminal(),
+            Some(format) => format == Format::Text,
+        };
+        if object.kind() == Kind::PICKLE && !(in_words && path.is_none() && !json) {
+            return Err(self.unreadable(path));
+        }
         let Some(path) = path else {
             return if json {
                 self.document(&brain, &object, &mut context.out)
@@ -107,6 +114,18 @@ impl Get {
         let (name, size, took) = (plain(&self.name), Human(len_bytes), took(began.elapsed()));
         let (path, format) = (path.display(), format.name());
         Ok(context.out.line(format!("{name}: version {version} to {path}, {size} of {format} in {took}"))?)
+    }
+
+    /// A pickle has no data that is written: its bytes are not the value's.
+    fn unreadable(&self, path: Option<&Path>) -> Trouble {
+        let format = self.format.or_else(|| path.and_then(Format::of_path));
+        Trouble::Unwritable {
+            name: self.name.clone(),
+            kind: Kind::PICKLE,
+            format: format.map_or("data", Format::name),
+            advice: ", because only Python reads it: plasmon.Brain()[name]; docs/values.md says which values others read",
+            source: None,
+        }
     }
 
     /// To standard output.

@@ -14,6 +14,7 @@ use super::{
     error::CodecError,
     frame::{CONTINUATION, MAGIC},
     layout::{self, Layout, NESTING_MAX},
+    stack::with_room,
     table::Table,
 };
 use arrow_array::{ArrayRef, RecordBatch};
@@ -60,6 +61,10 @@ impl Trust {
 }
 
 pub(super) fn decode_file(file: &Buffer, trust: Trust) -> Result<Table, CodecError> {
+    with_room(|| decode_nested(file, trust))
+}
+
+fn decode_nested(file: &Buffer, trust: Trust) -> Result<Table, CodecError> {
     let File { schema, dictionaries: dictionary_blocks, batches } = File::parse(file)?;
     let mut skip_validation = UnsafeFlag::new();
     if trust.contents {

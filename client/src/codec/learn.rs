@@ -5,10 +5,11 @@ use super::{
     error::CodecError,
     frame::{self, Frame, Key},
     gather::{self, ScatteredTable, Source, Strided},
-    json::Json,
+    json::{self, Json},
     layout,
     pickle::Pickle,
     schema,
+    stack::with_room,
     table::{self, Table},
     tensor::{Tensor, TensorView},
 };
@@ -76,9 +77,11 @@ enum Content<'a> {
 impl<'a> Prepared<'a> {
     /// Prepares batches that are known to have `schema`.
     pub(super) fn batches(schema: SchemaRef, batches: &'a [RecordBatch]) -> Result<Self, CodecError> {
-        layout::check_types(schema.fields())?;
-        let batches = table::with_one_dictionary_each(&schema, batches)?;
-        Self::counted(value_header_of_batches(Kind::TABLE), schema, batches)
+        with_room(|| {
+            layout::check_types(schema.fields())?;
+            let batches = table::with_one_dictionary_each(&schema, batches)?;
+            Self::counted(value_header_of_batches(Kind::TABLE), schema, batches)
+        })
     }
 
     /// Prepares batches that were made with `schema`, for a kind that is no table but has columns.
@@ -178,7 +181,7 @@ impl<'a> Prepared<'a> {
                 sink.write_all(frame.suffix()).map_err(not_written)
             }
             Content::Blocks(file) => file.write_to(sink),
-            Content::Batches(schema, batches) => table::write(schema, batches, sink),
+            Content::Batches(schema, batches) => with_room(|| table::write(schema, batches, sink)),
         }
     }
 
@@ -268,7 +271,7 @@ fn check_nesting(value: &serde_json::Value) -> Result<(), CodecError> {
     use serde_json::Value;
     let nests = |value: &&Value| matches!(value, Value::Array(_) | Value::Object(_));
     let mut level: Vec<&Value> = Some(value).into_iter().filter(nests).collect();
-    for _ in 0..JSON_NESTING_MAX {
+    for _ in 0..Json::NESTING_MAX {
         let mut inner = Vec::new();
         for value in level {
             match value {
@@ -282,14 +285,8 @@ fn check_nesting(value: &serde_json::Value) -> Result<(), CodecError> {
         }
         level = inner;
     }
-    Err(CodecError::Unsupported {
-        what: format!("JSON nested deeper than {JSON_NESTING_MAX} levels"),
-        advice: "flatten it, or learn its text",
-    })
+    Err(json::too_deep())
 }
-
-/// Lists and objects within each other that serde_json reads.
-const JSON_NESTING_MAX: usize = 127;
 
 /// Counts what is written to it and keeps nothing.
 struct CountingSink(u64);
@@ -340,7 +337,8 @@ learn! {
     String, |text| text.as_str().prepare();
     serde_json::Value, |value| {
         check_nesting(value)?;
-        Prepared::value(Kind::JSON, Cow::Owned(serde_json::to_vec(value).map_err(CodecError::Json)?))
+        let text = with_room(|| serde_json::to_vec(value)).map_err(CodecError::Json)?;
+        Prepared::value(Kind::JSON, Cow::Owned(text))
     };
     Json, |text| Prepared::value(Kind::JSON, Cow::Borrowed(text.as_bytes()));
     Pickle, |pickle| pickle.prepare_pickle();
@@ -349,6 +347,24 @@ learn! {
     i64, |value| Prepared::scalar(Kind::INT64, &value.to_le_bytes());
     f64, |value| Prepared::scalar(Kind::FLOAT64, &value.to_le_bytes());
 }
+
+/// A table of a Python client, whose metadata say what it was there: the mark in its header vouches that the columns are
+/// what a reader then takes them for. For our own use.
+#[doc(hidden)]
+pub struct Described<'a>(pub &'a dyn Learn);
+
+impl sealed::Sealed for Described<'_> {}
+
+impl Learn for Described<'_> {
+    fn prepare(&self) -> Result<Prepared<'_>, CodecError> {
+        let prepared = self.0.prepare()?;
+        debug_assert_eq!(prepared.header.kind, Kind::TABLE);
+        Ok(Prepared { header: Header { ndim: DESCRIBED, ..prepared.header }, ..prepared })
+    }
+}
+
+/// Stands in `ndim` of a table that is [`Described`].
+pub(crate) const DESCRIBED: u8 = 1;
 
 impl<const N: usize> sealed::Sealed for [u8; N] {}
 

@@ -32,6 +32,7 @@ mod layout;
 mod learn;
 mod pickle;
 mod schema;
+mod stack;
 mod table;
 mod tensor;
 #[cfg(test)]
@@ -42,7 +43,7 @@ pub use blocks::{BlockTable, TablePart};
 pub use error::CodecError;
 pub use gather::{ScatteredColumn, ScatteredTable, Strided};
 pub use json::Json;
-pub use learn::{Learn, Prepared};
+pub use learn::{Described, Learn, Prepared};
 pub use pickle::Pickle;
 pub use plasmon_protocol::object::{Dtype, Kind};
 pub use table::Table;
@@ -52,7 +53,9 @@ pub use value::Text;
 pub(crate) use blocks::decode_blocks;
 pub(crate) use decode::decode_table;
 pub(crate) use frame::InPlaceFrame;
+pub(crate) use learn::DESCRIBED;
 pub(crate) use pickle::decode_pickle;
+pub(crate) use stack::with_room;
 pub(crate) use tensor::decode_tensor;
 pub(crate) use value::{
     decode_bool, decode_bytes, decode_f64, decode_i64, decode_json, decode_json_text, decode_null,

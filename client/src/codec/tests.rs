@@ -340,20 +340,54 @@ fn equal_dictionaries_are_stored_once_and_not_rewritten() {
     assert_eq!(footer.dictionaries().unwrap().len(), 1);
 }
 
+fn nested_types(levels: usize) -> RecordBatch {
+    let mut array: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+    for _ in 1..levels {
+        let field = Arc::new(Field::new("x", array.data_type().clone(), true));
+        array = Arc::new(StructArray::from(vec![(field, array)]));
+    }
+    RecordBatch::try_from_iter([("a", array)]).unwrap()
+}
+
 #[test]
 fn types_nested_deeper_than_can_be_read_are_refused_at_learn() {
-    let nested = |levels: usize| {
-        let mut array: ArrayRef = Arc::new(Int32Array::from(vec![1]));
-        for _ in 1..levels {
-            let field = Arc::new(Field::new("x", array.data_type().clone(), true));
-            array = Arc::new(StructArray::from(vec![(field, array)]));
-        }
-        RecordBatch::try_from_iter([("a", array)]).unwrap()
-    };
-    let deepest = Table::from(nested(64));
+    let deepest = Table::from(nested_types(64));
     let (file, _) = encode(&deepest);
     assert_eq!(decode_table(&file, false).unwrap(), deepest);
-    assert!(matches!(nested(65).prepare(), Err(CodecError::Unsupported { .. })));
+    assert!(matches!(nested_types(65).prepare(), Err(CodecError::Unsupported { .. })));
+}
+
+/// What recurses takes room elsewhere where a thread has little.
+#[test]
+fn what_is_nested_is_written_and_read_on_a_short_stack() {
+    let deepest = Table::from(nested_types(64));
+    let text = format!("{}1{}", "[".repeat(127), "]".repeat(127));
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let work = move || {
+        let (file, _) = encode(&deepest);
+        let trusted = decode_table(&file, true).unwrap();
+        let checked = decode_table(&file, false).unwrap();
+        let (json, header) = encode(&value);
+        let read = decode_json(&json, &header).unwrap();
+        let text = decode_json_text(&json, &header, false).unwrap();
+        (deepest, trusted, checked, value, read, text)
+    };
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(work).unwrap();
+    let (deepest, trusted, checked, value, read, found) = thread.join().unwrap();
+    assert!(trusted == deepest && checked == deepest && read == value);
+    assert_eq!(&*found, text);
+}
+
+#[test]
+fn a_text_is_json_as_deep_as_every_client_reads_it() {
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let nested = |levels: usize| format!(r#"{}"]}}\"[{{"{}"#, open.repeat(levels), close.repeat(levels));
+        let deepest = Json::new(nested(127)).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&deepest).is_ok());
+        for levels in [128, 100_000] {
+            assert!(matches!(Json::new(nested(levels)), Err(CodecError::Unsupported { .. })), "{levels}");
+        }
+    }
 }
 
 #[test]
@@ -500,7 +534,7 @@ fn a_value_of_another_kind_is_refused_with_both_named() {
     let error = decode_bytes(&file, &header).unwrap_err().to_string();
     assert!(error.contains("`bytes`") && error.contains("`text`"), "{error}");
     assert!(decode_i64(&file, &header).is_err());
-    assert!(decode_tensor(&file, &header).is_err());
+    assert!(decode_tensor(&file, &header, false).is_err());
     assert!(decode_null(&header).is_err());
     // Headers that do not fit their file.
     assert!(decode_i64(&file, &Header::new(Kind::INT64).with_inline(&[1; 4]).unwrap()).is_err());
@@ -527,7 +561,7 @@ fn check_tensor<T: TensorElement + PartialEq + std::fmt::Debug>(shape: &[usize],
             assert!(shape.iter().zip(header.dims).all(|(len, dim)| *len as u64 == dim));
         }
         for header in [header, without_shortcuts(&header)] {
-            let found = decode_tensor(&file, &header).unwrap();
+            let found = decode_tensor(&file, &header, false).unwrap();
             assert_eq!((found.shape(), found.dtype()), (shape, T::DTYPE));
             assert_eq!(found.is_column_major(), column_major);
             assert_eq!(found.as_slice::<T>().unwrap(), data);
@@ -611,10 +645,12 @@ fn tensors_of_the_wrong_length_or_type_are_refused() {
     assert!(Tensor::from_bytes(Dtype::NONE, &[1], false, &[0]).is_err());
     assert!(Tensor::from_bytes(Dtype::INT16, &[1], false, &[0]).is_err());
     let (file, header) = encode(&Tensor::new(&[2], &[2_u8, 1]).unwrap());
-    let view = decode_tensor(&file, &header).unwrap();
+    let view = decode_tensor(&file, &header, false).unwrap();
     let error = view.as_slice::<i8>().unwrap_err().to_string();
     assert!(error.contains("int8") && error.contains("uint8"), "{error}");
-    let view = decode_tensor(&file, &Header { dtype: Dtype::BOOL8, ..header }).unwrap();
+    let truth = Header { dtype: Dtype::BOOL8, ..header };
+    assert!(matches!(decode_tensor(&file, &truth, false), Err(CodecError::NotBool { index: 0, found: 2 })));
+    let view = decode_tensor(&file, &truth, true).unwrap();
     assert!(matches!(view.as_slice::<bool>(), Err(CodecError::NotBool { index: 0, found: 2 })));
     for bad in [
         Header { dims: [u64::MAX, 2, 0, 0], ndim: 2, ..header },
@@ -624,7 +660,7 @@ fn tensors_of_the_wrong_length_or_type_are_refused() {
         Header { dtype: Dtype::from_number(200), ..header },
         Header { ndim: 255, ..header },
     ] {
-        let decoded = decode_tensor(&file, &bad);
+        let decoded = decode_tensor(&file, &bad, false);
         assert!(decoded.is_err() || bad.ndim > 4, "{bad:?}: {decoded:?}");
     }
     let odd = Header {
@@ -634,7 +670,7 @@ fn tensors_of_the_wrong_length_or_type_are_refused() {
         ..header
     };
     let (file, _) = encode(&Tensor::new(&[4], &[2_u8, 1, 2, 3]).unwrap());
-    assert!(matches!(decode_tensor(&file, &odd), Err(CodecError::Misaligned { needed_bytes: 2, .. })));
+    assert!(matches!(decode_tensor(&file, &odd, false), Err(CodecError::Misaligned { needed_bytes: 2, .. })));
 }
 
 // ---- what does not lie in one piece
@@ -1205,7 +1241,7 @@ fn decode_anyhow(file: &Buffer, header: &Header) {
         let _ = decode_i64(file, &header);
         let _ = decode_f64(file, &header);
         let _ = decode_pickle(file, &header, false);
-        if let Ok(tensor) = decode_tensor(file, &header) {
+        if let Ok(tensor) = decode_tensor(file, &header, false) {
             let _ = tensor.as_slice::<f64>();
             assert_in_memory(&tensor.into_buffer(), file);
         }

@@ -1,6 +1,6 @@
 //! Recalling what is one value: bytes, texts, JSON, numbers.
 
-use super::{decode, error::CodecError, json::Json, table::Table};
+use super::{decode, error::CodecError, json::Json, stack::with_room, table::Table};
 use arrow_array::{Array, ArrayRef, cast::AsArray, types};
 use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field};
@@ -24,7 +24,8 @@ pub(crate) fn decode_text(file: &Buffer, header: &Header, trusted: bool) -> Resu
 
 /// The JSON value in `file`.
 pub(crate) fn decode_json(file: &Buffer, header: &Header) -> Result<serde_json::Value, CodecError> {
-    serde_json::from_slice(&value_buffer(file, header, Kind::JSON)?).map_err(CodecError::Json)
+    let text = value_buffer(file, header, Kind::JSON)?;
+    with_room(|| serde_json::from_slice(&text)).map_err(CodecError::Json)
 }
 
 /// The text of the JSON value in `file`, without copying it unless it stands in the header itself.

@@ -219,9 +219,9 @@ class Brain(MutableMapping[str, Any]):
             name: 1 to 1,024 bytes of UTF-8.
             timeout: How long to wait for the name to be bound, in seconds or as ``ttl`` of `learn`; ``None`` does not
                 wait.
-            as_: What to return instead of what was learned: ``"arrow"`` (a ``pyarrow.Table``, of any value),
-                ``"pandas"``, ``"polars"`` (of tables), ``"numpy"``, or ``"buffer"`` (a read-only ``memoryview`` of the
-                bytes of a ``bytes``, ``str`` or array, not copied).
+            as_: What to return instead of what was learned: ``"arrow"`` (a ``pyarrow.Table``, of what was stored or, of
+                a frame that was pickled, of its rows), ``"pandas"``, ``"polars"`` (of tables), ``"numpy"``, or
+                ``"buffer"`` (a read-only ``memoryview`` of the bytes of a ``bytes``, ``str`` or array, not copied).
             columns: Of a table, only these columns.
             copy: Whether to return a private copy that can be written to.
             cancel: Who can end the wait from another thread. A wait in a thread of an executor ends with its future,
@@ -1158,7 +1158,7 @@ def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
         "metadata_id": _plasmon.name_id(namespace, name),
         "value_id": described["object_id"],
         "description": described["description"],
-        "metadata": json.loads(described["metadata"] or "{}"),
+        "metadata": _plasmon.parse_json(described["metadata"] or "{}"),
         "version": described["version"],
         "kind": described["kind"],
         "size": described["nbytes"],

@@ -25,7 +25,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plasmon import _plasmon
-from plasmon.exceptions import NotStorable, PlasmonError, UnpicklingFailed, WrongKind
+from plasmon.exceptions import MalformedObject, NotStorable, PlasmonError, UnpicklingFailed, WrongKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,7 +90,7 @@ def encode(value: Any) -> _plasmon.Payload:
     except PlasmonError:
         raise
     except Exception as error:
-        text = f"a value of type {_full_name(kind)} cannot be stored: {_one_line(error)}"
+        text = f"a value of type {_full_name(kind)} cannot be stored: {one_line(error)}"
         if _exports_arrow(kind) and module not in ("pandas", "polars", "pyarrow"):
             text += "; pyarrow.table(value) has its rows, and can be"
         raise NotStorable(text) from error
@@ -142,7 +142,8 @@ def _full_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, for a message of ours."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -180,25 +181,25 @@ def without_description(table: pa.Table) -> pa.Table:
 
 
 def _with_metadata(table: pa.Table, metadata: dict[bytes, bytes] | None) -> pa.Table:
-    return table.replace_schema_metadata(metadata) if table.num_columns else _rows(table.num_rows, metadata)
+    return table.replace_schema_metadata(metadata) if table.num_columns else bare_rows(table.num_rows, metadata)
 
 
-def _rows(rows: int, metadata: dict[bytes, bytes] | None = None) -> pa.Table:
+def bare_rows(count: int, metadata: dict[bytes, bytes] | None = None) -> pa.Table:
     """Return rows without columns: of those, pyarrow forgets the number when it makes one table of another."""
     import pyarrow as pa
 
-    batch = pa.RecordBatch.from_struct_array(pa.StructArray.from_buffers(pa.struct([]), rows, [None]))
+    batch = pa.RecordBatch.from_struct_array(pa.StructArray.from_buffers(pa.struct([]), count, [None]))
     return pa.Table.from_batches([batch.replace_schema_metadata(metadata)])
 
 
 def encode_table(table: pa.Table, description: dict[str, Any]) -> _plasmon.Payload:
     """Return a table with a description in the form in which it is stored."""
-    return _plasmon.Payload.table(with_description(table, description))
+    return _plasmon.Payload.table(with_description(table, description), described=True)
 
 
 def encode_rows(rows: int, description: dict[str, Any]) -> _plasmon.Payload:
     """Return the form of rows without columns."""
-    return encode_table(_rows(rows), description)
+    return encode_table(bare_rows(rows), description)
 
 
 def _encode_arrow(value: Any) -> _plasmon.Payload | None:
@@ -265,13 +266,16 @@ def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
     if found.kind == "tensor":
         return tuple(found.value().shape)
     if found.kind == "table":
-        if blocks := found.blocks():
+        if (blocks := found.blocks()) and blocks[2]:
             rows, columns = json.loads(bytes(blocks[0]))["shape"]
             return rows, columns
         with _UNDISTURBED:
             table = table_of(found)
-        rows, columns = _description(table).get("shape", table.shape)
-        return table.num_rows, columns
+        try:
+            rows, columns = _description(table).get("shape", table.shape)
+            return table.num_rows, columns
+        except (AttributeError, TypeError, ValueError):
+            return table.num_rows, table.num_columns  # another program wrote the description
     return None
 
 
@@ -330,32 +334,48 @@ def table_of(found: _plasmon.Object) -> pa.Table:
     file = found.trusted_file()
     # What others wrote is validated first, in Rust. What need not be, pyarrow reads in half the time: by the other way
     # every column has to cross Arrow's C interface.
-    return pa.table(found.table()) if file is None else pa.ipc.open_file(file).read_all()
+    source = found.table() if file is None else None
+    try:
+        return pa.ipc.open_file(file).read_all() if source is None else pa.table(source)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise MalformedObject(f"pyarrow cannot read the object's columns: {one_line(error)}") from error
 
 
-def _description(table: pa.Table) -> dict[str, Any]:
+def _description(table: pa.Table) -> Any:
     """Return what is said about the Python value in the table's metadata."""
     metadata = table.schema.metadata
     text = metadata.get(PYTHON_KEY) if metadata else None
-    return json.loads(text) if text else {}
+    return _plasmon.parse_json(text.decode()) if text else {}
 
 
 def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
     """Return what a table was in Python."""
-    if blocks := found.blocks():
-        text, body, trusted = blocks
-        description = json.loads(bytes(text))
-        if description.get("type") in ("pandas.DataFrame", "pandas.Series"):
-            from plasmon import _pandas
+    try:
+        if (blocks := found.blocks()) and blocks[2]:
+            text, body, trusted = blocks
+            description = json.loads(bytes(text))
+            if description.get("type") in ("pandas.DataFrame", "pandas.Series"):
+                from plasmon import _pandas
 
-            return _pandas.decode(found, description, body, trusted, copy)
-    table = table_of(found)
-    said = _description(table)
+                return _pandas.decode(found, description, body, trusted, copy)
+        table = table_of(found)
+        return _as_described(table, _description(table), found.described, copy)
+    except (PlasmonError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"the description of what a table was in Python is wrong: {type(error).__name__}: {one_line(error)}"
+        raise MalformedObject(f"{text}; as_='arrow' reads the table") from error
+
+
+def _as_described(table: pa.Table, said: Any, trusted: bool, copy: bool) -> Any:
+    """Return what a description says that a table was. If it is not `trusted`, it is compared with the table first."""
     kind = said.get("type", "pyarrow.Table")
     library = kind.partition(".")[0]
     if library == "pandas":
         from plasmon import _pandas
 
+        if not trusted:
+            table = _pandas.checked(table, said)
         return _pandas.decode_table(table, said, copy)
     if library == "polars":
         from plasmon import _polars
@@ -646,7 +666,7 @@ def _rows_of(kind: Any, rows: int, metadata: dict[bytes, bytes] | None) -> Any:
         return kind(height=rows)
     import pyarrow as pa
 
-    table = _rows(rows, metadata)
+    table = bare_rows(rows, metadata)
     return table if kind is pa.Table else _one_batch(table)
 
 
@@ -689,15 +709,13 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
             raise WrongKind(f"a value of kind {found.kind} has no single buffer; as_='arrow' gives its columns")
         return memoryview(bytearray(buffer)) if copy else memoryview(buffer)
     if as_ == "arrow":
-        table = table_of(found)
+        table = _data(found)
         table = table if columns is None else table.select(columns)
         return _copied(table) if copy else table
     if as_ == "pandas":
         return _as_pandas(found, columns, copy)
     if as_ == "polars":
-        import polars as pl
-
-        frame = pl.DataFrame(_copied(table_of(found)) if copy else found.table())
+        frame = _as_polars(found, copy)
         return frame if columns is None else frame.select(columns)
     if as_ == "numpy":
         return _as_numpy(found, columns, copy)
@@ -705,22 +723,73 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
 
 
 def _select(value: Any, columns: list[str]) -> Any:
-    if hasattr(value, "select"):  # pyarrow, polars
+    if isinstance(value, _classes(("pyarrow", "Table"), ("pyarrow", "RecordBatch"), ("polars", "DataFrame"))):
         return value.select(columns)
-    if type(value) is _loaded("pandas", "DataFrame"):
+    if isinstance(value, _classes(("pandas", "DataFrame"))):
         return value[columns]
     raise WrongKind(f"columns= is for tables, and this is a {_full_name(type(value))}")
 
 
+def _classes(*names: tuple[str, str]) -> tuple[Any, ...]:
+    """Return those of these classes whose modules are imported."""
+    return tuple(kind for module, name in names if (kind := _loaded(module, name)))
+
+
+def _data(found: _plasmon.Object) -> pa.Table:
+    """Return the data of an object as a table. Of a pickle these are the value's rows, if it has any."""
+    if found.kind != "pickle":
+        return table_of(found)
+    value = decode(found)
+    with _UNDISTURBED:
+        return _rows_as_table(value)
+
+
+def _rows_as_table(value: Any) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        if isinstance(value, _classes(("pandas", "DataFrame"), ("pandas", "Series"))):
+            from plasmon import _pandas
+
+            return _pandas.as_table(value)
+        if isinstance(value, pa.Array | pa.ChunkedArray):
+            return pa.table({"value": value})
+        if _exports_arrow(type(value)) and not isinstance(value, type):
+            return pa.table(value)
+    except (pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
+        text = f"Arrow cannot say what this {_full_name(type(value))} holds: {one_line(error)}"
+        raise WrongKind(f"{text}; recall it as what it is") from error
+    raise WrongKind(f"a {_full_name(type(value))} is no table; recall it as what it is")
+
+
 def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
-    value = decode(found, copy)
-    if type(value).__module__.partition(".")[0] == "pandas":
-        return value if columns is None else _select(value, columns)
+    if found.kind in ("table", "pickle"):
+        value = decode(found, copy)
+        if isinstance(value, _classes(("pandas", "DataFrame"), ("pandas", "Series"), ("pandas", "Index"))):
+            return value if columns is None else _select(value, columns)
     from plasmon import _pandas
 
-    table = table_of(found)
+    table = _data(found)
     table = table if columns is None else table.select(columns)
     return _copied(table).to_pandas().copy() if copy else _pandas.copied_on_write(table.to_pandas())
+
+
+def _as_polars(found: _plasmon.Object, copy: bool) -> Any:
+    import polars as pl
+
+    from plasmon import _polars
+
+    if found.kind != "pickle":
+        source: Any = _copied(table_of(found)) if copy else found.table()
+    else:
+        value = decode(found, copy)
+        if isinstance(value, pl.DataFrame | pl.Series):
+            return value if isinstance(value, pl.DataFrame) else value.to_frame()
+        source = _rows_as_table(value)
+    try:
+        return _polars.read(source)
+    except ValueError as error:
+        raise WrongKind(f"{error}; as_='arrow' does") from error
 
 
 def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
@@ -734,12 +803,29 @@ def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> 
     if found.kind in ("bytes", "text"):
         return own(np.frombuffer(memoryview(found.buffer() or b""), np.uint8))
     if found.kind == "table":
-        table = table_of(found)
-        table = table if columns is None else table.select(columns)
-        is_frame = str(_description(table).get("type")).startswith("pandas.")
-        arrays = (_column_as_numpy(column, is_frame) for column in table.columns)
-        return dict(zip(table.column_names, map(own, arrays), strict=True))
-    return own(np.asarray(decode(found, copy)))
+        return {name: own(array) for name, array in _arrays(table_of(found), columns).items()}
+    value = decode(found, copy)
+    if _is_rows(value):
+        return {name: own(array) for name, array in _arrays(_rows_as_table(value), columns).items()}
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.dtype.hasobject and not isinstance(value, np.ndarray | list):
+        raise WrongKind(f"a {_full_name(type(value))} is no array; recall it as what it is")
+    return own(array)
+
+
+def _is_rows(value: Any) -> bool:
+    frames = [(module, name) for module in ("pandas", "polars") for name in ("DataFrame", "Series")]
+    return isinstance(value, _classes(*frames, ("pyarrow", "Table"), ("pyarrow", "RecordBatch")))
+
+
+def _arrays(table: pa.Table, columns: list[str] | None) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the columns of a table by name."""
+    table = table if columns is None else table.select(columns)
+    if len(set(table.column_names)) != table.num_columns:
+        raise WrongKind("arrays by name cannot be had of a table with columns of one name; as_='arrow' has them all")
+    is_frame = b'"pandas.' in (table.schema.metadata or {}).get(PYTHON_KEY, b"")
+    found = (_column_as_numpy(column, is_frame) for column in table.columns)
+    return dict(zip(table.column_names, found, strict=True))
 
 
 def _column_as_numpy(column: pa.ChunkedArray, is_of_frame: bool) -> np.ndarray[Any, Any]:
@@ -749,7 +835,10 @@ def _column_as_numpy(column: pa.ChunkedArray, is_of_frame: bool) -> np.ndarray[A
         from plasmon import _pandas
 
         return _pandas.floats(column)  # what is missing is the NaN that was learned
-    values: np.ndarray[Any, Any] = column.combine_chunks().to_numpy(zero_copy_only=False)
+    array = column.combine_chunks()
+    if isinstance(array.type, getattr(pa, "Bool8Type", ())):
+        array = pa.compute.not_equal(array.storage, 0)  # which bytes it has its writer knows
+    values: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=False)
     return values
 
 

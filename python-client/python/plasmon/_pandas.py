@@ -56,6 +56,118 @@ def decode_table(table: pa.Table, description: Description, copy: bool) -> Any:
     return _decode(_Columns(table, description), copy)
 
 
+def checked(table: pa.Table, description: Description) -> pa.Table:
+    """Return the table with columns that are what their description says, to the last value.
+
+    `decode_table` takes their memory for NumPy's and pandas' own, which look at none of it: a truth value other than 0
+    and 1, or a code without a category, leads them out of bounds. So what the code above did not write together is
+    compared first. Under a null Arrow allows any bits; where they are not those of a missing value, the column is
+    copied with these.
+
+    Raises:
+        ValueError: They are not.
+
+    """
+    rows, width = description["shape"]
+    parts, index = description["parts"], description["index"]
+    total = width + (index["kind"] == "column")
+    if (rows, total) != table.shape:
+        raise ValueError(f"{rows} rows of {total} columns are described, and there are {table.shape}")
+    edge = 0
+    for start, end in sorted(at for part in parts for at in zip(part["columns"][::2], part["columns"][1::2], strict=True)):
+        if start != edge or end <= start:
+            raise ValueError("columns are described twice, or not at all")
+        edge = end
+    if edge != total:
+        raise ValueError(f"{edge} columns are described, and there are {total}")
+    if index["kind"] == "column" and parts[-1]["columns"] != [width, total]:
+        raise ValueError("the last part is not the index")
+    if index["kind"] != "column" and len(_decode_range(index)) != rows:
+        raise ValueError(f"the index has {len(_decode_range(index))} labels, and the table {rows} rows")
+    labels = description.get("labels")
+    if labels is None and width != 1:
+        raise ValueError("a series has one column")
+    for label in (labels or {}).get("labels", ()):
+        _label(label)
+    for part in parts:
+        places = _placed(part["columns"]).tolist()
+        if part["kind"] != "numpy" and len(places) != 1:
+            raise ValueError(f"a part of kind {part['kind']} is one column")
+        for at in places:
+            chunks = table.column(at)
+            if (column := _checked_column(chunks, part)) is not chunks:
+                table = table.set_column(at, table.field(at), column)
+    return table
+
+
+def _checked_column(chunks: pa.ChunkedArray, said: Description) -> pa.Array | pa.ChunkedArray:
+    """Return what `_decode_part` may take for what is said of it."""
+    kind = said["kind"]
+    if kind in ("arrow", "text_nan", "text_na", "object"):
+        return chunks  # pandas itself looks at the type, and Arrow at the values
+    column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    if kind == "category":
+        if not (pa.types.is_dictionary(column.type) and pa.types.is_signed_integer(column.type.index_type)):
+            raise ValueError(f"a column of {column.type} has no categories")
+        _checked_column(pa.chunked_array([column.dictionary]), said["categories"])
+        codes = _numpy(column.indices, column.indices.type.to_pandas_dtype())
+        if ((codes < 0) | (codes >= len(column.dictionary)))[~null].any():
+            raise ValueError("a code has no category")
+        if (codes[null] == -1).all():
+            return chunks
+        values = np.where(null, -1, codes).astype(codes.dtype)
+        indices = pa.Array.from_buffers(column.indices.type, len(values), [_bits(~null), pa.py_buffer(values)])
+        return pa.DictionaryArray.from_arrays(indices, column.dictionary, ordered=column.type.ordered, safe=False)
+    dtype = np.dtype(said["dtype"])
+    if column.type != _arrow_type(dtype, said.get("zone")):
+        raise ValueError(f"a column of {column.type} is none of {dtype}")
+    values = _numpy(column.storage if isinstance(column, pa.ExtensionArray) else column, dtype)
+    if dtype.kind == "b" and (values.view("u1") > 1).any():
+        raise ValueError("a truth value is neither 0 nor 1")
+    if pd.isna(values[null]).all():
+        return chunks
+    if dtype.kind not in "fMm":
+        raise ValueError(f"a column of {dtype} has nulls")
+    values = np.where(null, np.array("NaT" if dtype.kind in "Mm" else np.nan, dtype), values)
+    return _over(column.type, values if dtype.kind == "f" else values.view("i8"))
+
+
+def _bits(valid: np.ndarray[Any, Any]) -> pa.Buffer:
+    """Return the bits that Arrow has for truth values."""
+    return pa.array(valid).buffers()[1]
+
+
+def as_table(value: Any) -> pa.Table:
+    """Return the rows of any frame or series as Arrow has them: levels of the index are columns behind the others.
+
+    Raises:
+        pa.ArrowException, ValueError, TypeError: Arrow cannot say what a column holds.
+
+    """
+    frame = value.to_frame(name=str(value.name)) if isinstance(value, pd.Series) else value
+    arrays = [pa.Array.from_pandas(_dense(frame.iloc[:, at])) for at in range(frame.shape[1])]
+    names = [str(label) for label in frame.columns]
+    index = frame.index
+    if not isinstance(index, pd.RangeIndex):
+        for level in range(index.nlevels):
+            arrays.append(pa.Array.from_pandas(_dense(index.get_level_values(level).to_series())))
+            names.append(_index_name(index.names[level], level, names))
+    if not arrays:
+        return _forms.bare_rows(len(frame))
+    whole = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
+    return pa.table(whole, names=names)
+
+
+def _dense(series: pd.Series[Any]) -> pd.Series[Any]:
+    return series.sparse.to_dense() if isinstance(series.dtype, pd.SparseDtype) else series
+
+
+def _index_name(name: Any, level: int, taken: list[str]) -> str:
+    """Return what the column of an index's level is called, for those who see it as a column."""
+    return f"__index_level_{level}__" if name is None or str(name) in taken else str(name)
+
+
 class _Store:
     """Stands for the store among those who share a column."""
 
@@ -130,7 +242,8 @@ def _encode(
     if description["index"]["kind"] == "column":
         parts += _encode_values(index.array)
         placed.append(np.array([width]))
-        names = pa.concat_arrays([names, pa.array(["__index_level_0__"], names.type)])
+        name = None if index.name is None else _index_name(index.name, 0, names.to_pylist())
+        names = pa.concat_arrays([names, pa.array([name or "__index_level_0__"], names.type)])
     if not parts:
         raise _NoForm
     description["parts"] = [{**part.said, "columns": _ranges(at)} for part, at in zip(parts, placed, strict=True)]
@@ -258,21 +371,28 @@ def _zone(name: str) -> tzinfo:
 def _encode_numpy(values: np.ndarray[Any, Any], zone: str | None = None) -> list[_Part]:
     matrix = values if values.ndim == 2 else values[np.newaxis]
     dtype = values.dtype
+    if dtype.kind == "O" and dtype.metadata is None:
+        return [_encode_objects(column) for column in matrix]
+    kind = _arrow_type(dtype, zone)
+    said: Description = {"kind": "numpy", "dtype": dtype.str}
+    if dtype.kind in "Mm":
+        return [_Part(kind, matrix.view("i8"), said if zone is None else {**said, "zone": zone})]
+    return [_Part(kind, matrix.view("i1") if dtype.kind == "b" else matrix, said)]
+
+
+def _arrow_type(dtype: np.dtype[Any], zone: str | None) -> pa.DataType:
+    """Return the type of a column of values of `dtype`."""
     if dtype.metadata is not None or not dtype.isnative:
         raise _NoForm
-    said: Description = {"kind": "numpy", "dtype": dtype.str}
     if dtype.kind in "Mm":
         unit, count = np.datetime_data(dtype)
         if count != 1 or unit not in ("s", "ms", "us", "ns"):
             raise _NoForm
-        kind = pa.timestamp(unit, zone) if dtype.kind == "M" else pa.duration(unit)
-        return [_Part(kind, matrix.view("i8"), said if zone is None else {**said, "zone": zone})]
+        return pa.timestamp(unit, zone) if dtype.kind == "M" else pa.duration(unit)
     if dtype.kind == "b":
-        return [_Part(pa.bool8(), matrix.view("i1"), said)]
+        return pa.bool8()
     if dtype.kind in "iuf" and dtype.itemsize <= 8:
-        return [_Part(pa.from_numpy_dtype(dtype), matrix, said)]
-    if dtype.kind == "O":
-        return [_encode_objects(column) for column in matrix]
+        return pa.from_numpy_dtype(dtype)
     raise _NoForm
 
 

@@ -40,8 +40,21 @@ def decode(table: pa.Table, description: dict[str, Any], copy: bool) -> Any:
         return pl.DataFrame(height=table.num_rows) if table.num_rows else pl.DataFrame()
     if copy:
         table = _forms.compact(table)
-    frame = pl.DataFrame(_forms.without_description(table))
+    frame = read(_forms.without_description(table))
     return frame if description["type"] == "polars.DataFrame" else frame.to_series(0)
+
+
+def read(source: Any) -> pl.DataFrame:
+    """Return the frame of an object that exports Arrow.
+
+    Raises:
+        ValueError: polars cannot read it. It has panics for that as well, which are no `Exception`.
+
+    """
+    try:
+        return pl.DataFrame(source)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ValueError(f"polars cannot read it: {_forms.one_line(error)}") from error
 
 
 #: Element types that polars has and Arrow has not.
