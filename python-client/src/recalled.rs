@@ -242,5 +242,12 @@ pub(crate) fn copied_writable<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
 fn to_ndarray<'py>(py: Python<'py>, tensor: &TensorView) -> PyResult<Bound<'py, PyAny>> {
     let dtype = numpy::dtype(py, tensor.dtype())?;
     let buffer = Bound::new(py, Buffer::new(tensor.clone().into_buffer()))?; // the clone is of a pointer
-    memory::ndarray_over(buffer, dtype, tensor.shape(), tensor.is_column_major())
+    memory::ndarray_over(buffer, dtype, tensor.shape(), tensor.is_column_major()).map_err(|error| {
+        let text = format!(
+            "NumPy has no array of shape {:?}: {}; as_=\"arrow\" reads it",
+            tensor.shape(),
+            error.value(py)
+        );
+        raise(py, "WrongKind", &text, None)
+    })
 }

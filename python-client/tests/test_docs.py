@@ -110,6 +110,18 @@ def test_a_recall_copies_what_the_table_says(brain: plasmon.Brain, label: str) -
         assert part < (0.05 if label != "DataFrame of mixed objects" else 1.1)  # there are objects in its columns
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.kind in ("table", "tensor")], ids=lambda case: case.label
+)
+def test_a_recall_of_columns_copies_what_the_table_says(brain: plasmon.Brain, case: Case) -> None:
+    brain["value"] = case.value
+    before = plasmon.copied_bytes()
+    found = brain["value"]
+    nbytes = plasmon.copied_bytes() - before
+    assert found is not None
+    assert nbytes == 0 if copied(case) == "nothing" else 0 < nbytes <= brain.metadata("value")["size"]
+
+
 def test_the_table_of_values_is_what_the_tests_store() -> None:
     text = DOCUMENT.read_text()
     before, found = text.split("<!-- table -->\n", 1)

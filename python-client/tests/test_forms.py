@@ -77,7 +77,7 @@ FRAMES["attrs"].columns = {"a": ["a", "a", "b"], "b": [1, 2, 1], "c": [1.5, 2.5,
 def test_a_pickled_frame_gives_its_data_or_says_that_it_has_none(brain: plasmon.Brain, name: str) -> None:
     value, columns = FRAMES[name].value, FRAMES[name].columns
     brain["value"] = value
-    assert brain.metadata("value")["kind"] == ("table" if name == "labels of int" else "pickle")
+    assert brain.metadata("value")["kind"] == ("table" if name in ("labels of int", "pivot table") else "pickle")
     readings: dict[str, Callable[[Any], dict[str, list[Any]]]] = {
         "arrow": lambda found: found.to_pydict(),
         "polars": lambda found: found.to_dict(as_series=False),
@@ -191,7 +191,14 @@ def frame(*columns: dict[str, Any], rows: int = 3, **more: Any) -> dict[str, Any
     texts = {"kind": "texts", "dtype": "str", "name": None, "type": "string"}
     index = {"kind": "range", "start": 0, "stop": rows, "step": 1, "name": None}
     parts = [{**column, "columns": [at, at + 1]} for at, column in enumerate(columns)]
-    return {"type": "pandas.DataFrame", "shape": [3, len(columns)], "labels": texts, "parts": parts, "index": index, **more}
+    return {
+        "type": "pandas.DataFrame",
+        "shape": [3, len(columns)],
+        "labels": texts,
+        "parts": parts,
+        "index": index,
+        **more,
+    }
 
 
 def numbers(dtype: str) -> dict[str, Any]:
@@ -319,7 +326,10 @@ WRONG: dict[str, tuple[list[Any], Any]] = {
         [INT],
         frame(numbers("<i8"), labels={"kind": "list", "dtype": "str", "labels": ["a", "b"], "name": None}),
     ),
-    "a column twice": ([INT, INT], frame(numbers("<i8"), parts=[{**numbers("<i8"), "columns": [0, 1, 0, 1]}], shape=[3, 2])),
+    "a column twice": (
+        [INT, INT],
+        frame(numbers("<i8"), parts=[{**numbers("<i8"), "columns": [0, 1, 0, 1]}], shape=[3, 2]),
+    ),
     "columns without end": ([INT], frame(parts=[{**numbers("<i8"), "columns": [0, 2**60]}], shape=[3, 1])),
     "columns before the first": ([INT], frame(parts=[{**numbers("<i8"), "columns": [-1, 1]}], shape=[3, 1])),
     "a text in two columns": (
@@ -350,6 +360,16 @@ def test_a_description_that_does_not_fit_is_an_error_of_ours(brain: plasmon.Brai
             brain.recall("value", copy=copy)
     assert brain.recall("value", as_="arrow").num_columns == len(columns)
     assert brain.stat("value")["name"] == "value"
+
+
+@pytest.mark.parametrize(
+    "shape", [[1] * 70, [1] * 200, [0, 2**62], [2**62, 0, 2**62]], ids=["70-d", "200-d", "long", "longer"]
+)
+def test_a_tensor_that_numpy_cannot_have_says_so(brain: plasmon.Brain, shape: list[int]) -> None:
+    brain._client.create_tensor("value", 12, shape, False).seal()
+    with pytest.raises(WrongKind, match="NumPy has no array"):
+        brain["value"]
+    assert isinstance(brain.recall("value", as_="arrow"), pa.Table)
 
 
 def test_arrays_and_batches_of_many_pieces_lose_none(brain: plasmon.Brain) -> None:

@@ -492,6 +492,14 @@ CASES: list[Case] = [
     Case("pandas", "Series of str", _frame["text"], "table"),
     Case("pandas", "Series of categories", _frame["category"], "table"),
     Case("pandas", "Series without name", pd.Series([1, 2, 3]), "table"),
+    Case(
+        "pandas",
+        "Series named by an integer",
+        pd.Series([1.5], index=pd.RangeIndex(1, name=-5), name=2**64 - 1),
+        "table",
+    ),
+    Case("pandas", "Series named beyond JSON", pd.Series([1.5], index=pd.RangeIndex(1, name=2**70)), "pickle"),
+    Case("pandas", "index with a surrogate", pd.DataFrame({"a": [1]}, index=pd.RangeIndex(1, name="\ud800")), "pickle"),
     Case("pandas", "Series of Sparse", pd.Series(pd.arrays.SparseArray([0, 0, 1])), "pickle"),
     Case("pandas", "Index", pd.MultiIndex.from_product([["a", "b"], [1, 2]]), "pickle"),
     Case("pandas", "Timestamp, Timedelta", [_day, _day.tz_localize("UTC"), pd.Timedelta("1ns")], "pickle"),
@@ -537,7 +545,13 @@ CASES: list[Case] = [
         pl.DataFrame({"a": [1, None], "b": ["x", "y"], "c": [dt.date(2024, 1, 1), None]}),
         "table",
     ),
-    Case("polars", "DataFrame with categories", pl.DataFrame({"a": ["x", "y"]}, schema={"a": pl.Categorical}), "table"),
+    Case(
+        "polars",
+        "DataFrame with categories",
+        pl.DataFrame({"a": ["x", "y"]}, schema={"a": pl.Categorical}),
+        "table",
+        "the codes of categories",
+    ),
     Case(
         "polars",
         "DataFrame with an enum",
@@ -546,7 +560,7 @@ CASES: list[Case] = [
     ),
     Case("polars", "DataFrame without rows", pl.DataFrame(schema={"a": pl.Int8}), "table"),
     Case("polars", "DataFrame without columns", pl.DataFrame(height=5), "table"),
-    Case("polars", "DataFrame of named categories", _categories(), "table"),
+    Case("polars", "DataFrame of named categories", _categories(), "table", "the codes of categories"),
     Case(
         "polars",
         "DataFrame of nested types",
@@ -559,6 +573,7 @@ CASES: list[Case] = [
             },
         ),
         "table",
+        "the codes of categories",
     ),
     Case(
         "polars",

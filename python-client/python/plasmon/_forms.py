@@ -303,7 +303,7 @@ def _unpickling_failed(found: _plasmon.Object, stream: _plasmon.Buffer, error: E
     made = f", which begins with {names[0]}," if names else ""
     text = (
         f"{found.name!r} in namespace {found.namespace!r} is there, but its pickle{made} cannot be read: "
-        f"{type(error).__name__}: {_one_line(error)}; {cure}"
+        f"{type(error).__name__}: {one_line(error)}; {cure}"
     )
     failed = UnpicklingFailed(text)
     failed.name, failed.namespace, failed.type_name = found.name, found.namespace, names[0] if names else None
@@ -352,8 +352,8 @@ def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
     """Return what a table was in Python."""
     try:
         if (blocks := found.blocks()) and blocks[2]:
-            text, body, trusted = blocks
-            description = json.loads(bytes(text))
+            described, body, trusted = blocks
+            description = json.loads(bytes(described))
             if description.get("type") in ("pandas.DataFrame", "pandas.Series"):
                 from plasmon import _pandas
 

@@ -74,7 +74,9 @@ def checked(table: pa.Table, description: Description) -> pa.Table:
     if (rows, total) != table.shape:
         raise ValueError(f"{rows} rows of {total} columns are described, and there are {table.shape}")
     edge = 0
-    for start, end in sorted(at for part in parts for at in zip(part["columns"][::2], part["columns"][1::2], strict=True)):
+    for start, end in sorted(
+        at for part in parts for at in zip(part["columns"][::2], part["columns"][1::2], strict=True)
+    ):
         if start != edge or end <= start:
             raise ValueError("columns are described twice, or not at all")
         edge = end
@@ -288,7 +290,11 @@ def _placed(ranges: list[int]) -> np.ndarray[Any, Any]:
 
 
 def _label(label: Any) -> Any:
-    if label is None or type(label) in (str, int, bool):
+    """Return a label as the description has it, which is JSON: texts without surrogates, integers of 64 bits."""
+    if type(label) is str:
+        label.encode()  # or it raises a ValueError
+        return label
+    if label is None or type(label) is bool or (type(label) is int and -(2**63) <= label < 2**64):
         return label
     raise _NoForm
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from plasmon import _forms
-
-if TYPE_CHECKING:
-    from plasmon import _plasmon
+from plasmon import _forms, _plasmon
 
 
 def encode(value: Any) -> _plasmon.Payload | None:
@@ -41,6 +38,10 @@ def decode(table: pa.Table, description: dict[str, Any], copy: bool) -> Any:
     if copy:
         table = _forms.compact(table)
     frame = read(_forms.without_description(table))
+    for column in frame.get_columns():
+        if _has_categories(column.dtype):
+            # Their numbers are this process's own, so that polars writes the codes anew.
+            _plasmon.count_copied(int(column.to_physical().estimated_size()))
     return frame if description["type"] == "polars.DataFrame" else frame.to_series(0)
 
 
@@ -59,6 +60,14 @@ def read(source: Any) -> pl.DataFrame:
 
 #: Element types that polars has and Arrow has not.
 _NOT_IN_ARROW = [getattr(pl, name) for name in ("Object", "Int128", "UInt128") if hasattr(pl, name)]
+
+
+def _has_categories(dtype: Any) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        return _has_categories(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return any(_has_categories(field.dtype) for field in dtype.fields)
+    return isinstance(dtype, pl.Categorical) and not isinstance(dtype, pl.Enum)
 
 
 def _arrow_has(dtype: Any) -> bool:
