@@ -111,6 +111,7 @@ pub enum Lookup<P> {
 pub struct IndexReader<W> {
     words: W,
     shape: IndexShape,
+    key: HashKey,
 }
 
 impl<W: Words> IndexReader<W> {
@@ -134,7 +135,10 @@ impl<W: Words> IndexReader<W> {
         let bucket_count = words.load(index_header::BUCKET_COUNT, Ordering::Relaxed);
         let entry_count = words.load(index_header::ENTRY_COUNT, Ordering::Relaxed);
         match IndexShape::checked(bucket_count, entry_count, word_count) {
-            Some(shape) => Ok(IndexReader { words, shape }),
+            Some(shape) => {
+                let key = HashKey::of_header(&words);
+                Ok(IndexReader { words, shape, key })
+            }
             None => Err(RegionError::Shape { bucket_count, entry_count, words: word_count }),
         }
     }
@@ -288,7 +292,7 @@ impl<W: Words> IndexReader<W> {
 
     #[inline]
     fn bucket_of(&self, id: [u64; 4]) -> usize {
-        self.shape.bucket(hash(id) & (self.shape.bucket_count() - 1))
+        self.shape.bucket(self.key.hash(id) & (self.shape.bucket_count() - 1))
     }
 
     /// Follows the chain to `id` and copies its entry. What it returns means nothing until the sequence was re-read.
@@ -309,13 +313,57 @@ impl<W: Words> IndexReader<W> {
     }
 }
 
-/// Spreads an id over the buckets. The name half is a good hash already; the namespace half must count as well, or
-/// the same name in a thousand namespaces would share one bucket.
+/// What spreads ids over the buckets: the store's UUID, which is random and another one at every start.
+///
+/// Without a key, a client could compute 65,000 namespaces whose names all share one bucket, and every look at it would
+/// take as many steps. With the key they have to be searched for anew in every store, one by one, in as many tries each
+/// as there are buckets.
+#[derive(Clone, Copy, Debug)]
+struct HashKey([u64; 2]);
+
+impl HashKey {
+    fn of_header<W: Words>(words: &W) -> HashKey {
+        let half = |word| words.load(word, Ordering::Relaxed);
+        HashKey([half(index_header::STORE_UUID_LOW), half(index_header::STORE_UUID_HIGH)])
+    }
+
+    /// The name half of an id is a cryptographic hash: its bits are as good as random, and nobody can choose them but by
+    /// search. The namespace half is what a client wrote, so it goes through SipHash-1-3 (Aumasson and Bernstein,
+    /// "SipHash: a fast short-input PRF", 2012), without the block for the length, because the length is always 16 bytes.
+    #[inline]
+    fn hash(self, id: [u64; 4]) -> u64 {
+        let HashKey([k0, k1]) = self;
+        let mut v = [
+            k0 ^ 0x736f_6d65_7073_6575,
+            k1 ^ 0x646f_7261_6e64_6f6d,
+            k0 ^ 0x6c79_6765_6e65_7261,
+            k1 ^ 0x7465_6462_7974_6573,
+        ];
+        for word in [id[0], id[1]] {
+            v[3] ^= word;
+            sip_round(&mut v);
+            v[0] ^= word;
+        }
+        v[2] ^= 0xff;
+        for _ in 0..3 {
+            sip_round(&mut v);
+        }
+        v[0] ^ v[1] ^ v[2] ^ v[3] ^ id[2]
+    }
+}
+
 #[inline]
-fn hash(id: [u64; 4]) -> u64 {
-    let namespace = (id[0] ^ id[1].rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (id[2] ^ namespace ^ (namespace >> 32)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    mixed ^ (mixed >> 32)
+fn sip_round(v: &mut [u64; 4]) {
+    v[0] = v[0].wrapping_add(v[1]);
+    v[2] = v[2].wrapping_add(v[3]);
+    v[1] = v[1].rotate_left(13) ^ v[0];
+    v[3] = v[3].rotate_left(16) ^ v[2];
+    v[0] = v[0].rotate_left(32);
+    v[2] = v[2].wrapping_add(v[1]);
+    v[0] = v[0].wrapping_add(v[3]);
+    v[1] = v[1].rotate_left(17) ^ v[2];
+    v[3] = v[3].rotate_left(21) ^ v[0];
+    v[2] = v[2].rotate_left(32);
 }
 
 #[inline]
@@ -361,6 +409,7 @@ pub struct PoolEmpty;
 #[derive(Debug)]
 pub struct IndexWriter {
     shape: IndexShape,
+    key: HashKey,
     unused: Vec<u32>,
     never_used: u32,
 }
@@ -390,7 +439,12 @@ impl IndexWriter {
             words[word].store(value, Ordering::Relaxed);
         }
         words[index_header::MAGIC].store(INDEX_MAGIC, Ordering::Release); // ready is published last
-        IndexWriter { shape, unused: Vec::new(), never_used: shape.entry_count() }
+        IndexWriter {
+            shape,
+            key: HashKey::of_header(&words),
+            unused: Vec::new(),
+            never_used: shape.entry_count(),
+        }
     }
 
     /// Entries not in use.
@@ -403,7 +457,7 @@ impl IndexWriter {
     /// The number of the entry that holds `id`.
     #[must_use]
     pub fn find(&self, words: &[AtomicU64], id: &NameId) -> Option<u32> {
-        let reader = IndexReader { words, shape: self.shape };
+        let reader = self.reader(words);
         let id = id.words();
         reader.walk(reader.bucket_of(id), id).map(|(number, _)| number)
     }
@@ -512,13 +566,17 @@ impl IndexWriter {
 
     /// W1 to W4 around `write`, which gets the first word of the bucket.
     fn change(&self, words: &[AtomicU64], id: [u64; 4], write: impl FnOnce(usize)) {
-        let bucket = IndexReader { words, shape: self.shape }.bucket_of(id);
+        let bucket = self.reader(words).bucket_of(id);
         let sequence = &words[bucket + bucket::SEQUENCE];
         let even = sequence.load(Ordering::Relaxed);
         sequence.store(even + 1, Ordering::Relaxed); // W1
         fence(Ordering::Release); // W2
         write(bucket); // W3
         sequence.store(even + 2, Ordering::Release); // W4
+    }
+
+    fn reader<'a>(&self, words: &'a [AtomicU64]) -> IndexReader<&'a [AtomicU64]> {
+        IndexReader { words, shape: self.shape, key: self.key }
     }
 
     fn entry_at(&self, number: u32) -> usize {
@@ -545,5 +603,34 @@ fn write_entry(words: &[AtomicU64], next: u32, entry: &Entry) {
         (entry::DIMS + 3, d3),
     ] {
         words[field].store(value, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Clients and daemons of different builds must compute the same. The number was computed by another program from
+    /// the definition of SipHash; that program gives the paper's vector for SipHash-2-4.
+    #[test]
+    fn buckets_are_the_same_in_every_build() {
+        let key = HashKey([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
+        let id = *b"default\0\0\0\0\0\0\0\0\0name name name !";
+        assert_eq!(key.hash(NameId::from_bytes(id).words()), 0x29f8_b8b6_93e6_4b67);
+    }
+
+    /// Half of 65,536 ids lie in namespaces that differ in a few bits only, as an attacker would choose them.
+    #[test]
+    fn namespaces_that_resemble_each_other_are_spread() {
+        const BUCKETS: usize = 4_096;
+        for key in [HashKey([0, 0]), HashKey([u64::MAX, 1])] {
+            let mut chains = [0_u32; BUCKETS];
+            for number in 0..8 * BUCKETS as u64 {
+                let id = [number & 0xff, (number >> 8) << 40, 7, 7];
+                chains[crate::index_of(key.hash(id) % BUCKETS as u64)] += 1;
+            }
+            // Of 32,768 balls in 4,096 urns the fullest has about 22.
+            assert!(chains.iter().max() < Some(&32), "{:?}", chains.iter().max());
+        }
     }
 }
