@@ -31,6 +31,7 @@ mod connection;
 mod copy;
 mod evict;
 mod limits;
+mod log;
 mod memory;
 mod options;
 mod owner;
@@ -86,11 +87,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         print_out(&probe(&options));
         return 0;
     }
+    let log = log::Log::default();
     tracing_subscriber::fmt()
         .with_max_level(options.log)
         .with_target(false)
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(log.clone())
         // What cannot be logged, because the disk is full or nobody reads, is no reason to end.
         .log_internal_errors(false)
         .init();
@@ -113,6 +115,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let capacity_bytes = ready.capacity_bytes();
+    // Signals are taken over by now, and nobody has been served.
+    if let Err(error) = log.start_thread() {
+        print_error(&format!("plasmon-store: cannot start the thread that writes the log: {error}"));
+        return 1;
+    }
     tracing::info!(
         "ready: {} ({capacity_bytes} bytes) at {}, arena {arena:?}, reserve {reserve:?}, pid {}",
         Human(capacity_bytes),
@@ -127,13 +134,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
     // A panic of the loop is told as one of a helper is. Nothing of the store is used afterwards.
     let end = catch_unwind(AssertUnwindSafe(|| ready.serve())).unwrap_or(Err(ServeError::Loop));
-    match end {
+    let code = match end {
         Ok(()) => 0,
         Err(error) => {
-            print_error(&format!("plasmon-store: {error}"));
+            log.line(&format_args!("plasmon-store: {error}"));
             6
         }
-    }
+    };
+    log.finish();
+    code
 }
 
 /// Tells the service manager, where there is one, that the store is ready.

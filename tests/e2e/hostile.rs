@@ -5,9 +5,9 @@ use plasmon_protocol::{
     frame::FrameHeader,
     index::NO_EXTENT,
     message::{
-        AddRegion, Change, Commit, Condition, EndLease, Expect, Failed, Failure, Find, FindMany, Goodbye,
-        Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role, Stats,
-        VERSION, Wait,
+        AddRegion, Change, Commit, Condition, Describe, EndLease, Expect, Failed, Failure, Find, FindMany,
+        Goodbye, Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role,
+        Stats, VERSION, Wait,
     },
     name::Namespace,
     object::{Header, Kind},
@@ -838,4 +838,41 @@ fn unread_replies_of_all_connections_are_limited() {
     assert_serves(&mut daemon);
     drop((modest, greedy, connections));
     bystander.was_not_disturbed(&mut daemon);
+}
+
+/// Standard error is a pipe that somebody has open and does not read: the store serves all the same, hears SIGTERM, and
+/// says how much of its log is missing once somebody reads.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("store.sock");
+    let mut store = std::process::Command::new(STORE)
+        .args(["--size", "4MiB", "--log", "trace", "--socket"])
+        .arg(&socket)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the daemon starts");
+    plasmon_tests::eventually("the daemon answers", || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    let mut session = RawSession::begin(&socket);
+    // Each of these requests is a line of the log, and a pipe holds some hundred.
+    let requests = 5_000;
+    for _ in 0..requests {
+        session
+            .requests
+            .call(&Describe { namespace: Namespace::default(), name: name("absent") })
+            .expect("it is answered");
+    }
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(store.id().cast_signed()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .expect("the daemon is there");
+    assert!(session.requests.is_closed_by_peer());
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut store.stderr.take().expect("a pipe"), &mut log).expect("text");
+    assert!(store.wait().expect("it ends").success(), "{}", log.lines().last().unwrap_or_default());
+    let lines = log.lines().filter(|line| line.contains("request")).count();
+    assert!(lines < requests && log.contains(" lines of the log are missing here"), "{lines} lines");
 }

@@ -36,8 +36,10 @@ impl Server {
                 }
             };
             fault_point(FaultPoint::Accepted);
-            if let Err(reason) = self.admit(stream) {
-                tracing::warn!(reason, "refused a connection");
+            if let Err(reason) = self.admit(stream)
+                && let Some(left_out) = self.refusals_logged.pass(Instant::now())
+            {
+                tracing::warn!(reason, left_out, "refused a connection");
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     copy::{Copied, Copies, CopyJob},
     evict::{Shortage, Victim},
     limits::MemoryLimit,
+    log::Throttle,
     memory::Usage,
     options::Options,
     owner::Owner,
@@ -396,6 +397,8 @@ pub(crate) struct Server {
 
     listener: Option<Listener>,
     listening: bool,
+    /// How often it is logged that a connection was refused.
+    refusals_logged: Throttle,
     accept_at: Option<Instant>,
     next_connection: u64,
     next_housekeeping: Instant,
@@ -518,6 +521,7 @@ impl Server {
             earliest_deadline: None,
             listener: Some(parts.listener),
             listening: true,
+            refusals_logged: Throttle::default(),
             accept_at: None,
             next_connection: tokens::FIRST_CONNECTION,
             next_housekeeping: now + HOUSEKEEPING_EVERY,
