@@ -39,6 +39,8 @@ pub struct Object {
     entry: Entry,
     /// The bytes of the IPC file, over the pin; `None` where the value stands in the entry itself.
     file: Option<Buffer>,
+    /// Whether its writer is believed: this user, or root.
+    of_own_user: bool,
     trusted: bool,
 }
 
@@ -54,9 +56,10 @@ impl std::panic::RefUnwindSafe for Pinned {}
 impl Object {
     /// The object that `entry` names, which `slot` pins. `slot` is `None` where the value stands in the entry.
     pub(crate) fn new(session: &Session, entry: Entry, slot: Option<Slot>) -> Result<Object> {
-        let trusted = entry.header.flags.has(Flags::OUR_ENCODER) && session.trusts(entry.writer_uid);
+        let of_own_user = session.trusts(entry.writer_uid);
+        let trusted = entry.header.flags.has(Flags::OUR_ENCODER) && of_own_user;
         let file = slot.map(|slot| buffer_over(session, &entry, slot)).transpose()?;
-        Ok(Object { entry, file, trusted })
+        Ok(Object { entry, file, of_own_user, trusted })
     }
 
     /// For fuzz targets: an object as another user may have learned it, whatever its header says.
@@ -70,7 +73,7 @@ impl Object {
         let mut aligned = arrow_buffer::MutableBuffer::new(bytes.len()); // at a multiple of 64, as in the arena
         aligned.extend_from_slice(bytes);
         let file = (!header.flags.has(Flags::INLINE)).then(|| aligned.into());
-        Object { entry, file, trusted: false }
+        Object { entry, file, of_own_user: false, trusted: false }
     }
 
     /// Version of the binding that this object was recalled by.
@@ -102,6 +105,21 @@ impl Object {
     #[must_use]
     pub fn writer_uid(&self) -> u32 {
         self.entry.writer_uid
+    }
+
+    /// Whether this process's own user, as the store sees it, or root has learned it. A pickle of anybody else runs a
+    /// stranger's code when it is unpickled.
+    ///
+    /// # Examples
+    /// ```
+    /// # let store = plasmon::testing::Store::start(8 << 20)?; let brain = store.connect()?;
+    /// brain.learn("answer", &42)?;
+    /// assert!(brain.recall::<plasmon::Object>("answer")?.is_of_own_user());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_of_own_user(&self) -> bool {
+        self.of_own_user
     }
 
     /// Whether the bytes were made in place ([`Brain::create`](crate::Brain::create)): a buffer, rather than a value

@@ -273,10 +273,9 @@ impl Session {
         now_ns
     }
 
-    /// Whether what this uid wrote may be decoded without validating it: it is this user, as the daemon sees him, or
-    /// root.
+    /// Whether what this uid wrote is believed: it is this user, as the daemon sees him, or root.
     pub(crate) fn trusts(&self, writer_uid: u32) -> bool {
-        (writer_uid == self.welcome.uid || writer_uid == 0) && writer_uid != self.overflow_uid
+        plasmon_protocol::trust::is_own(writer_uid, self.welcome.uid, self.overflow_uid)
     }
 
     // Requests.

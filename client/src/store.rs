@@ -190,6 +190,5 @@ impl Trust {
 
 /// Whether a store of `uid` is this user's own, or root's.
 pub(crate) fn is_own(uid: u32) -> bool {
-    // The overflow uid is nobody's own: it stands for every user without a number here.
-    uid == 0 || (uid == nix::unistd::getuid().as_raw() && uid != plasmon_shm::overflow_uid())
+    plasmon_protocol::trust::is_own(uid, nix::unistd::getuid().as_raw(), plasmon_shm::overflow_uid())
 }

@@ -6,6 +6,7 @@
 //! * [`layout`]: where every word of the shared regions lies.
 //! * [`index`] and [`pins`]: the two algorithms that run on shared memory, over `&[AtomicU64]`.
 //! * [`limits`]: every bound, beside the reason for it.
+//! * [`trust`]: whose bytes are believed.
 //!
 //! # What this crate does not do
 //!
@@ -42,6 +43,7 @@ pub mod name;
 pub mod object;
 pub mod pins;
 pub mod sync;
+pub mod trust;
 
 /// Turns a length or an offset of the 64-bit address space into an index. Cannot truncate: the target has 64 bits.
 #[inline]

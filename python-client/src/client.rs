@@ -76,13 +76,8 @@ impl Client {
         for &uid in &trust {
             builder = builder.trust_store_of(uid);
         }
-        let (brain, uid) = detached(py, || {
-            let brain = builder.connect()?;
-            let uid = brain.uid()?;
-            Ok::<_, Error>((brain, uid))
-        })
-        .or_raise(py)?;
-        let unpickling = Arc::new(Unpickling { uid, uids: trust });
+        let brain = detached(py, || builder.connect()).or_raise(py)?;
+        let unpickling = Arc::new(Unpickling { uids: trust });
         let namespace = Namespace::new(namespace).map_err(Error::BadName).or_raise(py)?;
         Ok(Client { brain, namespace, unpickling, asleep: Arc::default() })
     }

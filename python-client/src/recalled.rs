@@ -43,16 +43,14 @@ pub(crate) fn copied_bytes() -> u64 {
 /// Whose pickles may be unpickled: they run code.
 #[derive(Debug)]
 pub(crate) struct Unpickling {
-    /// This process's uid as the store sees it.
-    pub(crate) uid: u32,
-    /// Besides it and root.
+    /// Besides this process's own user and root.
     pub(crate) uids: Vec<u32>,
 }
 
 impl Unpickling {
     fn check(&self, py: Python<'_>, object: &plasmon::Object) -> PyResult<()> {
         let writer = object.writer_uid();
-        if writer == 0 || writer == self.uid || self.uids.contains(&writer) {
+        if object.is_of_own_user() || self.uids.contains(&writer) {
             return Ok(());
         }
         let text = format!(

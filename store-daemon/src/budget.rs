@@ -2,16 +2,16 @@
 //! descriptors.
 //!
 //! A connection beyond a limit on bytes is read no further until something was answered; one beyond a limit on numbers
-//! is refused. Limits apply to each session, process and uid before they apply to all, so that whoever asks too much
+//! is refused. Limits apply to each process and uid before they apply to all, so that whoever asks too much
 //! is stopped before the others notice.
 
-use crate::{commit::kept_entries_max, connection::Peer, options::Options, session::SessionId};
+use crate::{commit::kept_entries_max, connection::Peer, options::Options};
 use bytes::Bytes;
 use plasmon_protocol::message::Failure;
 use plasmon_protocol::name::NAMESPACE_BYTES_MIN;
 use std::collections::HashMap;
 
-/// Bytes that a session may always have on their way, also while others use up what there is in all.
+/// Bytes that a process may always have on their way, also while others use up what there is in all.
 const ALWAYS_BYTES: usize = 128 << 10;
 
 /// No name that is looked up takes less in a frame: lengths of namespace and name, the shortest of both, and a slot.
@@ -32,56 +32,64 @@ pub(crate) const DESCRIPTORS_MIN: u64 = 96;
 /// What a request is held against. Given back when it is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
-    pub(crate) session: SessionId,
+    /// Who sent it. A process has one limit, however many sessions and connections it has.
+    pub(crate) peer: Peer,
     pub(crate) bytes: usize,
 }
 
 /// Bytes of requests that are incomplete or unanswered.
 #[derive(Debug)]
 pub(crate) struct HeldRequests {
-    by_session: HashMap<SessionId, usize>,
+    by_process: HashMap<Peer, usize>,
+    by_uid: HashMap<u32, usize>,
     bytes: usize,
-    session_max: usize,
+    process_max: usize,
+    uid_max: usize,
     max: usize,
 }
 
 impl HeldRequests {
+    /// No process holds more than a quarter of what there is in all, and no uid more than half.
     pub(crate) fn new(options: &Options) -> Self {
+        HeldRequests::with_max(options.max_held_requests, options.max_held_requests_in_all)
+    }
+
+    fn with_max(process_max: usize, max: usize) -> Self {
         HeldRequests {
-            by_session: HashMap::new(),
+            by_process: HashMap::new(),
+            by_uid: HashMap::new(),
             bytes: 0,
-            session_max: options.max_held_requests,
-            max: options.max_held_requests_in_all,
+            process_max: process_max.min(max / 4),
+            uid_max: max / 2,
+            max,
         }
     }
 
-    /// Holds `more`, if it fits. The first request of a session fits its own limit in any case.
+    /// Holds `more`, if it fits. The first request of a process fits its own limit in any case.
     #[must_use]
     pub(crate) fn take(&mut self, more: Held) -> bool {
-        let own = self.by_session.get(&more.session).copied().unwrap_or(0);
-        let fits_session = own == 0 || own + more.bytes <= self.session_max;
-        let fits_all = own + more.bytes <= ALWAYS_BYTES || self.bytes + more.bytes <= self.max;
-        if fits_session && fits_all {
+        let own = self.by_process.get(&more.peer).copied().unwrap_or(0);
+        let of_uid = self.by_uid.get(&more.peer.uid).copied().unwrap_or(0);
+        let fits_process = own == 0 || own + more.bytes <= self.process_max;
+        let fits_others = of_uid + more.bytes <= self.uid_max && self.bytes + more.bytes <= self.max;
+        let fits = fits_process && (own + more.bytes <= ALWAYS_BYTES || fits_others);
+        if fits {
             self.add(more);
         }
-        fits_session && fits_all
+        fits
     }
 
     /// Holds `more` in any case: what a request turns out to take once it is decoded.
     pub(crate) fn add(&mut self, more: Held) {
-        *self.by_session.entry(more.session).or_default() += more.bytes;
+        *self.by_process.entry(more.peer).or_default() += more.bytes;
+        *self.by_uid.entry(more.peer.uid).or_default() += more.bytes;
         self.bytes += more.bytes;
     }
 
     pub(crate) fn give_back(&mut self, less: Held) {
-        if let Some(own) = self.by_session.get_mut(&less.session) {
-            let bytes = less.bytes.min(*own);
-            *own -= bytes;
-            self.bytes -= bytes;
-            if *own == 0 {
-                self.by_session.remove(&less.session);
-            }
-        }
+        take_some(&mut self.by_process, less.peer, less.bytes);
+        take_some(&mut self.by_uid, less.peer.uid, less.bytes);
+        self.bytes -= less.bytes;
     }
 }
 
@@ -157,14 +165,15 @@ impl Connections {
 
     pub(crate) fn remove(&mut self, peer: Peer) {
         self.count -= 1;
-        take_one(&mut self.by_process, (peer.uid, peer.pid));
-        take_one(&mut self.by_uid, peer.uid);
+        take_some(&mut self.by_process, (peer.uid, peer.pid), 1);
+        take_some(&mut self.by_uid, peer.uid, 1);
     }
 }
 
-fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+/// Takes `less` off a count, which is forgotten once it is zero.
+fn take_some<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, less: usize) {
     if let Some(count) = counts.get_mut(&key) {
-        *count -= 1;
+        *count -= less;
         if *count == 0 {
             counts.remove(&key);
         }
@@ -180,23 +189,34 @@ pub(crate) fn half_of(descriptors: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn held(session: u64, bytes: usize) -> Held {
-        Held { session: SessionId(session), bytes }
+    fn held(pid: u32, uid: u32, bytes: usize) -> Held {
+        Held { peer: Peer { pid, uid }, bytes }
     }
 
     #[test]
-    fn a_session_that_asks_too_much_stops_nobody_else() {
-        let mut requests =
-            HeldRequests { by_session: HashMap::new(), bytes: 0, session_max: 10 << 20, max: 16 << 20 };
-        assert!(requests.take(held(1, 16 << 20)), "the first request of a session, whatever its length");
-        assert!(!requests.take(held(1, 1)), "beyond its own limit");
-        assert!(!requests.take(held(2, 1 << 20)), "beyond the limit of all");
-        assert!(requests.take(held(2, 64 << 10)), "small requests always go");
-        assert!(!requests.take(held(2, 65 << 10)), "but not without end");
-        requests.give_back(held(1, 16 << 20));
-        assert!(requests.take(held(2, 9 << 20)) && !requests.take(held(2, 1 << 20)));
-        requests.give_back(held(2, (9 << 20) + (64 << 10)));
-        assert_eq!((requests.bytes, requests.by_session.len()), (0, 0));
+    fn a_process_that_asks_too_much_stops_nobody_else() {
+        const MIB: usize = 1 << 20;
+        let mut requests = HeldRequests::with_max(10 * MIB, 64 * MIB);
+        assert!(requests.take(held(1, 7, 16 * MIB)), "the first request of a process, whatever its length");
+        assert!(!requests.take(held(1, 7, 1)), "beyond its own limit");
+        assert!(requests.take(held(2, 7, 9 * MIB)) && !requests.take(held(2, 7, 2 * MIB)));
+        assert!(!requests.take(held(3, 7, 8 * MIB)), "beyond half of all, for one uid");
+        assert!(requests.take(held(3, 7, 64 << 10)), "small requests always go");
+        assert!(!requests.take(held(3, 7, 65 << 10)) || requests.bytes < 32 * MIB, "but not without end");
+        assert!(requests.take(held(4, 8, 10 * MIB)), "another uid has room");
+        for less in [held(1, 7, 16 * MIB), held(2, 7, 9 * MIB), held(4, 8, 10 * MIB)] {
+            requests.give_back(less);
+        }
+        let rest = requests.bytes;
+        requests.give_back(held(3, 7, rest));
+        assert_eq!((requests.bytes, requests.by_process.len(), requests.by_uid.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn no_process_has_more_than_a_quarter_whatever_the_options_say() {
+        let mut requests = HeldRequests::with_max(64 << 20, 64 << 20);
+        assert!(requests.take(held(1, 7, 16 << 20)) && !requests.take(held(1, 7, 1)));
+        assert!(requests.take(held(2, 7, 16 << 20)), "another process");
     }
 
     #[test]

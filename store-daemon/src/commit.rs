@@ -14,10 +14,11 @@ use crate::{
     catalog::{Catalog, NamespaceId, NewBinding, realtime_ns},
     connection::ConnectionId,
     copy::Run,
-    server::{Tried, Waiter},
+    server::Tried,
     session::SessionId,
     slice::Slice,
     space::{LeaseId, Object, ObjectName, PieceError, Space},
+    waits::Waits,
 };
 use bytes::Bytes;
 use plasmon_protocol::{
@@ -31,7 +32,7 @@ use plasmon_protocol::{
 };
 use plasmon_shm::{FaultPoint, Region, fault_point};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque, btree_map::Entry},
     sync::Arc,
 };
 
@@ -62,7 +63,7 @@ pub(crate) struct Workbench<'a> {
     /// CLOCK_BOOTTIME now, in nanoseconds.
     pub(crate) now_ns: u64,
     /// The names that somebody waits for.
-    pub(crate) waits: &'a HashMap<NameId, Vec<Waiter>>,
+    pub(crate) waits: &'a Waits,
     /// Random, and other in every store.
     pub(crate) uuid_seed: [u8; 16],
 }
@@ -657,7 +658,7 @@ impl CommitJob {
         let Some(entry) = bench.catalog.unbind(id, name) else { return };
         if !bench.waits.is_empty() {
             let id = NameId::new(namespace, name);
-            if bench.waits.contains_key(&id) {
+            if bench.waits.has(&id) {
                 self.unbound_waited.push(id);
             }
         }
@@ -954,7 +955,7 @@ mod tests {
         /// What there is, and what was declared for it.
         namespaces: BTreeMap<Namespace, Declared>,
         now_ns: u64,
-        waits: HashMap<NameId, Vec<Waiter>>,
+        waits: Waits,
     }
 
     #[derive(Clone, Debug, Default)]
@@ -1010,7 +1011,7 @@ mod tests {
                 bound: BTreeMap::new(),
                 namespaces: BTreeMap::from([(Namespace::default(), Declared::default())]),
                 now_ns: 1_000,
-                waits: HashMap::new(),
+                waits: Waits::default(),
             }
         }
 

@@ -8,7 +8,6 @@ use nix::sys::{
 };
 use plasmon_protocol::{
     frame::{FrameError, FrameHeader, HEADER_BYTES},
-    id::NameId,
     index_of,
     message::{Failed, Failure, Message},
 };
@@ -101,12 +100,12 @@ pub(crate) struct Connection {
     pub(crate) closing: bool,
     /// It has frames that wait for the next turn; nothing more is read from it until then.
     pub(crate) backlogged: bool,
-    /// The names that its requests wait for.
-    pub(crate) waits: Vec<NameId>,
+    /// It will be closed; nothing of it is looked at any more.
+    pub(crate) is_broken: bool,
 }
 
 /// Who is at the other end, as the kernel says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
     pub(crate) pid: u32,
     pub(crate) uid: u32,
@@ -132,7 +131,7 @@ impl Connection {
             interest: EpollFlags::EPOLLIN,
             closing: false,
             backlogged: false,
-            waits: Vec::new(),
+            is_broken: false,
         }
     }
 

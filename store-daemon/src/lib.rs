@@ -49,6 +49,7 @@ mod socket;
 mod space;
 mod startup;
 pub mod testing;
+mod waits;
 
 pub use limits::LimitError;
 pub use options::{Arena, Options, Reserve};

@@ -166,12 +166,11 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc;
 
     /// Takes a line whenever the test lets it, and hands it to the test.
     struct Pipe {
         may: Receiver<()>,
-        lines: mpsc::Sender<String>,
+        lines: Sender<String>,
     }
 
     impl Write for Pipe {
@@ -188,8 +187,8 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_written_blocks_nobody_and_is_counted() {
-        let (read, may) = mpsc::channel();
-        let (lines, written) = mpsc::channel();
+        let (read, may) = channel();
+        let (lines, written) = channel();
         let log = Log::default();
         log.write_on_thread(Pipe { may, lines }).unwrap();
         let sent = LINES_MAX + 500;

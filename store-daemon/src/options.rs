@@ -98,7 +98,8 @@ pub struct Options {
         value_parser = at_least_one())]
     pub max_in_flight: usize,
 
-    /// Most bytes of requests that one session may have incomplete or unanswered; beyond it no more is read
+    /// Most bytes of requests that one process may have incomplete or unanswered; beyond it no more is read. At most a
+    /// quarter of what all may have
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = two_frames())]
     pub max_held_requests: usize,
 

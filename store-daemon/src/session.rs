@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) inherits: Vec<Arc<WordsMapping>>,
     /// A forked child that has not joined yet: which process it is, only its lifeline knows.
     pub(crate) is_awaited: bool,
+    /// The process that had it made for a child; 0 where it was made for nobody else.
+    pub(crate) parent_pid: u32,
     pub(crate) pidfd: Option<OwnedFd>,
     /// `None` once the lifeline is closed while the process lives: the session is orphaned.
     pub(crate) lifeline: Option<ConnectionId>,
@@ -205,6 +207,11 @@ impl Sessions {
 
     pub(crate) fn of_process(&self, pid: u32) -> usize {
         self.by_id.values().filter(|session| session.pid == pid).count()
+    }
+
+    /// Sessions that process `pid` had made for children that nobody has seen yet.
+    pub(crate) fn awaited_of(&self, pid: u32) -> usize {
+        self.by_id.values().filter(|session| session.is_awaited && session.parent_pid == pid).count()
     }
 
     /// Descriptors that all of them take: of their processes and regions.

@@ -1,12 +1,37 @@
 //! A slice of the loop's time: how much of long work is done between two looks at the sockets.
 
-use std::time::{Duration, Instant};
+use crate::connection::Peer;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// Length of a slice.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// Entries worked off between two looks at the clock. An entry takes microseconds at most.
 const ENTRIES_PER_LOOK: u32 = 32;
+
+/// What each process has had of a turn of the loop: whatever one of them sends, through however many connections, the
+/// others get their turn after about a slice.
+#[derive(Debug, Default)]
+pub(crate) struct Shares(HashMap<(u32, u32), Duration>);
+
+impl Shares {
+    /// Everybody has a share again.
+    pub(crate) fn begin_turn(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether the process has had its share of this turn.
+    pub(crate) fn is_spent(&self, Peer { uid, pid }: Peer) -> bool {
+        self.0.get(&(uid, pid)).is_some_and(|&spent| spent >= SLICE)
+    }
+
+    pub(crate) fn spend(&mut self, Peer { uid, pid }: Peer, time: Duration) {
+        *self.0.entry((uid, pid)).or_default() += time;
+    }
+}
 
 /// A slice of time, spent entry by entry.
 #[derive(Debug)]

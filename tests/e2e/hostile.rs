@@ -876,3 +876,138 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     let lines = log.lines().filter(|line| line.contains("request")).count();
     assert!(lines < requests && log.contains(" lines of the log are missing here"), "{lines} lines");
 }
+
+/// Asks for a session for a child that is about to be forked.
+fn hello_child(parent: &RawSession) -> Hello {
+    let role = Role::Child { token: parent.welcome.token, regions: 1 };
+    Hello { magic: MAGIC, version: VERSION, role }
+}
+
+/// Sessions for children that nobody has seen count for the process that had them made.
+#[test]
+fn a_process_has_so_many_sessions_made_for_children_and_no_more() {
+    let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-sessions-per-process", "8"]);
+    let bystander = Bystander::start(CLIENT, &daemon);
+    let parent = RawSession::begin(daemon.socket());
+    let mut children = Vec::new();
+    let refusal = loop {
+        assert!(children.len() <= 8, "{} children", children.len());
+        let mut child = Raw::connect(daemon.socket());
+        child.send(1, &hello_child(&parent));
+        let (header, body, _) = child.receive_with_fds();
+        if header.kind == Failed::KIND {
+            break Failed::parse(body.into()).expect("a failure").failure;
+        }
+        children.push(child);
+    };
+    assert_eq!(children.len(), 8);
+    assert!(
+        matches!(&refusal, Failure::TooMany { what, limit: 8 } if what.contains("children")),
+        "{refusal:?}"
+    );
+    drop((children, parent));
+    assert_serves(&mut daemon);
+    bystander.was_not_disturbed(&mut daemon);
+}
+
+/// A connection that says Hello for a child and is closed, in a loop: others are served meanwhile, and the store stops when
+/// it is told to.
+#[test]
+fn who_has_sessions_made_for_children_in_a_loop_keeps_nobody_out() {
+    let daemon = Daemon::start(STORE, "4MiB");
+    let parent = RawSession::begin(daemon.socket());
+    let mut honest = RawSession::begin(daemon.socket());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let socket = daemon.socket();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // The daemon may be gone, at the end.
+                let Ok(mut connection) = std::os::unix::net::UnixStream::connect(socket) else {
+                    return;
+                };
+                let mut hello = Vec::new();
+                hello_child(&parent).frame(1, &mut hello).expect("it fits");
+                let _ = std::io::Write::write_all(&mut connection, &hello);
+            }
+        });
+        for number in 0..200 {
+            let text = format!("honest-{number}");
+            honest.requests.call(&commit(vec![inline(&text, 10)])).expect("there is room");
+        }
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(honest.requests.is_closed_by_peer(), "the store does not stop");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+/// A listing over more namespaces than one turn looks through is complete, and so is one that finds nothing.
+#[test]
+fn a_listing_that_is_made_in_slices_is_complete() {
+    let daemon = Daemon::start_with(STORE, &["--size", "16MiB"]);
+    let mut session = RawSession::begin(daemon.socket());
+    let in_namespace = |number: usize| match inline("only-name", 8) {
+        Change::Bind { bind } => Change::Bind {
+            bind: plasmon_protocol::message::Bind {
+                namespace: namespace(&format!("space-{number:05}")),
+                ..bind
+            },
+        },
+        other => other,
+    };
+    let count = 20_000;
+    for first in (0..count).step_by(2_000) {
+        let changes = (first..first + 2_000).map(in_namespace).collect();
+        session.requests.call(&commit(changes)).expect("there is room");
+    }
+    let list = |prefix: &str| ListNames { namespace: None, prefix: prefix.to_owned(), after: None, limit: 0 };
+    let nothing = session.requests.call(&list("zz")).expect("a page");
+    assert!(nothing.names.is_empty() && !nothing.more);
+    let (mut list, mut found) = (list("only"), 0);
+    loop {
+        let page = session.requests.call(&list).expect("a page");
+        for info in &page.names {
+            assert_eq!(info.namespace.as_str(), format!("space-{found:05}"));
+            found += 1;
+        }
+        if !page.more {
+            break;
+        }
+        let last = page.names.last().expect("a page with more has names");
+        list.after = Some(plasmon_protocol::message::ListedName {
+            namespace: last.namespace.clone(),
+            name: last.name.clone(),
+        });
+    }
+    assert_eq!(found, count);
+}
+
+/// Who waits for room until what had expired is unbound is woken also if a commit that is under way binds that name anew.
+#[test]
+fn room_that_is_waited_for_until_a_name_expires_is_answered_if_the_name_is_rebound() {
+    let daemon = Daemon::start(STORE, "4MiB");
+    let mut writer = RawSession::begin(daemon.socket());
+    let mut learner = RawSession::begin(daemon.socket());
+    let granted = learner.requests.call(&Reserve { len_bytes: 3 << 20 }).expect("there is room");
+    let ttl = plasmon_protocol::message::Ttl { ttl_ns: 20_000_000, is_sliding: false };
+    let brief = |ttl| match inline("brief", 8) {
+        Change::Bind { bind } => Change::Bind { bind: plasmon_protocol::message::Bind { ttl, ..bind } },
+        other => other,
+    };
+    writer.requests.call(&commit(vec![brief(Some(ttl))])).expect("there is room");
+    let begun = Instant::now();
+    // Takes longer than the name lives: a slice of a millisecond at a time.
+    let unbind =
+        |number| Change::Unbind { namespace: Namespace::default(), name: name(&format!("{number:06}")) };
+    let mut changes: Vec<Change> = (0..200_000).map(unbind).collect();
+    changes.push(brief(None));
+    writer.requests.send(7, &commit(changes));
+    while begun.elapsed() < std::time::Duration::from_millis(25) {
+        std::thread::yield_now();
+    }
+    let refusal = learner.requests.call(&Reserve { len_bytes: 2 << 20 }).expect_err("there is no room");
+    assert!(matches!(refusal, Failure::StoreFull { .. }), "{refusal:?}");
+    writer.requests.be_patient();
+    writer.requests.receive::<plasmon_protocol::message::Committed>().expect("it is answered as well");
+    assert!(granted.len_bytes >= 3 << 20);
+}

@@ -92,6 +92,7 @@ impl Server {
             regions: vec![region],
             inherits: Vec::new(),
             is_awaited: false,
+            parent_pid: 0,
             pidfd,
             lifeline: Some(id),
             connections: HashSet::new(),
@@ -150,6 +151,14 @@ impl Server {
         let peer = connection.peer;
         let uid = peer.uid;
         self.check_session_limits(peer, index_of(regions.into()).min(FDS_MAX))?;
+        let sessions_max = self.options.max_sessions_per_process;
+        if peer.pid != 0 && self.sessions.awaited_of(peer.pid) >= sessions_max {
+            let pid = peer.pid;
+            let what = format!(
+                "sessions of children of process {pid} that nobody has joined (--max-sessions-per-process)"
+            );
+            return Err(Failure::TooMany { what, limit: sessions_max as u64 });
+        }
         let parent = self.sessions.by_token(token).and_then(|parent| self.sessions.get(parent));
         let parent = parent.filter(|parent| {
             parent.uid == uid && parent.lifeline.is_some() && !parent.is_awaited && !parent.is_leaving()
@@ -181,6 +190,7 @@ impl Server {
             regions,
             inherits,
             is_awaited: true,
+            parent_pid: peer.pid,
             pidfd: None,
             lifeline: Some(id),
             connections: HashSet::new(),

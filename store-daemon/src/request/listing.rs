@@ -1,46 +1,88 @@
 //! Listings: names, namespaces, and everything about one name.
 
-use crate::{commit::ReplyTo, server::Server};
+use crate::{catalog::Catalog, commit::ReplyTo, server::Server, slice::Slice};
 use plasmon_protocol::{
     index_of,
     limits::{PAGE_DESCRIBED_BYTES_MAX, PAGE_DESCRIBED_MAX, PAGE_NAMES_MAX},
     message::{
-        BareNames, Describe, DescribeNamespace, Described, DescribedName, DescribedPage, Failure,
+        BareNames, BindingInfo, Describe, DescribeNamespace, Described, DescribedName, DescribedPage, Failure,
         ListBareNames, ListDescribed, ListNames, ListNamespaces, NamesPage, NamespaceDescribed,
         NamespacesListed,
     },
+    name::Namespace,
 };
 use plasmon_shm::boottime_ns;
 
-impl Server {
-    pub(crate) fn list_names(&mut self, reply_to: ReplyTo, list: &ListNames) {
-        let limit = if list.limit == 0 { PAGE_NAMES_MAX } else { list.limit.min(PAGE_NAMES_MAX) };
-        // One more than asked tells whether more follow.
-        let wanted = index_of(limit.into()) + 1;
+/// A page of names that is being made. Names of all namespaces may be looked for in many of them in vain.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) reply_to: ReplyTo,
+    list: ListNames,
+    /// The namespace that is looked through next; `None` is the first.
+    from: Option<Namespace>,
+    wanted: usize,
+    names: Vec<BindingInfo>,
+}
+
+impl Listing {
+    /// Looks through namespaces, for a slice. Returns whether that was all.
+    fn go_on(&mut self, catalog: &Catalog, slice: &mut Slice) -> bool {
+        let ListNames { namespace: asked, prefix, after, .. } = &self.list;
         let now_ns = boottime_ns();
-        let mut numbers = Vec::new();
-        let after = list.after.as_ref();
-        if let Some(namespace) = &list.namespace {
-            let Some(id) = self.catalog.namespace(namespace) else {
-                let namespace = namespace.clone();
-                return self.fail(reply_to, Failure::UnknownNamespace { namespace });
-            };
-            let after = after.filter(|after| after.namespace == *namespace).map(|after| after.name.as_str());
-            numbers = self.catalog.page(id, &list.prefix, after, wanted, now_ns);
-        } else {
-            for (namespace, id) in self.catalog.namespaces_from(after.map(|after| &after.namespace)) {
-                let after =
-                    after.filter(|after| after.namespace == *namespace).map(|after| after.name.as_str());
-                numbers.extend(self.catalog.page(id, &list.prefix, after, wanted - numbers.len(), now_ns));
-                if numbers.len() == wanted {
-                    break;
-                }
+        let from = self.from.take();
+        for (namespace, id) in catalog.namespaces_from(from.as_ref()) {
+            if asked.as_ref().is_some_and(|asked| asked != namespace) {
+                break;
+            }
+            if !slice.spend() {
+                self.from = Some(namespace.clone());
+                return false;
+            }
+            let after = after.as_ref().filter(|after| after.namespace == *namespace);
+            let after = after.map(|after| after.name.as_str());
+            let numbers = catalog.page(id, prefix, after, self.wanted - self.names.len(), now_ns);
+            self.names.extend(numbers.into_iter().filter_map(|number| catalog.info(number, now_ns)));
+            if self.names.len() == self.wanted {
+                break;
             }
         }
-        let more = numbers.len() == wanted;
-        numbers.truncate(wanted - 1);
-        let names = numbers.into_iter().filter_map(|number| self.catalog.info(number, now_ns)).collect();
-        self.reply(reply_to, &NamesPage { names, more });
+        true
+    }
+}
+
+impl Server {
+    pub(crate) fn list_names(&mut self, reply_to: ReplyTo, list: ListNames) {
+        let limit = if list.limit == 0 { PAGE_NAMES_MAX } else { list.limit.min(PAGE_NAMES_MAX) };
+        if let Some(namespace) = &list.namespace
+            && self.catalog.namespace(namespace).is_none()
+        {
+            let namespace = namespace.clone();
+            return self.fail(reply_to, Failure::UnknownNamespace { namespace });
+        }
+        let from =
+            list.namespace.clone().or_else(|| list.after.as_ref().map(|after| after.namespace.clone()));
+        // One more than asked tells whether more follow.
+        let wanted = index_of(limit.into()) + 1;
+        let listing = Listing { reply_to, list, from, wanted, names: Vec::new() };
+        self.list(listing, &mut Slice::begin());
+    }
+
+    /// Goes on with a listing that takes long, for a slice.
+    pub(crate) fn list_on(&mut self) {
+        if let Some(listing) = self.next_listing() {
+            self.list(listing, &mut Slice::begin());
+        }
+    }
+
+    fn list(&mut self, mut listing: Listing, slice: &mut Slice) {
+        if listing.go_on(&self.catalog, slice) {
+            let Listing { reply_to, wanted, mut names, .. } = listing;
+            let more = names.len() == wanted;
+            names.truncate(wanted - 1);
+            self.reply(reply_to, &NamesPage { names, more });
+        } else {
+            self.put_off_listing(listing);
+        }
     }
 
     pub(crate) fn list_bare_names(&mut self, reply_to: ReplyTo, list: &ListBareNames) {

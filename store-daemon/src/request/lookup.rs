@@ -1,11 +1,6 @@
 //! Looking names up for clients that did not get a steady look at the index, and waiting for names.
 
-use crate::{
-    commit::ReplyTo,
-    server::{Server, Until},
-    session::SessionId,
-    slice::Slice,
-};
+use crate::{commit::ReplyTo, server::Server, session::SessionId, slice::Slice, waits::Until};
 use plasmon_protocol::{
     codec::{DecodeError, ListReader},
     id::NameId,

@@ -6,6 +6,7 @@ mod listing;
 mod lookup;
 mod operator;
 
+pub(crate) use listing::Listing;
 pub(crate) use lookup::LookUp;
 
 use crate::server::{AfterScan, Parked, Server, Tried};
@@ -43,7 +44,7 @@ impl Server {
             request if self.must_wait(&request, &mut as_of_ns) => {
                 self.defer(Parked { reply_to, session, request, as_of_ns, tried });
             }
-            AnyRequest::ListNames(list) => self.list_names(reply_to, &list),
+            AnyRequest::ListNames(list) => self.list_names(reply_to, list),
             AnyRequest::ListBareNames(list) => self.list_bare_names(reply_to, &list),
             AnyRequest::ListDescribed(list) => self.list_described(reply_to, &list),
             AnyRequest::ListNamespaces(list) => self.list_namespaces(reply_to, &list),

@@ -1,6 +1,6 @@
 //! Commits on their way, and the requests that wait for a name.
 
-use super::{AfterScan, Grant, Parked, Server, Tried, Until, Waiter};
+use super::{AfterScan, Grant, Parked, Server, Tried};
 use crate::allocator::Extent;
 use crate::commit::{CommitJob, Prepared, ReplyTo, Workbench, Worked, Writer};
 use crate::connection::{Broken, Connection, ConnectionId};
@@ -11,6 +11,7 @@ use crate::request::LookUp;
 use crate::session::{Session, SessionId};
 use crate::slice::Slice;
 use crate::space::LeaseId;
+use crate::waits::{Until, Waiter};
 use bytes::Bytes;
 use nix::sys::epoll::EpollFlags;
 use plasmon_protocol::id::NameId;
@@ -310,8 +311,12 @@ impl Server {
         let short = short.chain(self.eviction.take().map(|eviction| eviction.reply_to()));
         let short = short.chain(self.evictions.drain(..).map(|short| short.who.reply_to()));
         let deferred = self.deferred.drain(..).map(|parked| parked.reply_to);
-        let waiting = self.waits.drain().flat_map(|(_, waiters)| waiters).map(|waiter| waiter.reply_to);
-        let all = granted.chain(commits).chain(parked).chain(short).chain(deferred).chain(waiting);
+        let waiting =
+            std::iter::from_fn(|| self.waits.take_any()).chain(self.met.drain(..).map(|(waiter, _)| waiter));
+        let waiting = waiting.map(|waiter| waiter.reply_to);
+        let listing = self.listings.drain(..).map(|listing| listing.reply_to);
+        let all =
+            granted.chain(commits).chain(parked).chain(short).chain(deferred).chain(waiting).chain(listing);
         for reply_to in all.collect::<Vec<_>>() {
             self.fail(reply_to, Failure::ShuttingDown {});
         }
@@ -320,6 +325,7 @@ impl Server {
             self.on_connection(id, EpollFlags::EPOLLIN);
         }
         while let Some(id) = self.ready.pop() {
+            self.shares.begin_turn(); // everybody is answered, and nobody waits for others any more
             self.take_backlog(id);
         }
     }
@@ -429,11 +435,13 @@ impl Server {
         until: Until,
         deadline: Option<Instant>,
     ) {
-        let Some(connection) = self.connections.get_mut(&reply_to.connection) else {
+        let Some(connection) = self.connections.get(&reply_to.connection) else {
             return self.give_back(reply_to.held);
         };
-        connection.waits.push(id);
-        self.waits.entry(id).or_default().push(Waiter { reply_to, until, deadline });
+        if connection.is_broken {
+            return self.give_back(reply_to.held);
+        }
+        self.waits.add(id, Waiter { reply_to, until, deadline });
         self.note_deadline(deadline);
     }
 
@@ -450,55 +458,52 @@ impl Server {
         }
     }
 
-    /// Answers those who wait for what has come, now that the name is bound with `version`; 0 if it is not bound.
+    /// Those who wait for what has come, now that the name is bound with `version` (0 if it is not bound), will be
+    /// answered.
     pub(super) fn answer_waits(&mut self, id: &NameId, version: u64) {
-        let Some(waiters) = self.waits.remove(id) else { return };
-        let (met, still): (Vec<_>, Vec<_>) =
-            waiters.into_iter().partition(|waiter| waiter.until.has_come(version));
-        if !still.is_empty() {
-            self.waits.insert(*id, still);
+        self.met
+            .extend(std::iter::from_fn(|| self.waits.take_met(id, version)).map(|waiter| (waiter, version)));
+    }
+
+    /// Answers those who wait for what has come, for a slice.
+    pub(super) fn answer_met(&mut self) {
+        if self.met.is_empty() {
+            return;
         }
-        for waiter in met {
-            self.forget_wait(waiter.reply_to.connection, id);
+        let slice = Slice::begin();
+        while let Some((waiter, version)) = self.met.pop_front() {
             match waiter.until {
                 Until::Above(_) => self.reply(waiter.reply_to, &Bound { version }),
                 Until::Not(_) => self.reply(waiter.reply_to, &Changed { version }),
             }
-        }
-    }
-
-    fn forget_wait(&mut self, connection: ConnectionId, id: &NameId) {
-        let Some(connection) = self.connections.get_mut(&connection) else { return };
-        if let Some(at) = connection.waits.iter().position(|name| name == id) {
-            connection.waits.swap_remove(at);
+            if slice.is_over() {
+                return;
+            }
         }
     }
 
     pub(crate) fn wait_count(&self) -> u64 {
-        self.waits.values().map(|waiters| waiters.len() as u64).sum()
+        (self.waits.len() + self.met.len()) as u64
     }
 
     /// What has run out of time: waits, frames, handshakes.
     pub(super) fn expire(&mut self, now: Instant) {
-        let mut late = Vec::new();
-        for (&id, waiters) in &mut self.waits {
-            let expired = waiters.extract_if(.., |waiter| waiter.deadline.is_some_and(|at| at <= now));
-            late.extend(expired.map(|waiter| (id, waiter)));
-        }
-        if !late.is_empty() {
-            self.waits.retain(|_, waiters| !waiters.is_empty());
-        }
-        for (id, waiter) in late {
-            self.forget_wait(waiter.reply_to.connection, &id);
+        let slice = Slice::begin();
+        while let Some(waiter) = self.waits.take_late(now) {
             self.fail(waiter.reply_to, Failure::WaitTimeout {});
-        }
-        for (&id, connection) in &self.connections {
-            if connection.deadline().is_some_and(|at| at <= now) {
-                self.broken.push((id, Broken::TooSlow));
+            if slice.is_over() {
+                break;
             }
         }
-        let frames = self.connections.values().filter_map(Connection::deadline).filter(|&at| at > now);
-        let waits = self.waits.values().flatten().filter_map(|waiter| waiter.deadline);
-        self.earliest_deadline = frames.chain(waits).min();
+        let mut late = Vec::new();
+        for (&id, connection) in &self.connections {
+            if connection.deadline().is_some_and(|at| at <= now) {
+                late.push(id);
+            }
+        }
+        late.into_iter().for_each(|id| self.break_off(id, Broken::TooSlow));
+        let frames = self.connections.values().filter(|connection| !connection.is_broken);
+        let frames = frames.filter_map(Connection::deadline).filter(|&at| at > now);
+        self.earliest_deadline = frames.chain(self.waits.next_deadline()).min();
     }
 }

@@ -8,6 +8,7 @@ use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
 use crate::request::LookUp;
 use crate::session::SessionId;
+use crate::slice::Slice;
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -22,7 +23,11 @@ use std::time::{Duration, Instant};
 
 impl Server {
     pub(super) fn accept(&mut self) {
+        let slice = Slice::begin();
         for _ in 0..ACCEPTS_PER_TURN {
+            if slice.is_over() {
+                return;
+            }
             let Some(listener) = &self.listener else { return };
             let stream = match listener.accept() {
                 Ok(stream) => stream,
@@ -106,11 +111,14 @@ impl Server {
 
     /// Whether this uid is the store's own or root: such a client may write the arena and see to the store.
     pub(crate) fn is_own(&self, uid: u32) -> bool {
-        uid == 0 || (uid == self.own_uid && uid != self.overflow_uid)
+        plasmon_protocol::trust::is_own(uid, self.own_uid, self.overflow_uid)
     }
 
     pub(super) fn on_connection(&mut self, id: ConnectionId, flags: EpollFlags) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.is_broken)
+        else {
+            return;
+        };
         let flushed = if flags.contains(EpollFlags::EPOLLOUT) { connection.flush() } else { Ok(()) };
         let hung_up = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
         let wants_input = connection.interest.contains(EpollFlags::EPOLLIN);
@@ -124,7 +132,35 @@ impl Server {
         self.take_frames(id);
         match flushed.and(read) {
             Ok(()) => self.set_interest(id),
-            Err(why) => self.broken.push((id, why)),
+            Err(why) => self.break_off(id, why),
+        }
+    }
+
+    /// This connection will be closed, and nothing of it is looked at until then.
+    pub(super) fn break_off(&mut self, id: ConnectionId, why: Broken) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.is_broken)
+        else {
+            return;
+        };
+        connection.is_broken = true;
+        let _ = self.epoll.delete(connection.as_fd());
+        self.broken.push((id, why));
+    }
+
+    /// Closes what was broken off, for a slice, and decides what becomes of sessions that were made for a child.
+    pub(super) fn close_broken(&mut self) {
+        if !self.childless.is_empty() {
+            // Who had connected before the lifelines were closed is heard first.
+            let sessions = std::mem::take(&mut self.childless);
+            self.hear_newcomers();
+            sessions.into_iter().for_each(|session| self.settle_closed(session));
+        }
+        let slice = Slice::begin();
+        while let Some((id, why)) = self.broken.pop() {
+            self.close_connection(id, &why);
+            if slice.is_over() {
+                return;
+            }
         }
     }
 
@@ -145,10 +181,12 @@ impl Server {
             if connection.in_flight >= self.options.max_in_flight
                 || connection.closing
                 || connection.backlogged
+                || connection.is_broken
             {
                 return;
             }
-            if handled == FRAMES_PER_TURN && connection.has_input() {
+            let peer = connection.peer;
+            if (handled == FRAMES_PER_TURN || self.shares.is_spent(peer)) && connection.has_input() {
                 connection.backlogged = true;
                 self.ready.push(id);
                 return;
@@ -165,9 +203,7 @@ impl Server {
                 let reason = format!("the first message on a connection has at most {HELLO_BYTES_MAX} bytes");
                 return self.refuse(id, &reason);
             }
-            if let Some(session) = role.session()
-                && !self.admit_frame(id, session)
-            {
+            if role.session().is_some() && !self.admit_frame(id) {
                 return;
             }
             let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -182,21 +218,23 @@ impl Server {
             connection.in_flight += 1;
             self.counters.requests += 1;
             let bytes = std::mem::take(&mut connection.admitted_bytes);
-            let held = Held { session: role.session().unwrap_or_default(), bytes };
+            let held = Held { peer, bytes };
             let reply_to = ReplyTo { connection: id, request_id: frame.header.request_id, held };
+            let began = Instant::now();
             match role.session() {
                 None => self.on_first_frame(reply_to, frame),
                 Some(session) => self.on_frame(reply_to, session, frame),
             }
+            self.shares.spend(peer, began.elapsed());
         }
     }
 
-    /// Whether the frame that comes next, if its header is there, fits what its session and all of them may hold. If
+    /// Whether the frame that comes next, if its header is there, fits what its process and all of them may hold. If
     /// not, the connection is read no further until somebody was answered.
-    fn admit_frame(&mut self, id: ConnectionId, session: SessionId) -> bool {
+    fn admit_frame(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         let Some(bytes) = connection.announced_bytes() else { return true };
-        if connection.admitted_bytes == 0 && self.held.take(Held { session, bytes }) {
+        if connection.admitted_bytes == 0 && self.held.take(Held { peer: connection.peer, bytes }) {
             connection.admitted_bytes = bytes;
         } else if connection.admitted_bytes == 0 && !connection.starved {
             connection.starve();
@@ -245,7 +283,7 @@ impl Server {
 
     fn on_frame(&mut self, mut reply_to: ReplyTo, session: SessionId, Frame { header, body }: Frame) {
         let mut hold = |bytes: usize| {
-            self.held.add(Held { session, bytes });
+            self.held.add(Held { peer: reply_to.held.peer, bytes });
             reply_to.held.bytes += bytes;
         };
         if header.kind == Commit::KIND {
@@ -301,9 +339,11 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.queued_output = self.queued_output - connection.counted_output + connection.unread();
         connection.counted_output = connection.unread();
-        if connection.closing && !connection.has_output() {
-            self.broken.push((id, Broken::Closed));
+        if connection.is_broken {
             return;
+        }
+        if connection.closing && !connection.has_output() {
+            return self.break_off(id, Broken::Closed);
         }
         let mut interest = EpollFlags::empty();
         interest.set(EpollFlags::EPOLLOUT, connection.has_output());
@@ -316,7 +356,7 @@ impl Server {
             connection.interest = interest;
             let mut event = EpollEvent::new(interest, id.0);
             if let Err(error) = self.epoll.modify(connection.as_fd(), &mut event) {
-                self.broken.push((id, error.into()));
+                self.break_off(id, error.into());
             }
         }
     }
@@ -326,20 +366,10 @@ impl Server {
         let _ = self.epoll.delete(connection.as_fd());
         self.counts.remove(connection.peer);
         self.queued_output -= connection.counted_output;
-        if let Some(session) = connection.role.session() {
-            self.give_back(Held { session, bytes: connection.admitted_bytes });
-        }
+        self.give_back(Held { peer: connection.peer, bytes: connection.admitted_bytes });
         tracing::debug!(pid = connection.peer.pid, %why, "connection closed");
-        for name in &connection.waits {
-            if let Some(waiters) = self.waits.get_mut(name) {
-                for waiter in waiters.extract_if(.., |waiter| waiter.reply_to.connection == id) {
-                    self.held.give_back(waiter.reply_to.held);
-                    self.gave_back = true;
-                }
-                if waiters.is_empty() {
-                    self.waits.remove(name);
-                }
-            }
+        while let Some(waiter) = self.waits.take_of(id) {
+            self.give_back(waiter.reply_to.held);
         }
         let Some(session_id) = connection.role.session() else { return };
         let Some(session) = self.sessions.get_mut(session_id) else { return };
@@ -347,18 +377,23 @@ impl Server {
         if session.lifeline == Some(id) {
             session.lifeline = None;
             if session.is_awaited {
-                // A child that joined before it closed everything may stand in the queue.
-                self.hear_newcomers();
-            }
-            let Some(session) = self.sessions.get(session_id) else { return };
-            if session.is_leaving() {
-                return; // it said so; its pins, if it has any, are looked at
-            }
-            if session.process_has_ended() {
-                self.end_session(session_id);
+                self.childless.push(session_id);
             } else {
-                self.orphan_session(session_id);
+                self.settle_closed(session_id);
             }
+        }
+    }
+
+    /// Decides what becomes of a session whose lifeline is closed.
+    fn settle_closed(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.is_leaving() {
+            return; // it said so; its pins, if it has any, are looked at
+        }
+        if session.process_has_ended() {
+            self.end_session(id);
+        } else {
+            self.orphan_session(id);
         }
     }
 
@@ -385,7 +420,7 @@ impl Server {
             }
             Err(why) => {
                 connection.give_up();
-                self.broken.push((to.connection, why));
+                self.break_off(to.connection, why);
                 false
             }
         }
@@ -401,13 +436,15 @@ impl Server {
             }
             let most = by_session.into_iter().max_by_key(|&(_, bytes)| bytes);
             let Some((most, 1..)) = most else { return };
+            let mut given_up = Vec::new();
             for (&id, connection) in &mut self.connections {
                 if connection.role.session() == most && connection.counted_output > 0 {
-                    self.broken.push((id, Broken::Unread(connection.unread())));
+                    given_up.push((id, connection.unread()));
                     self.queued_output -= std::mem::take(&mut connection.counted_output);
                     connection.give_up();
                 }
             }
+            given_up.into_iter().for_each(|(id, unread)| self.break_off(id, Broken::Unread(unread)));
         }
     }
 

@@ -37,7 +37,7 @@ impl Server {
     pub(super) fn retire(&mut self, unbound: Unbound) {
         let Unbound { id, label, entry } = unbound;
         self.space.retire(entry.extent_offset(), || label);
-        if self.waits.contains_key(&id) {
+        if self.waits.has(&id) {
             self.unbound_waited.push(id);
         }
     }
@@ -79,6 +79,14 @@ impl Server {
         self.counters.expired += expired;
         tracing::debug!(expired, "bindings have expired");
         self.resume_deferred();
+    }
+
+    /// Goes on with what waits for room until all is unbound that had expired by then. It need not have been unbound
+    /// here: the commit that was under way may have bound or unbound those names.
+    pub(super) fn resume_after_expiry(&mut self) {
+        if self.after_expiry.is_empty() {
+            return;
+        }
         let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
         for (_, short) in
             self.after_expiry.extract_if(.., |(as_of_ns, _)| *as_of_ns < first).collect::<Vec<_>>()

@@ -33,7 +33,7 @@ impl Server {
         self.end_leases_of(id);
         self.depart(id);
         for connection in session.connections.iter().copied().chain(session.lifeline) {
-            self.broken.push((connection, Broken::Closed));
+            self.break_off(connection, Broken::Closed);
         }
         if self.space.has_candidates() {
             self.start_scan(Report::Limbo);
@@ -46,8 +46,8 @@ impl Server {
         let scans = self.scans.started;
         self.sessions.leave(id, scans);
         let Some(session) = self.sessions.get(id) else { return };
-        for connection in session.connections.iter().copied().chain(session.lifeline) {
-            self.broken.push((connection, Broken::Closed));
+        for connection in session.connections.clone().into_iter().chain(session.lifeline) {
+            self.break_off(connection, Broken::Closed);
         }
         self.end_leases_of(id);
         self.depart(id);
@@ -68,7 +68,7 @@ impl Server {
         fault_point(FaultPoint::Orphaned);
         self.looks.is_due = true;
         for connection in session.connections.clone() {
-            self.broken.push((connection, Broken::Closed));
+            self.break_off(connection, Broken::Closed);
         }
         self.end_leases_of(id);
     }

@@ -28,10 +28,13 @@ use crate::{
     populate::{Demands, Progress},
     reclaim::{Job, Pin, Pinned, Report, ScanDone, pinned_of},
     refusals::Refusals,
+    request::Listing,
     session::{Orphan, SessionId, Sessions},
     signals::Signals,
+    slice::Shares,
     socket::Labels,
     space::{LeaseId, Space},
+    waits::{Waiter, Waits},
 };
 use interprocess::local_socket::Listener;
 use nix::sys::{
@@ -183,32 +186,6 @@ impl AfterScan {
 
     fn is_stats(&self) -> bool {
         matches!(self, AfterScan::Request(Parked { request: AnyRequest::ReadStats(_), .. }))
-    }
-}
-
-/// A request that waits for a name.
-pub(crate) struct Waiter {
-    reply_to: ReplyTo,
-    until: Until,
-    deadline: Option<Instant>,
-}
-
-/// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
-    /// The name is bound with a version above this one.
-    Above(u64),
-    /// The name is bound with another version than this one, or not at all; 0 is not being bound.
-    Not(u64),
-}
-
-impl Until {
-    /// Whether it has come, now that the name is bound with `version`; 0 if it is not bound.
-    pub(crate) fn has_come(self, version: u64) -> bool {
-        match self {
-            Until::Above(known) => version > known,
-            Until::Not(known) => version != known,
-        }
     }
 }
 
@@ -374,7 +351,14 @@ pub(crate) struct Server {
     evicting: bool,
     eviction: Option<Box<Eviction>>,
     deferred: Vec<Parked>,
-    waits: HashMap<NameId, Vec<Waiter>>,
+    /// Listings that look through more namespaces than a slice of time is long enough for.
+    listings: VecDeque<Listing>,
+    /// Sessions that were made for a child, and whose lifeline was closed before anybody has joined them: a child that
+    /// joined at the last moment may stand in the queue of those who have connected.
+    childless: Vec<SessionId>,
+    waits: Waits,
+    /// Waits that are met and not answered yet, each with the version that it is answered with.
+    met: VecDeque<(Waiter, u64)>,
     /// Names that were unbound while somebody waited for them, who is still to be told.
     unbound_waited: Vec<NameId>,
     /// Sessions that have ended, or are leaving, whose bindings are to be unbound that end with them.
@@ -397,6 +381,8 @@ pub(crate) struct Server {
 
     listener: Option<Listener>,
     listening: bool,
+    /// What each process has had of this turn.
+    shares: Shares,
     /// How often it is logged that a connection was refused.
     refusals_logged: Throttle,
     accept_at: Option<Instant>,
@@ -507,7 +493,11 @@ impl Server {
             evicting: false,
             eviction: None,
             deferred: Vec::new(),
-            waits: HashMap::new(),
+            listings: VecDeque::new(),
+            childless: Vec::new(),
+            shares: Shares::default(),
+            waits: Waits::default(),
+            met: VecDeque::new(),
             unbound_waited: Vec::new(),
             departed: Vec::new(),
             broken: Vec::new(),
@@ -562,6 +552,7 @@ impl Server {
                 Err(nix::Error::EINTR) => 0,
                 Err(error) => break Err(error.into()),
             };
+            self.shares.begin_turn();
             for event in &ready[..count] {
                 self.on_event(event.data(), event.events());
             }
@@ -624,6 +615,9 @@ impl Server {
         self.prepare_commits();
         self.work_off_commits();
         self.announce_unbound();
+        self.answer_met();
+        self.resume_after_expiry();
+        self.list_on();
         for region in self.space.let_go() {
             self.copies.ask(CopyJob::LetGo(Box::new(region)));
         }
@@ -631,9 +625,7 @@ impl Server {
         if self.earliest_deadline.is_some_and(|at| at <= now) {
             self.expire(now);
         }
-        while let Some((id, why)) = self.broken.pop() {
-            self.close_connection(id, &why);
-        }
+        self.close_broken();
         if self.gave_back {
             self.feed_the_starved();
         }
@@ -671,7 +663,9 @@ impl Server {
             || self.scans.ending.is_some();
         let work = work || !self.slid.is_empty() || self.eviction.is_some();
         let work = work || !self.departed.is_empty() || !self.unbound_waited.is_empty();
-        let work = work || !self.scans.answered.is_empty();
+        let work = work || !self.scans.answered.is_empty() || !self.met.is_empty();
+        let work = work || !self.listings.is_empty() || !self.childless.is_empty();
+        debug_assert!(work || self.nothing_waits_in_vain(), "something waits that could go on");
         let can_feed = self.gave_back && !self.starved.is_empty();
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
@@ -694,6 +688,34 @@ impl Server {
                 EpollTimeout::try_from(ms.min(60_000)).unwrap_or(EpollTimeout::ZERO)
             }
         }
+    }
+
+    /// A listing that was put off, whose turn it is, unless a commit is half visible.
+    pub(crate) fn next_listing(&mut self) -> Option<Listing> {
+        if self.is_mid_commit() { None } else { self.listings.pop_front() }
+    }
+
+    /// Goes on with `listing` in another turn, behind the others.
+    pub(crate) fn put_off_listing(&mut self, listing: Listing) {
+        if self.connections.contains_key(&listing.reply_to.connection) {
+            self.listings.push_back(listing);
+        } else {
+            self.give_back(listing.reply_to.held); // nobody will hear of it
+        }
+    }
+
+    /// Whether what waits for the loop itself has a reason to. Each of these is looked at when its reason may have gone;
+    /// one that was forgotten would be found here by every test that runs a store.
+    fn nothing_waits_in_vain(&self) -> bool {
+        let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
+        let is_mid_commit = self.is_mid_commit();
+        self.after_expiry.iter().all(|&(as_of_ns, _)| as_of_ns >= first)
+            && self
+                .deferred
+                .iter()
+                .all(|it| is_mid_commit || it.as_of_ns.is_some_and(|as_of_ns| as_of_ns >= first))
+            && (self.evicting || self.evictions.is_empty())
+            && (self.scans.busy || (self.scans.current.is_empty() && self.scans.next.is_empty()))
     }
 
     fn next_ticket(&mut self) -> u64 {
