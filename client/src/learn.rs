@@ -45,6 +45,7 @@ pub struct LearnOptions {
     /// Another name, and the version that it must have.
     held: Option<(String, u64)>,
     ttl: Option<Ttl>,
+    keeps_ttl: bool,
     is_ephemeral: bool,
     in_cache: bool,
 }
@@ -113,6 +114,30 @@ impl LearnOptions {
     #[must_use]
     pub fn sliding_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl_of(ttl, true));
+        self
+    }
+
+    /// A name that is bound keeps its time to live and the moment at which it expires, or that it never does: for counters.
+    /// For a name that is not bound, [`ttl`](Self::ttl) holds, or what its namespace has declared. Not for what is
+    /// [ephemeral](Self::ephemeral).
+    ///
+    /// # Examples
+    /// ```
+    /// use plasmon::LearnOptions;
+    /// use std::time::Duration;
+    ///
+    /// let store = plasmon::testing::Store::start(8 << 20)?;
+    /// let brain = store.connect()?;
+    /// brain.learn_with("hits", &1, &LearnOptions::new().ttl(Duration::from_secs(60)))?;
+    /// let expires = brain.metadata("hits")?.and_then(|it| it.expires);
+    /// brain.learn_with("hits", &2, &LearnOptions::new().keep_ttl())?;
+    /// assert_eq!(brain.metadata("hits")?.and_then(|it| it.ttl), Some(Duration::from_secs(60)));
+    /// # assert!(expires.is_some());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn keep_ttl(mut self) -> Self {
+        self.keeps_ttl = true;
         self
     }
 
@@ -552,9 +577,10 @@ impl Batch {
             self.changes.push(Change::EnsureCache { namespace: namespace.clone() });
         }
         let bind = Bind { namespace, name, description, metadata, header, ttl, payload };
-        self.changes.push(match options.is_ephemeral {
-            true => Change::BindEphemeral { bind },
-            false => Change::Bind { bind },
+        self.changes.push(match options {
+            LearnOptions { is_ephemeral: true, .. } => Change::BindEphemeral { bind },
+            LearnOptions { keeps_ttl: true, .. } => Change::Replace { bind },
+            _ => Change::Bind { bind },
         });
         Ok(())
     }
@@ -633,7 +659,7 @@ impl Batch {
             ENTRY_BYTES_MAX + namespace.len() + name.len()
         });
         let changes = self.changes.iter().map(|change| match change {
-            Change::Bind { bind } | Change::BindEphemeral { bind } => {
+            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
                 let Bind { namespace, name, description, metadata, payload, .. } = bind;
                 let texts = [description, metadata].into_iter().flatten().map(String::len).sum::<usize>();
                 let inline = if let Payload::Inline { bytes } = payload { bytes.len() } else { 0 };
@@ -665,7 +691,7 @@ impl Batch {
         let lease = Lease::reserve(&self.session, len_bytes);
         let mut lease = lease.map_err(|error| self.session.explain(error))?;
         for change in &mut self.changes {
-            if let Change::Bind { bind } | Change::BindEphemeral { bind } = change
+            if let Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } = change
                 && let Bind { payload, .. } = bind
                 && let Payload::Inline { bytes } = payload
             {

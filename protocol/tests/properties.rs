@@ -307,7 +307,7 @@ make_choices! {
     Change {
         Bind { bind } Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
         RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl } BindEphemeral { bind }
-        RemoveEmptyNamespace { namespace } EnsureCache { namespace }
+        RemoveEmptyNamespace { namespace } EnsureCache { namespace } Replace { bind }
     }
     Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader { } }
     FoundOne { Absent {} At { location } }

@@ -19,9 +19,10 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyString},
 };
 use std::{
+    os::fd::{AsFd, AsRawFd, RawFd},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -180,6 +181,25 @@ impl Client {
         self.check_awake(py)?;
         let timeout = seconds(timeout)?;
         self.wait_for(py, name, after_version, timeout, timeout, &cancels)
+    }
+
+    /// Begins to wait until the name has another version than `version`; 0 is not being bound.
+    fn begin_wait_change(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        version: u64,
+    ) -> PyResult<PendingWait> {
+        let name = name_of(name)?;
+        self.check_awake(py)?;
+        let pending = detached(py, || self.brain.begin_wait_change(name, version)).or_raise(py)?;
+        Ok(PendingWait { fd: pending.as_fd().as_raw_fd(), pending: Mutex::new(Some(pending)) })
+    }
+
+    /// Unbinds a name that this process bound ephemerally, also after `sleep`.
+    fn end_claim(&self, py: Python<'_>, name: &Bound<'_, PyAny>, version: u64) -> PyResult<()> {
+        let name = name_of(name)?;
+        detached(py, || self.brain.forget_if_version(name, version)).or_raise(py)
     }
 
     /// Objects of one moment; `None` for names that are not bound.
@@ -399,6 +419,11 @@ impl Client {
         detached(py, || self.brain.remove_namespace()).or_raise(py)
     }
 
+    fn remove_namespace_if_empty(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_awake(py)?;
+        detached(py, || self.brain.remove_namespace_if_empty()).or_raise(py)
+    }
+
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check_awake(py)?;
         let stats = detached(py, || self.brain.stats()).or_raise(py)?;
@@ -461,6 +486,27 @@ impl Client {
         let schema = memory::import_table(schema)?.schema().clone();
         let writer = detached(py, || self.brain.writer(name, &schema)).or_raise_learning(py)?;
         Ok(TableWriter::new(writer))
+    }
+}
+
+/// A wait that goes on by itself; its descriptor is readable when it is over. Dropped, it waits no longer.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct PendingWait {
+    fd: RawFd,
+    pending: Mutex<Option<plasmon::PendingWait>>,
+}
+
+#[pymethods]
+impl PendingWait {
+    fn fileno(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Returns the version that the name has when it is over, 0 if it is not bound.
+    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(pending) = pending else { return Err(PyValueError::new_err("this wait is over")) };
+        Ok(detached(py, || pending.finish()).or_raise(py)?.unwrap_or(0))
     }
 }
 

@@ -60,6 +60,11 @@ fn describe<'py>(
             attributes.set_item("namespace", namespace)?;
             "NamespaceNotFound"
         }
+        Error::NamespaceInUse { namespace, names } => {
+            attributes.set_item("namespace", namespace)?;
+            attributes.set_item("names", *names)?;
+            "NamespaceInUse"
+        }
         Error::DefaultNamespace => "DefaultNamespaceError",
         Error::BadName(why) if why.is_of_namespace() => "BadNamespace",
         Error::BadName(_) => "BadName",

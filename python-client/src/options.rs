@@ -14,8 +14,14 @@ impl Options {
     /// `metadata` is the text of a JSON object, `ttl` a number of seconds.
     #[new]
     #[pyo3(signature = (
-        description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false
+        description=None, metadata=None, if_absent=false, if_version=None, ttl=None, sliding=false,
+        ephemeral=false, cache=false, keep_ttl=false, if_held=None
     ))]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::fn_params_excessive_bools,
+        reason = "they have names in Python"
+    )]
     fn new(
         description: Option<&str>,
         metadata: Option<&str>,
@@ -23,8 +29,27 @@ impl Options {
         if_version: Option<u64>,
         ttl: Option<f64>,
         sliding: bool,
+        ephemeral: bool,
+        cache: bool,
+        keep_ttl: bool,
+        if_held: Option<(String, u64)>,
     ) -> PyResult<Options> {
         let mut options = LearnOptions::new();
+        if ephemeral && keep_ttl {
+            return Err(PyValueError::new_err("ephemeral and keep_ttl exclude each other"));
+        }
+        if ephemeral {
+            options = options.ephemeral();
+        }
+        if cache {
+            options = options.in_cache();
+        }
+        if keep_ttl {
+            options = options.keep_ttl();
+        }
+        if let Some((name, version)) = if_held {
+            options = options.if_held(name, version);
+        }
         if let Some(description) = description {
             options = options.description(description);
         }

@@ -79,6 +79,8 @@ pub(crate) struct NewBinding<'a> {
     pub(crate) now_ns: u64,
     /// `None` lives as long as the namespace has declared.
     pub(crate) ttl: Option<Ttl>,
+    /// Whether a binding that it replaces hands on its time to live and its deadline.
+    pub(crate) keeps_ttl: bool,
     /// The session that the binding ends with, if it does.
     pub(crate) owner: Option<SessionId>,
     /// `None` keeps the description of the binding before.
@@ -490,9 +492,20 @@ impl Catalog {
         new: NewBinding<'_>,
     ) -> BoundTo {
         let state = self.namespaces.get_mut(&namespace).expect("a commit registers its namespaces first");
-        let ttl = new.ttl.or_else(|| state.ttl.clone());
-        let expires_ns = ttl.as_ref().and_then(|ttl| deadline(ttl, new.now_ns));
-        let ttl = ttl.filter(|_| expires_ns.is_some());
+        let number = self.writer.find(self.index.words(), id);
+        let known = number.and_then(|number| Some((number, self.writer.read(self.index.words(), number)?)));
+        let kept = known.filter(|(_, before)| new.keeps_ttl && !before.has_expired(new.now_ns));
+        let (ttl, expires_ns) = match kept {
+            Some((number, before)) => {
+                let record = self.records[slot(number)].as_ref();
+                (record.and_then(|record| record.ttl.clone()), Some(before.expires_ns).filter(|&at| at != 0))
+            }
+            None => {
+                let ttl = new.ttl.or_else(|| state.ttl.clone());
+                let expires_ns = ttl.as_ref().and_then(|ttl| deadline(ttl, new.now_ns));
+                (ttl.filter(|_| expires_ns.is_some()), expires_ns)
+            }
+        };
         let entry = Entry {
             version: new.version,
             offset: new.offset,
@@ -502,8 +515,6 @@ impl Catalog {
             writer_uid: new.writer_uid,
             header: new.header,
         };
-        let number = self.writer.find(self.index.words(), id);
-        let known = number.and_then(|number| Some((number, self.writer.read(self.index.words(), number)?)));
         let before = known.as_ref().map(|(_, before)| before);
         let replaced_bytes = before.map_or(0, |before| before.len_bytes);
         let arena_replaced_bytes = before.map_or(0, Entry::arena_bytes);

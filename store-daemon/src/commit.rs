@@ -419,7 +419,7 @@ impl CommitJob {
             return Ok(());
         };
         match changes.read()?.as_deref() {
-            Some(Change::Bind { bind } | Change::BindEphemeral { bind }) => {
+            Some(Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind }) => {
                 self.learns_in.get_or_insert_with(|| bind.namespace.clone());
                 if let Payload::Inline { bytes } = &bind.payload {
                     self.inline_bytes += bytes.len() as u64;
@@ -646,6 +646,7 @@ impl CommitJob {
             }
             Change::Bind { .. }
             | Change::BindEphemeral { .. }
+            | Change::Replace { .. }
             | Change::RegisterNamespace { .. }
             | Change::DeclareNamespace { .. }
             | Change::EnsureCache { .. } => {}
@@ -671,7 +672,7 @@ impl CommitJob {
 
     fn bind(&mut self, bench: &mut Workbench<'_>, change: &Arc<Change>) {
         let (bind, owner) = match &**change {
-            Change::Bind { bind } => (bind, None),
+            Change::Bind { bind } | Change::Replace { bind } => (bind, None),
             Change::BindEphemeral { bind } => (bind, Some(self.writer.session)),
             Change::RegisterNamespace { namespace } => {
                 bench.catalog.register(namespace).expect("its prefix was checked");
@@ -707,6 +708,7 @@ impl CommitJob {
             header: bind.header,
             now_ns: self.moment_ns,
             ttl: bind.ttl.clone(),
+            keeps_ttl: matches!(**change, Change::Replace { .. }),
             owner,
             description: bind.description.as_deref(),
             metadata: bind.metadata.as_deref(),
@@ -777,7 +779,7 @@ impl Checks {
     /// Checks one change against the catalog, and against the changes before it. Returns the id of a name that it binds.
     fn add(&mut self, catalog: &Catalog, change: &Change, now_ns: u64) -> Result<Option<NameId>, Failure> {
         match change {
-            Change::Bind { bind } | Change::BindEphemeral { bind } => {
+            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
                 let Bind { namespace, name, header, description, metadata, ttl, payload } = bind;
                 check_ttl(ttl.as_ref())?;
                 check_header(name, header, payload)?;
@@ -1159,6 +1161,7 @@ mod tests {
                     }
                     Change::Bind { .. }
                     | Change::BindEphemeral { .. }
+                    | Change::Replace { .. }
                     | Change::RegisterNamespace { .. }
                     | Change::DeclareNamespace { .. }
                     | Change::EnsureCache { .. } => {}
@@ -1166,7 +1169,7 @@ mod tests {
             }
             for change in &commit.changes {
                 match change {
-                    Change::Bind { bind } | Change::BindEphemeral { bind } => {
+                    Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
                         let Bind { namespace, name, description, ttl, header, payload, .. } = bind;
                         let is_ephemeral = matches!(change, Change::BindEphemeral { .. });
                         let key = (namespace.clone(), name.clone());
@@ -1181,6 +1184,10 @@ mod tests {
                         let expires_ns =
                             ttl.and_then(|ttl| (self.now_ns + slack_ns(ttl)).checked_add(ttl.ttl_ns));
                         let before = bound.get(&key).filter(|before| before.lives(self.now_ns));
+                        let expires_ns = match (change, before) {
+                            (Change::Replace { .. }, Some(before)) => before.expires_ns,
+                            _ => expires_ns,
+                        };
                         let kept = before.map_or(String::new(), |before| before.description.clone());
                         let description = description.clone().unwrap_or(kept);
                         let version = self.last_version;
@@ -1346,9 +1353,9 @@ mod tests {
         let bytes = length.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len));
         // Where the value stands, and, now and then, where else it is said to stand.
         let place_of_value = (any::<bool>(), proptest::bool::weighted(0.05));
-        let how = (any_ttl(), description, proptest::bool::weighted(0.2));
+        let how = (any_ttl(), description, 0_u8..6);
         let bind = (place(), bytes, place_of_value, how).prop_map(
-            |((namespace, name), bytes, (in_header, lies), (ttl, description, is_ephemeral))| {
+            |((namespace, name), bytes, (in_header, lies), (ttl, description, how))| {
                 let plain = Header::new(Kind::BYTES);
                 let inline = plain.with_inline(&bytes).filter(|_| in_header || bytes.is_empty());
                 let payload = match inline.is_some() != lies {
@@ -1357,7 +1364,11 @@ mod tests {
                 };
                 let header = inline.unwrap_or(plain);
                 let bind = Bind { namespace, name, description, metadata: None, header, ttl, payload };
-                if is_ephemeral { Change::BindEphemeral { bind } } else { Change::Bind { bind } }
+                match how {
+                    0 => Change::BindEphemeral { bind },
+                    1 => Change::Replace { bind },
+                    _ => Change::Bind { bind },
+                }
             },
         );
         let namespace = || proptest::sample::select(all_namespaces().to_vec());

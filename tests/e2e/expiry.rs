@@ -240,3 +240,44 @@ fn a_client_in_another_time_namespace_goes_by_the_stores_clock() -> TestResult {
     assert_eq!(brain.recall::<Blob>("theirs")?.len(), 0);
     Ok(())
 }
+
+/// A counter is one thing for as long as it lives: what replaces its value does not begin its time anew.
+#[test]
+fn what_replaces_a_value_may_keep_its_deadline() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    let keep = || LearnOptions::new().keep_ttl();
+    let lifetime = Duration::from_secs(1_000);
+    let deadline = |name: &str| -> Result<_, Error> {
+        Ok(brain.metadata(name)?.map(|it| (it.ttl, it.is_sliding, it.expires.is_some())))
+    };
+    brain.learn_with("hits", &1, &LearnOptions::new().ttl(lifetime))?;
+    brain.learn_with("sliding", &1, &LearnOptions::new().sliding_ttl(lifetime))?;
+    brain.learn("for ever", &1)?;
+    for name in ["hits", "sliding", "for ever"] {
+        let before = deadline(name)?;
+        brain.learn_with(name, &2, &keep().ttl(Duration::from_secs(5)))?;
+        assert_eq!((deadline(name)?, brain.recall::<i64>(name)?), (before, 2), "{name}");
+    }
+    // To the nanosecond: it goes when the first one would have gone.
+    let before = now();
+    brain.learn_with("short", &0, &ttl(500))?;
+    let after = now();
+    let mut number = 0;
+    while brain.exists("short")? {
+        number += 1;
+        if brain.learn_with("short", &number, &keep()).is_ok() && now() > after + Duration::from_millis(500) {
+            break; // it was gone, and this is another one
+        }
+    }
+    assert!(now() >= before + Duration::from_millis(500) && number > 0);
+    brain.forget("short")?;
+    // A name that is not bound, or has expired, has none to keep.
+    brain.learn_with("new", &1, &keep().ttl(lifetime))?;
+    assert_eq!(deadline("new")?, Some((Some(lifetime), false, true)));
+    brain.learn_with("gone", &1, &ttl(20))?;
+    eventually("it has expired", || !brain.exists("gone").expect("the store answers"));
+    brain.learn_with("gone", &2, &keep())?;
+    assert_eq!(deadline("gone")?, Some((None, false, false)));
+    Ok(())
+}

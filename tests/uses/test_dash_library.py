@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,49 @@ def test_a_cache_makes_room_for_what_is_new_and_drops_nothing_else() -> None:
             assert cache.get(f"{number}")[0] == number
         assert not cache.has("0") and brain["mine"].sum() == 3_500_000
         assert not cache.set("too large", np.zeros(3_000_000)) and cache.get("too large") is None
+        assert not PlasmonBackend(store.path).set("too large", np.zeros(3_000_000))
         with pytest.raises(plasmon.StoreFull):
-            PlasmonBackend(store.path).set("too large", np.zeros(3_000_000))
+            PlasmonBackend(store.path, strict=True).set("too large", np.zeros(3_000_000))
+
+
+def test_counters_keep_the_time_at_which_they_expire(cache: PlasmonCache) -> None:
+    for key, timeout, ttl in (("hits", 1000, 1000.0), ("for ever", 0, None)):
+        cache.set(key, 1, timeout=timeout)
+        before = cache.brain.metadata(key)
+        assert [cache.inc(key), cache.dec(key), cache.inc(key, 5)] == [2, 1, 6]
+        after = cache.brain.metadata(key)
+        assert (after["ttl"], after["version"] > before["version"]) == (ttl, True)
+        if ttl is not None:  # two looks at two clocks
+            assert abs(after["expires_at"] - before["expires_at"]) < 0.1
+    # One that has expired, or never was, begins anew.
+    cache.set("short", 41, timeout=0.2)
+    eventually("it has expired", lambda: not cache.has("short"))
+    assert cache.inc("short") == 1 and cache.brain.metadata("short")["ttl"] == 300
+    assert cache.add("added", 1, timeout=7) and cache.inc("added") == 2 and cache.brain.metadata("added")["ttl"] == 7
+
+
+def test_a_store_that_is_away_is_a_cache_that_has_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "store.sock"
+    cache, backend = PlasmonCache(path), PlasmonBackend(path)  # before there is a store
+    for one in (cache, backend):
+        assert one.get("a") is None and not one.set("a", 1) and not one.add("a", 1) and not one.has("a")
+        assert not one.delete("a") and one.get_many("a", "b") == [None, None] and one.inc("n") is None
+        assert not one.clear() and one.set_many({"a": 1}) == []
+    assert caplog.text.count("has and keeps nothing") == 2 and backend.uid == "PlasmonBackend:dash-serverside"
+    for strict in (PlasmonCache, PlasmonBackend):
+        with pytest.raises(plasmon.StoreUnavailable):
+            strict(path, strict=True)
+    # There is one, one that was started anew, and one whose namespace was removed: each time they are caches.
+    for _ in range(2):
+        with plasmon.Store(size="16MB", path=path) as store:
+            for removed in (False, True):
+                for one in (cache, backend):
+                    if removed:
+                        store.connect().remove_namespace(one.brain.namespace)
+                    for number in range(20):
+                        assert one.set(f"{number}", np.full(250_000, number)) and one.get(f"{number}")[0] == number
+            assert cache.inc("n") == 1 and cache.clear() and backend.clear()
+    assert cache.get("a") is None and not backend.set("a", 1)
 
 
 # ---- Flask-Caching
@@ -186,7 +228,9 @@ def test_sessions_do_not_see_each_other_and_go_when_idle(store: plasmon.Store) -
     version = sessions.learn(mine, "a", np.arange(1000))
     assert sessions.learn(mine, "a", np.arange(2000)) > version
     assert len(sessions.recall(mine, "a")) == 2000 and sessions.get(yours, "a", "nothing") == "nothing"
-    with pytest.raises(plasmon.NameNotFound):
+    with pytest.raises(
+        plasmon.NameNotFound, match="has not used it for 0.5 seconds, or the store has been started anew"
+    ):
         sessions.recall(yours, "a")
     sessions.learn(yours, "a", "yours")
     sessions.end(yours)
@@ -196,3 +240,45 @@ def test_sessions_do_not_see_each_other_and_go_when_idle(store: plasmon.Store) -
     sessions.sweep()
     assert f"session-{mine}" not in brain.namespaces()
     assert brain.stats()["used_bytes"] == 0
+
+
+def test_a_sweep_removes_no_session_that_is_used_again(store: plasmon.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    brain = store.connect()
+    sessions = Sessions(brain, ttl=1000)
+    idle, back = sessions.begin(), sessions.begin()
+    for session in (idle, back):
+        sessions.learn(session, "a", 1)
+        brain.forget("a", namespace=f"session-{session}")
+    # Between the look of the sweep and what it does, its user comes back.
+    remove = plasmon.Brain.remove_namespace
+
+    def later(brain: plasmon.Brain, namespace: str, **how: Any) -> str:
+        if namespace.endswith(back):
+            sessions.learn(back, "a", "mine")
+        return remove(brain, namespace, **how)
+
+    monkeypatch.setattr(plasmon.Brain, "remove_namespace", later)
+    sessions.sweep()
+    assert sessions.recall(back, "a") == "mine" and f"session-{idle}" not in brain.namespaces()
+    sessions.end(back)
+
+
+def test_sessions_say_that_the_store_is_away(tmp_path: Path) -> None:
+    path = tmp_path / "store.sock"
+    with plasmon.Store(size="16MB", path=path) as store:
+        sessions = Sessions(store.connect(), ttl=1000)
+        mine = sessions.begin()
+        sessions.learn(mine, "a", 1)
+    for call in (
+        lambda: sessions.recall(mine, "a"),
+        lambda: sessions.get(mine, "a"),
+        lambda: sessions.learn(mine, "a", 1),
+    ):
+        with pytest.raises(plasmon.StoreUnavailable):
+            call()
+    with plasmon.Store(size="16MB", path=path) as store:
+        with pytest.raises(plasmon.NameNotFound, match="started anew"):
+            sessions.recall(mine, "a")
+        sessions.learn(mine, "a", 2)
+        known = store.connect().metadata("a", namespace=f"session-{mine}")
+        assert (sessions.recall(mine, "a"), known["ttl"], known["sliding"]) == (2, 1000, True)

@@ -175,6 +175,12 @@ choice! {
             /// The namespace.
             namespace: Namespace,
         },
+        /// As `Bind`, but a name that is bound keeps its time to live and its deadline, or that it has none. For a name
+        /// that is not bound, `ttl` is what it is for `Bind`.
+        10 = Replace {
+            /// The binding.
+            bind: Bind,
+        },
     }
 }
 
@@ -183,7 +189,7 @@ impl Change {
     #[must_use]
     pub fn bind(&self) -> Option<&Bind> {
         match self {
-            Change::Bind { bind } | Change::BindEphemeral { bind } => Some(bind),
+            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => Some(bind),
             _ => None,
         }
     }

@@ -443,7 +443,8 @@ fn samples() -> Vec<Sample> {
             "Commit.DeclareNamespace.plain",
             Change::DeclareNamespace { namespace: namespace(), is_cache: false, ttl: None },
         ),
-        ephemeral("Commit.BindEphemeral"),
+        change("Commit.BindEphemeral", Change::BindEphemeral { bind: in_header() }),
+        change("Commit.Replace", Change::Replace { bind: in_header() }),
         change("Commit.RemoveEmptyNamespace", Change::RemoveEmptyNamespace { namespace: namespace() }),
         change("Commit.EnsureCache", Change::EnsureCache { namespace: namespace() }),
         Sample::of("LongCommit", LongCommit { lease: 3, offset: 4_096, len_bytes: 100_000_000 }),
@@ -631,18 +632,16 @@ fn bind(file: &str, header: Header, payload: Payload) -> Sample {
     change(file, Change::Bind { bind }).showing("Payload", &payload)
 }
 
-fn ephemeral(file: &str) -> Sample {
-    let payload = Payload::InHeader {};
-    let bind = Bind {
+fn in_header() -> Bind {
+    Bind {
         namespace: namespace(),
         name: name("leader"),
         description: None,
         metadata: None,
         header: Header::new(Kind::TEXT).with_inline(b"daily").unwrap(),
         ttl: None,
-        payload: payload.clone(),
-    };
-    change(file, Change::BindEphemeral { bind }).showing("Payload", &payload)
+        payload: Payload::InHeader {},
+    }
 }
 
 fn found_many() -> Sample {

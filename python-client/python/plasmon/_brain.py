@@ -22,6 +22,7 @@ from plasmon.exceptions import (
     NameTypeError,
     NotStorable,
     PlasmonError,
+    WaitTimeout,
 )
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ class Brain(MutableMapping[str, Any]):
         if_version: int | None = None,
         ttl: Time | None = None,
         sliding: bool = False,
+        keep_ttl: bool = False,
+        ephemeral: bool = False,
+        cache: bool = False,
+        if_held: tuple[str, int] | None = None,
         namespace: str | None = None,
     ) -> int:
         """Bind ``name`` to ``thing`` and return the binding's version, which rises with every change of the store.
@@ -133,19 +138,36 @@ class Brain(MutableMapping[str, Any]):
                 suspended. Learning the name anew begins anew.
             sliding: Whether every recall begins ``ttl`` anew. Such a name goes between ``ttl`` and ``ttl`` and 4
                 seconds after its last recall, never earlier.
+            keep_ttl: Whether a name that is bound keeps its time to live and the moment at which it goes: for counters.
+            ephemeral: Whether the name goes with this process, however it ends, or with `sleep`: for claims, locks and
+                leaders. `wait_change` wakes who waits for that. In a cache it does not give way.
+            cache: Whether to make sure, at the same moment, that the namespace is a cache, whatever became of what
+                `declare` said: the store may have been started anew. What else was declared stays.
+            if_held: Only if another name has this version: ``("claim", version)``, as long as a claim is held.
             namespace: Another namespace than this brain's.
 
         Raises:
             ValueError: ``ttl`` is not more than 0, or ``sliding`` is said without it.
             NotStorable: The value cannot be stored (also a ``TypeError``).
             StoreFull: It does not fit (also a ``MemoryError``).
-            ConditionFailed: ``if_absent`` or ``if_version`` did not hold.
+            ConditionFailed: ``if_absent``, ``if_version`` or ``if_held`` did not hold.
             BadName: The name breaks its rule (also a ``ValueError``).
             OutcomeUnknown: The store went away: the change may or may not have happened. After all others it has not.
 
         """
         client = self._client if namespace is None else self._in(namespace)
-        options = _options(description, metadata, ttl, sliding, if_absent=if_absent, if_version=if_version)
+        options = _options(
+            description,
+            metadata,
+            ttl,
+            sliding,
+            if_absent=if_absent,
+            if_version=if_version,
+            ephemeral=ephemeral,
+            cache=cache,
+            keep_ttl=keep_ttl,
+            if_held=if_held,
+        )
         return _learn(client, name, thing, options)
 
     def __setitem__(self, name: str, thing: Any) -> None:
@@ -351,6 +373,29 @@ class Brain(MutableMapping[str, Any]):
         with cancelling(cancel) as cancels:
             return client.wait(name, after, seconds("a timeout", timeout), cancels)
 
+    def wait_change(self, name: str, *, version: int, timeout: Time, namespace: str | None = None) -> int | None:
+        """Wait until ``name`` has another version than ``version``; return it, or ``None`` if it is not bound any more.
+
+        Args:
+            name: The name.
+            version: What is known; 0 is that it is not bound.
+            timeout: In seconds, or as ``ttl`` of `learn`.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            WaitTimeout: ``timeout`` passed first.
+
+        """
+        from plasmon._memoize import until_readable
+
+        client = self._in(namespace)
+        pending = client.begin_wait_change(name, _version(version) or 0)
+        if until_readable(pending, seconds("a timeout", timeout)):
+            return pending.finish() or None
+        error = WaitTimeout(f"{name!r} in namespace {client.namespace!r} did not change within {timeout!r}")
+        error.name, error.namespace = name, client.namespace
+        raise error
+
     def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether something is bound to ``name``. One look at the shared index."""
         return self._in(namespace).exists(name)
@@ -365,25 +410,37 @@ class Brain(MutableMapping[str, Any]):
         ttl: Time | None = None,
         sliding: bool = False,
         key: Callable[..., Any] | None = None,
+        strict: bool = False,
         namespace: str = "memoized",
     ) -> Callable[[Callable[_Arguments, _Result]], Memoized[_Arguments, _Result]]:
         """Return a decorator that keeps what a function returns in the store, for all processes.
 
-        Equal calls at once, from any number of threads and processes, compute once: the others wait for the result. If
-        the process that computes ends, another takes over; if the function raises, the exception goes to its caller and
-        another call tries. Results are recalled: arrays and frames are read-only and shared, for the first caller too.
+        Equal calls at once, from any number of threads, greenlets, tasks and processes, compute once: the others wait
+        for the result. If the process that computes ends, another takes over; if the function raises, the exception
+        goes to its caller and another call tries. Results are recalled: arrays and frames are read-only and shared, for
+        the first caller too. A coroutine function is awaited, and its result is kept; the event loop is never blocked.
 
-        Calls are equal if their arguments are; arrays and frames count by their content, which is read for that. What
-        else the function reads (globals, files) does not count: give it a ``ttl``, or ``forget`` a result. A function
-        that is written anew starts anew.
+        Calls are equal if their arguments are and the function is. Arrays and frames count by their content, which is
+        read for that. A function counts by its code, what it encloses, its defaults, what it wraps or is bound to, and
+        the functions and classes of its own module that it names: one that is written anew starts anew. A variable that
+        it encloses counts by the value it has at the call; a list, dictionary or object that is changed in place, as it
+        was when first seen. What else the function reads (global variables, other modules, files) does not count: give
+        it a ``ttl``, or ``forget`` a result.
+
+        A store that is away or full costs a call its computation and no error; the log says so.
 
         The decorated function has ``forget(*args)``, ``clear()`` and ``name(*args)``, the result's name in the store.
 
         Args:
             ttl: How long after that a result is forgotten, as in `learn`; ``None`` keeps it as long as there is room.
             sliding: Whether the time starts anew with each use.
-            key: Called with the arguments, returns what counts instead of them.
-            namespace: Where results are. It is declared a cache: what was used least recently makes room for the new.
+            key: Called with the arguments, returns what counts instead of them. What the function holds and has no
+                digest (a connection, say) does not count then, instead of being refused.
+            strict: Whether a store that is away is an error (`StoreUnavailable`).
+            namespace: Where results are. It is a cache: what was used least recently makes room for the new.
+
+        Raises:
+            NotMemoizable: For a generator function, and one of which cannot be known what it computes: it says why.
 
         Examples:
             >>> import plasmon
@@ -402,8 +459,7 @@ class Brain(MutableMapping[str, Any]):
 
         times: dict[str, Any] = {} if ttl is None else {"ttl": seconds("a ttl", ttl), "sliding": sliding}
         brain = self.in_namespace(namespace)
-        brain.declare(cache=True)
-        return lambda function: Memoized(function, brain, key, times)
+        return lambda function: Memoized(function, brain, key, times, strict)
 
     # ---- forgetting
 
@@ -766,18 +822,27 @@ class Brain(MutableMapping[str, Any]):
         """
         self._in(namespace).declare(cache, seconds_or_none("a ttl", ttl), sliding)
 
-    def remove_namespace(self, namespace: str | None = None) -> str:
+    def remove_namespace(self, namespace: str | None = None, *, if_empty: bool = False) -> str:
         """Remove a namespace with all its names, at one moment; without one, the current one.
 
         Who removes the current namespace is in ``default`` then. Returns a sentence that says so.
 
+        Args:
+            namespace: The namespace.
+            if_empty: Only if no name is bound in it at that moment.
+
         Raises:
+            NamespaceInUse: A name is, and ``if_empty`` is said (also a `ConditionFailed`).
             DefaultNamespaceError: ``default`` cannot be removed, only cleared.
             NamespaceNotFound: There is no such namespace.
 
         """
         removed = self.namespace if namespace is None else _text(namespace)
-        self._client.in_namespace(removed).remove_namespace()
+        client = self._client.in_namespace(removed)
+        if if_empty:
+            client.remove_namespace_if_empty()
+        else:
+            client.remove_namespace()
         if removed == self.namespace:
             self._client = self._client.in_namespace("default")
         return f"Removed namespace {removed}; the current namespace is {self.namespace}"
@@ -1095,11 +1160,14 @@ def _options(
     *,
     if_absent: bool = False,
     if_version: int | None = None,
+    **how: Any,
 ) -> _plasmon.Options:
     if description is not None and not isinstance(description, str):
         raise MetadataTypeError(f"a description is a str, and this is {type(description).__name__}: {description!r}")
     time_to_live = None if ttl is None else seconds("a ttl", ttl)
-    return _plasmon.Options(description, _json_object(metadata), if_absent, _version(if_version), time_to_live, sliding)
+    return _plasmon.Options(
+        description, _json_object(metadata), if_absent, _version(if_version), time_to_live, sliding, **how
+    )
 
 
 def _version(version: int | None) -> int | None:

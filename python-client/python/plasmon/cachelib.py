@@ -8,16 +8,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachelib import BaseCache
 
 from plasmon._brain import Brain
-from plasmon.exceptions import ConditionFailed, NameNotFound, StoreFull
+from plasmon.exceptions import (
+    ConditionFailed,
+    LimitExceeded,
+    NameNotFound,
+    NamespaceNotFound,
+    StoreFull,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     import datetime
     import os
+    from collections.abc import Callable
+
+_Answer = TypeVar("_Answer")
 
 _log = logging.getLogger("plasmon")
 
@@ -28,8 +38,11 @@ _NAME_BYTES_MAX = 1024
 class PlasmonCache(BaseCache):
     """A cache in a namespace of a store, shared by all processes that use the same store and namespace.
 
-    The namespace is declared a cache: when room is short, what nobody has used for longest goes. Arrays and frames are
-    kept and returned without pickling; what is returned is shared and read-only, or a copy of one's own with ``copy``.
+    The namespace is a cache: when room is short, what nobody has used for longest goes. Arrays and frames are kept and
+    returned without pickling; what is returned is shared and read-only, or a copy of one's own with ``copy``.
+
+    A store that is away, from the beginning or later, is a cache that has nothing and keeps nothing; the log says so,
+    and when it is back, it is a cache again. A store that is full keeps nothing new.
 
     Args:
         path: The store's socket; without it, the store of this user, as `Brain` finds it.
@@ -37,6 +50,7 @@ class PlasmonCache(BaseCache):
         default_timeout: Seconds after which an entry expires that is set without another number; 0 is never.
         sliding: Whether every use of an entry begins that time anew.
         copy: Whether ``get`` returns private copies that can be written to.
+        strict: Whether a store that is away or full is an error (`StoreUnavailable`, `StoreFull`), now and later.
         ignore_delete_many_errors: As cachelib has it.
 
     Examples:
@@ -58,18 +72,35 @@ class PlasmonCache(BaseCache):
         default_timeout: int | datetime.timedelta = 300,
         sliding: bool = False,
         copy: bool = False,
+        strict: bool = False,
         ignore_delete_many_errors: bool = True,
     ) -> None:
         super().__init__(default_timeout, ignore_delete_many_errors)
-        self.brain = Brain(path, namespace)
-        self.brain.declare(cache=True)
+        self._path = path
+        self._namespace = namespace
         self._sliding = sliding
         self._copy = copy
+        self._strict = strict
+        self._brain: Brain | None = None
+        self._is_away = False
+        self._unless_away(lambda: self.brain, None)
+
+    @property
+    def brain(self) -> Brain:
+        """The entries, as a dictionary of this cache's namespace.
+
+        Raises:
+            StoreUnavailable: No store has answered yet.
+
+        """
+        if self._brain is None:
+            self._brain = Brain(self._path, self._namespace)
+        return self._brain
 
     def get(self, key: str) -> Any:
         """Return the value of a key, or ``None``."""
         try:
-            return self.brain.recall(_name(key), copy=self._copy)
+            return self._unless_away(lambda: self.brain.recall(_name(key), copy=self._copy), None)
         except NameNotFound:
             return None
 
@@ -77,67 +108,89 @@ class PlasmonCache(BaseCache):
         """Return the values of all keys as they were at one moment, ``None`` where there is none."""
         if self._copy:
             return [self.get(key) for key in keys]
-        found = self.brain.recall_many(map(_name, keys), missing_ok=True)
-        return [found.get(_name(key)) for key in keys]
+        names = [_name(key) for key in keys]
+        found: dict[str, Any] = {}
+        found = self._unless_away(lambda: self.brain.recall_many(names, missing_ok=True), found)
+        return [found.get(name) for name in names]
 
     def has(self, key: str) -> bool:
         """Return whether a key has a value. One look at the shared index."""
-        return self.brain.exists(_name(key))
+        return self._unless_away(lambda: self.brain.exists(_name(key)), False)
 
     def set(self, key: str, value: Any, timeout: int | datetime.timedelta | None = None) -> bool:
-        """Keep a value; return whether there was room."""
-        try:
-            self._learn(key, value, timeout)
-        except StoreFull as full:
-            _log.warning("%r is not cached: %s", key, full)
-            return False
-        return True
+        """Keep a value; return whether it is kept."""
+        return self._learn(key, value, timeout)
 
     def add(self, key: str, value: Any, timeout: int | datetime.timedelta | None = None) -> bool:
         """Keep a value if the key has none; return whether it is kept. Of two callers at once, one is told so."""
         try:
-            return bool(self._learn(key, value, timeout, if_absent=True))
+            return self._learn(key, value, timeout, if_absent=True)
         except ConditionFailed:
-            return False
-        except StoreFull as full:
-            _log.warning("%r is not cached: %s", key, full)
             return False
 
     def delete(self, key: str) -> bool:
         """Forget a key; return whether it had a value."""
-        try:
-            self.brain.forget(_name(key), missing_ok=False)
-        except NameNotFound:
-            return False
-        return True
+        return self._unless_away(lambda: self.brain.client.forget(_name(key)), False)
 
     def clear(self) -> bool:
-        """Forget everything, at one moment."""
-        self.brain.clear()
-        return True
+        """Forget everything, at one moment; return whether nothing is kept now."""
+        try:
+            return self._unless_away(lambda: self.brain.client.clear() >= 0, False)
+        except NamespaceNotFound:
+            return True
 
     def inc(self, key: str, delta: int = 1) -> int | None:
-        """Add to a number, 0 if there is none, and return the sum. Nobody's addition is lost."""
+        """Add to a number, 0 if there is none, and return the sum; ``None`` if it cannot be kept.
+
+        Nobody's addition is lost. A number that is there keeps the time at which it expires.
+        """
         while True:
-            known = self.brain.metadata(_name(key))
             try:
+                known = self._unless_away(lambda: self.brain.metadata(_name(key)), None)
                 value = (self.brain[_name(key)] if known else 0) + delta
-                how = {"if_version": known["version"]} if known else {"if_absent": True}
-                self._learn(key, value, None, **how)
+                how = {"if_version": known["version"], "keep_ttl": True} if known else {"if_absent": True}
+                return int(value) if self._learn(key, value, None, **how) else None
             except (ConditionFailed, NameNotFound):
                 continue  # somebody else was faster
-            except StoreFull:
+            except StoreUnavailable as error:
+                if self._strict:
+                    raise
+                self._note_away(error)
                 return None
-            return int(value)
 
     def dec(self, key: str, delta: int = 1) -> int | None:
         """Subtract from a number: `inc`."""
         return self.inc(key, -delta)
 
-    def _learn(self, key: str, value: Any, timeout: int | datetime.timedelta | None, **how: Any) -> int:
+    def _learn(self, key: str, value: Any, timeout: int | datetime.timedelta | None, **how: Any) -> bool:
+        """Keep a value, in a namespace that is a cache whatever has become of it; return whether it is kept."""
         seconds = self._normalize_timeout(timeout)
         ttl = math.inf if seconds == 0 else max(seconds, 1e-9)  # a negative one has expired
-        return self.brain.learn(_name(key), value, ttl=ttl, sliding=self._sliding, **how)
+        how = {"ttl": ttl, "sliding": self._sliding, "cache": True, **how}
+        try:
+            return self._unless_away(lambda: self.brain.learn(_name(key), value, **how) > 0, False)
+        except (StoreFull, LimitExceeded) as full:
+            if self._strict:
+                raise
+            _log.warning("%r is not cached: %s", key, full)
+            return False
+
+    def _unless_away(self, ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
+        """Ask the store; if it is away, that costs an answer, and no error."""
+        try:
+            answer = ask()
+        except StoreUnavailable as error:
+            if self._strict:
+                raise
+            self._note_away(error)
+            return otherwise
+        self._is_away = False
+        return answer
+
+    def _note_away(self, error: StoreUnavailable) -> None:
+        if not self._is_away:  # once, until it is back
+            _log.warning("the cache %r has and keeps nothing: %s", self._namespace, error)
+        self._is_away = True
 
 
 def _name(key: str) -> str:

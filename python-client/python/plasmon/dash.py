@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dash_extensions.enrich import ServersideBackend
 
 from plasmon.cachelib import PlasmonCache
-from plasmon.exceptions import NamespaceNotFound
+from plasmon.exceptions import NameNotFound, NamespaceInUse, NamespaceNotFound, StoreUnavailable
 
 if TYPE_CHECKING:
     import datetime
@@ -43,6 +43,8 @@ class PlasmonBackend(PlasmonCache, ServersideBackend):
         default_timeout: Seconds after which an entry goes that nobody has used.
         sliding: Whether every use of an entry begins that time anew.
         copy: Whether callbacks get private copies that can be written to.
+        strict: Whether a store that is away or full is an error (`StoreUnavailable`, `StoreFull`). Without it, what a
+            callback returns is lost then, with a line in the log: the next one finds ``None``.
 
     """
 
@@ -54,32 +56,26 @@ class PlasmonBackend(PlasmonCache, ServersideBackend):
         default_timeout: int | datetime.timedelta = 24 * 3600,
         sliding: bool = True,
         copy: bool = False,
+        strict: bool = False,
     ) -> None:
-        super().__init__(path, namespace, default_timeout=default_timeout, sliding=sliding, copy=copy)
+        super().__init__(path, namespace, default_timeout=default_timeout, sliding=sliding, copy=copy, strict=strict)
 
     @property
     def uid(self) -> str:
         """Name of the backend in pages: the namespace tells one from another."""
-        return f"{type(self).__name__}:{self.brain.namespace}"
+        return f"{type(self).__name__}:{self._namespace}"
 
     def get(self, key: str | None, ignore_expired: bool = False) -> Any:  # noqa: ARG002 (what has expired is gone)
         """Return the value of a key, or ``None``."""
         return None if key is None else super().get(key)
 
-    def set(self, key: str, value: Any, timeout: int | datetime.timedelta | None = None) -> bool:
-        """Keep a value.
-
-        Raises:
-            StoreFull: There is no room that cached entries could make. The callback fails: the next one would find
-                nothing.
-
-        """
-        self._learn(key, value, timeout)
-        return True
-
 
 class Sessions:
     """A namespace for each user's session: no session sees another's state, and what is idle goes by itself.
+
+    A session's state is not computed anew, so that no call hides what happened: a store that is away or full is an
+    error (`StoreUnavailable`, `StoreFull`), and of a session that has ended, or that a store had which was started anew
+    since, `recall` says so. Learning begins it anew.
 
     Args:
         brain: Whose store it is in.
@@ -110,7 +106,8 @@ class Sessions:
         """Return the id of a new session, which nobody can guess."""
         if time.monotonic() - self._swept > min(self._ttl, 60):
             self._swept = time.monotonic()
-            self.sweep()
+            with contextlib.suppress(StoreUnavailable):  # learning will say so
+                self.sweep()
         return uuid.uuid4().hex
 
     def learn(self, session: str, name: str, value: Any) -> int:
@@ -121,10 +118,20 @@ class Sessions:
         """Return a value of a session.
 
         Raises:
-            NameNotFound: The session never had it, or was idle for too long.
+            NameNotFound: The session never had it, or was idle for too long, or the store was started anew.
 
         """
-        return self._brain.recall(name, namespace=self._namespace(session))
+        namespace = self._namespace(session)
+        try:
+            return self._brain.recall(name, namespace=namespace)
+        except NameNotFound as error:
+            text = (
+                f"this session has no {name!r}: it never learned it, or has not used it for {self._ttl:g} seconds, or "
+                "the store has been started anew since"
+            )
+            missing = NameNotFound(text)
+            missing.name, missing.namespace = name, namespace
+            raise missing from error
 
     def get(self, session: str, name: str, default: Any = None) -> Any:
         """Return a value of a session, or the default."""
@@ -136,10 +143,14 @@ class Sessions:
             self._brain.remove_namespace(self._namespace(session))
 
     def sweep(self) -> None:
-        """Remove the namespaces of sessions of which everything has expired. Done now and then by `begin`."""
+        """Remove the namespaces of sessions of which everything has expired. Done now and then by `begin`.
+
+        One that is used again meanwhile stays.
+        """
         for namespace, names in self._brain.client.namespaces():
             if names == 0 and namespace.startswith(self._prefix):
-                self.end(namespace.removeprefix(self._prefix))
+                with contextlib.suppress(NamespaceNotFound, NamespaceInUse):
+                    self._brain.in_namespace("default").remove_namespace(namespace, if_empty=True)
 
     def _namespace(self, session: str) -> str:
         # It comes from a browser.

@@ -140,7 +140,7 @@ class WriterClosed(LearnFailed, ValueError):
 
 
 class ConditionFailed(PlasmonError):
-    """``if_absent`` or ``if_version`` did not hold. Attributes: ``name``, ``namespace``, ``found_version``."""
+    """A condition of a learn or forget did not hold. Attributes: ``name``, ``namespace``, ``found_version``."""
 
     name: str
     namespace: str
@@ -156,6 +156,16 @@ class UnpicklingFailed(PlasmonError, UnpicklingError):
     name: str
     namespace: str
     type_name: str | None
+
+
+class NamespaceInUse(ConditionFailed):
+    """The namespace was to be removed if it is empty, and is not. Attributes: ``namespace``, ``names``."""
+
+    names: int
+
+
+class NotMemoizable(PlasmonError, TypeError):
+    """It cannot be known what a function computes, or what it returns cannot be kept."""
 
 
 class WrongKind(PlasmonError, TypeError):

@@ -307,7 +307,11 @@ fn change(random: &mut Random) -> Change {
             };
             let ttl = (random.below(4) == 0).then(|| ttl(random));
             let bind = Bind { namespace, name, description: None, metadata: None, header, ttl, payload };
-            if random.below(3) == 0 { Change::BindEphemeral { bind } } else { Change::Bind { bind } }
+            match random.below(4) {
+                0 => Change::BindEphemeral { bind },
+                1 => Change::Replace { bind },
+                _ => Change::Bind { bind },
+            }
         }
     }
 }
