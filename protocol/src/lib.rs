@@ -5,7 +5,7 @@
 //! * [`object`]: kinds, dtypes and flags, and the few fields of an object that travel in the index.
 //! * [`layout`]: where every word of the shared regions lies.
 //! * [`index`] and [`pins`]: the two algorithms that run on shared memory, over `&[AtomicU64]`.
-//! * [`limits`]: every bound, beside the reason for it.
+//! * [`limits`]: every bound, beside the reason for it; [`lifetime`]: times to live as people write them.
 //! * [`trust`]: whose bytes are believed.
 //!
 //! # What this crate does not do
@@ -37,6 +37,7 @@ pub mod frame;
 pub mod id;
 pub mod index;
 pub mod layout;
+pub mod lifetime;
 pub mod limits;
 pub mod message;
 pub mod name;

@@ -5,6 +5,7 @@ use crate::{
     recalls::{CollectJob, Recalls},
     session::SessionId,
     slice::Slice,
+    standing::Cache,
 };
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix, ObjectId},
@@ -158,6 +159,8 @@ pub(crate) struct Catalog {
     records: Vec<Option<Record>>,
     by_name: BTreeMap<Namespace, NamespaceId>,
     by_prefix: BTreeMap<NamespacePrefix, NamespaceId>,
+    /// The operator's caches, and how long names live in them.
+    standing: BTreeMap<Namespace, Option<Ttl>>,
     namespaces: BTreeMap<NamespaceId, NamespaceState>,
     next_namespace: u64,
     /// When bindings expire, and their index entries.
@@ -195,6 +198,7 @@ impl Catalog {
             records: Vec::new(),
             by_name: BTreeMap::new(),
             by_prefix: BTreeMap::new(),
+            standing: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             next_namespace: 0,
             deadlines: BTreeSet::new(),
@@ -211,6 +215,19 @@ impl Catalog {
         };
         catalog.register(&Namespace::default()).expect("an empty catalog has no other namespace");
         catalog
+    }
+
+    /// Has these caches for good: whatever is declared for them, and each time that they are registered.
+    ///
+    /// # Errors
+    /// The namespace that has the id of another one.
+    pub(crate) fn with_caches(mut self, caches: &[Cache]) -> Result<Self, (String, IdTaken)> {
+        for Cache { namespace, ttl } in caches {
+            self.standing.insert(namespace.clone(), ttl.clone());
+            let id = self.register(namespace).map_err(|taken| (namespace.to_string(), taken))?;
+            self.declare(id, true, ttl.clone()); // `default` is there already
+        }
+        Ok(self)
     }
 
     /// Bounds what it takes of the daemon's own memory, beside what the number of names bounds.
@@ -306,8 +323,8 @@ impl Catalog {
             names: BTreeMap::new(),
             bytes: 0,
             arena_bytes: 0,
-            is_cache: false,
-            ttl: None,
+            is_cache: self.standing.contains_key(namespace),
+            ttl: self.standing.get(namespace).cloned().flatten(),
         };
         self.namespaces.insert(id, state);
         Ok(id)
@@ -341,6 +358,8 @@ impl Catalog {
     /// [queued](Self::queue_after).
     pub(crate) fn declare(&mut self, id: NamespaceId, is_cache: bool, ttl: Option<Ttl>) -> bool {
         let Some(state) = self.namespaces.get_mut(&id) else { return false };
+        let standing = self.standing.get(&state.namespace);
+        let (is_cache, ttl) = (is_cache || standing.is_some(), ttl.or_else(|| standing.cloned().flatten()));
         let was_cache = std::mem::replace(&mut state.is_cache, is_cache);
         state.ttl = ttl;
         match (was_cache, is_cache) {

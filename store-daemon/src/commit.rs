@@ -920,6 +920,7 @@ mod tests {
     use crate::{
         catalog::{Cached, Next, Unbound},
         populate::Populated,
+        standing::Cache,
     };
     use plasmon_protocol::limits::SLIDING_SLACK_NS;
     use plasmon_protocol::{
@@ -1005,13 +1006,17 @@ mod tests {
                 arena: Region::create("plasmon-arena", capacity_bytes, Backend::Memfd, &kernel)
                     .expect("memory"),
                 entries,
-                catalog: Catalog::new(words, shape, [7; 16], capacity_bytes),
+                catalog: Catalog::new(words, shape, [7; 16], capacity_bytes)
+                    .with_caches(&[standing()])
+                    .expect("no other namespace has its id"),
                 space: Space::new(capacity_bytes, populated),
                 last_version: 0,
                 last_id_ms: 0,
                 index: reader.map_words_read_only().expect("a mapping"),
                 bound: BTreeMap::new(),
-                namespaces: BTreeMap::from([(Namespace::default(), Declared::default())]),
+                namespaces: [Namespace::default(), standing().namespace]
+                    .map(|namespace| (namespace.clone(), declared(&namespace, Declared::default())))
+                    .into(),
                 now_ns: 1_000,
                 waits: Waits::default(),
             }
@@ -1178,7 +1183,8 @@ mod tests {
                             (Payload::InHeader {}, Some((value, len))) => (value[..len].to_vec(), true),
                             _ => return None,
                         };
-                        let declared = namespaces.entry(namespace.clone()).or_default();
+                        let new = || declared(namespace, Declared::default());
+                        let declared = namespaces.entry(namespace.clone()).or_insert_with(new);
                         let ttl = ttl.as_ref().or(declared.ttl.as_ref());
                         let slack_ns = |ttl: &Ttl| if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
                         let expires_ns =
@@ -1208,14 +1214,16 @@ mod tests {
                         }
                     }
                     Change::RegisterNamespace { namespace } => {
-                        namespaces.entry(namespace.clone()).or_default();
+                        let new = || declared(namespace, Declared::default());
+                        namespaces.entry(namespace.clone()).or_insert_with(new);
                     }
                     Change::DeclareNamespace { namespace, is_cache, ttl } => {
-                        let declared = Declared { is_cache: *is_cache, ttl: ttl.clone() };
-                        namespaces.insert(namespace.clone(), declared);
+                        let said = Declared { is_cache: *is_cache, ttl: ttl.clone() };
+                        namespaces.insert(namespace.clone(), declared(namespace, said));
                     }
                     Change::EnsureCache { namespace } => {
-                        namespaces.entry(namespace.clone()).or_default().is_cache = true;
+                        let new = || declared(namespace, Declared::default());
+                        namespaces.entry(namespace.clone()).or_insert_with(new).is_cache = true;
                     }
                     _ => {}
                 }
@@ -1334,6 +1342,22 @@ mod tests {
                     assert_eq!((inline.as_ref(), stored.as_ref()), expected);
                 }
             }
+        }
+    }
+
+    /// A cache of the operator's.
+    fn standing() -> Cache {
+        let [.., namespace] = all_namespaces();
+        Cache { namespace, ttl: Some(Ttl { ttl_ns: 50, is_sliding: false }) }
+    }
+
+    /// What holds for a namespace of which this was said.
+    fn declared(namespace: &Namespace, said: Declared) -> Declared {
+        match standing() {
+            standing if standing.namespace == *namespace => {
+                Declared { is_cache: true, ttl: said.ttl.or(standing.ttl) }
+            }
+            _ => said,
         }
     }
 

@@ -47,6 +47,7 @@ mod size;
 mod slice;
 mod socket;
 mod space;
+mod standing;
 mod startup;
 pub mod testing;
 mod waits;
@@ -56,6 +57,7 @@ pub use options::{Arena, Options, Reserve};
 pub use server::ServeError;
 pub use size::{Human, Size, SizeError};
 pub use socket::SocketError;
+pub use standing::{Cache, CacheError};
 pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
 
 use clap::Parser;

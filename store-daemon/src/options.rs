@@ -1,6 +1,6 @@
 //! The command line of `plasmon-store`.
 
-use crate::size::Size;
+use crate::{size::Size, standing::Cache};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 
@@ -132,6 +132,11 @@ pub struct Options {
     /// --arena named)
     #[arg(long = "allow-uid", value_name = "USER", value_parser = plasmon_shm::uid_of)]
     pub allow_uids: Vec<u32>,
+
+    /// Make this namespace a cache for good, whatever clients declare or remove, and let its names live that long if nobody
+    /// says anything else, such as results or results=10m (repeatable)
+    #[arg(long = "cache", value_name = "NAMESPACE[=TIME]")]
+    pub caches: Vec<Cache>,
 
     /// End when this process, which starts the store, has ended, however it ended
     #[arg(long, value_name = "PID")]

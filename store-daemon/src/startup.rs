@@ -1,7 +1,7 @@
 //! From options to a server that is ready: the socket, the regions, the helper threads.
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, IdTaken},
     copy::{self, Copies},
     limits::{self, LimitError, Limits, Needs},
     memory::{Bounds, Headroom},
@@ -55,6 +55,14 @@ pub enum StartError {
         "--arena named cannot serve other users, whom --allow-uid admits; leave out --allow-uid, or use --arena memfd"
     )]
     NamedForOthers,
+    /// Two namespaces of `--cache` have the same id.
+    #[error("--cache {namespace} has the same id as {holder}; choose another namespace")]
+    CacheIdTaken {
+        /// The namespace.
+        namespace: String,
+        /// What has its id.
+        holder: String,
+    },
     /// A signal told the store to stop before it was ready.
     #[error("stopped before it was ready")]
     Interrupted,
@@ -98,7 +106,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::NamedForOthers => 2,
+            StartError::NamedForOthers | StartError::CacheIdTaken { .. } => 2,
             StartError::Interrupted => 0,
             StartError::DoesNotFit { .. }
             | StartError::TooSmall { .. }
@@ -263,7 +271,9 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
 
     let store_uuid = uuid::Uuid::new_v4().into_bytes();
     let catalog = Catalog::new(index_words, shape, store_uuid, asked_bytes)
-        .with_limits(options.max_namespaces, options.max_text_bytes);
+        .with_limits(options.max_namespaces, options.max_text_bytes)
+        .with_caches(&options.caches)
+        .map_err(|(namespace, IdTaken { holder })| StartError::CacheIdTaken { namespace, holder })?;
 
     let (events_tell, events) = mpsc::channel();
     let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)

@@ -3,6 +3,7 @@
 use crate::STORE;
 use plasmon::{Blob, Brain, Error, NamespaceOptions};
 use plasmon_tests::{TestResult, daemon::Daemon, eventually};
+use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 
@@ -243,5 +244,37 @@ fn a_hundred_thousand_cached_names_give_way_for_one() -> TestResult {
     let evicted = cache.stats()?.evicted;
     assert!(evicted > 5_000 && evicted < NAMES as u64, "{evicted}");
     assert!(cache.exists("kept")? && kept.len() == 8 * MIB);
+    Ok(())
+}
+
+/// What the operator says of a namespace holds, whatever clients say of it or do with it.
+#[test]
+fn a_cache_of_the_operators_is_one_for_good() -> TestResult {
+    let caches = ["--cache", "plain", "--cache", "timed=10m"];
+    let daemon = Daemon::start_with(STORE, &[&["--size", "16MiB"][..], &caches].concat());
+    let brain = Brain::builder().path(daemon.socket()).connect()?;
+    let declared = |name: &str| {
+        let all = brain.namespaces().expect("the store answers");
+        let found = all.into_iter().find(|it| &*it.namespace == name)?;
+        Some((found.is_cache, found.ttl.map(|ttl| Duration::from_nanos(ttl.ttl_ns))))
+    };
+    let ten_minutes = Some(Duration::from_secs(600));
+    assert_eq!((declared("plain"), declared("timed")), (Some((true, None)), Some((true, ten_minutes))));
+    for name in ["plain", "timed"] {
+        let cache = brain.in_namespace(name)?;
+        let standing = declared(name);
+        cache.declare(&NamespaceOptions::new())?;
+        assert_eq!(declared(name), standing);
+        cache.declare(&NamespaceOptions::new().ttl(Duration::from_secs(5)))?;
+        assert_eq!(declared(name), Some((true, Some(Duration::from_secs(5)))));
+        cache.remove_namespace()?;
+        assert_eq!(declared(name), None);
+        for number in 0..40 {
+            cache.learn(&number.to_string(), &vec![7_u8; MIB])?;
+        }
+        assert_eq!(declared(name), standing);
+        assert_eq!(cache.metadata("39")?.and_then(|it| it.ttl), standing.and_then(|(_, ttl)| ttl));
+    }
+    assert!(brain.stats()?.evicted > 50);
     Ok(())
 }
