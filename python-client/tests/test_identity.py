@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import json
 import math
 import operator
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +26,7 @@ from plasmon._identity import digest, digest_of_function
 
 
 def known_by(function: Callable[..., Any], *, lenient: bool = False) -> bytes:
-    return digest_of_function(function, lenient=lenient)
+    return digest_of_function(function, lenient=lenient).digest
 
 
 def anew(source: str, name: str = "function", module: str = "written") -> Any:
@@ -177,6 +179,27 @@ def test_a_function_among_the_arguments_counts_by_its_code(brain: plasmon.Brain)
             self.functions = {"f": [function]}
 
     assert digest(Holder(anew(sources[0]))) == digest(Holder(anew(sources[0]))) != digest(Holder(anew(sources[1])))
+
+
+def test_what_was_looked_at_is_not_kept_alive(brain: plasmon.Brain) -> None:
+    class Held:
+        def __call__(self) -> int:
+            return len(super().__repr__())
+
+    def recursive(held: Any) -> Any:
+        def function(n: int) -> Any:
+            return (held, function)
+
+        return function
+
+    alive = [weakref.ref(Held)]
+    function = recursive(Held())
+    alive.append(weakref.ref(function))
+    digest([function, Held, Held()])
+    alive.append(weakref.ref(brain.memoize(namespace=brain.namespace)(function)))
+    del function, Held
+    gc.collect()
+    assert [each() for each in alive] == [None] * 3
 
 
 # ---- kinds of things that are called

@@ -71,19 +71,25 @@ def digest(value: Any) -> bytes:
     return _Digester().of(value)
 
 
-def digest_of_function(function: Callable[..., Any], *, lenient: bool) -> bytes:
+def digest_of_function(function: Callable[..., Any], *, lenient: bool, before: Known | None = None) -> Known:
     """Return 32 bytes that are equal for functions that compute the same, as far as can be known.
 
     Args:
         function: What is called.
         lenient: Whether what cannot be known counts by its type alone, instead of an error.
+        before: What this has returned for the function, which holds if nothing of it has changed.
 
     Raises:
         NotMemoizable: It cannot be known what the function computes.
 
     """
     try:
-        return _Digester(lenient=lenient).of(function)
+        if type(function) is not types.FunctionType:  # what has a state that changes in place
+            return Known([], _Digester(lenient=lenient).of(function))
+        parts = list(_parts(function, set()))
+        if before is not None and before.is_of(parts):
+            return before
+        return Known(parts, _Digester(lenient=lenient).of(function))
     except NotStorable as error:
         raise NotMemoizable(f"memoize cannot know what {name_of(function)} computes: {error}; {_CURE}") from error
 
@@ -193,12 +199,7 @@ class _Digester:
 
     def _function(self, function: types.FunctionType) -> bytes:
         if self._numbers is None:
-            parts = list(_parts(function, set()))
-            known = _functions.get(function)
-            if known is None or known.lenient > self._lenient or not known.is_of(parts):
-                made = _Digester(lenient=self._lenient, numbers={})._function(function)
-                known = _functions[function] = _Known(parts, made, self._lenient)
-            return known.digest
+            return _Digester(lenient=self._lenient, numbers={})._function(function)
         if (number := self._numbers.get(id(function))) is not None:
             return combined(b"seen", [str(number).encode()])
         self._numbers[id(function)] = len(self._numbers)
@@ -247,11 +248,11 @@ class _Digester:
             for key, value in sorted(vars(base).items())
         ]
         if self._numbers is None:
-            parts = [part for _, value in members if type(value) in _CODE for part in (value, _code_of(value))]
+            # Of code alone, which refers to no class: what is kept for a class must not keep it alive.
+            parts = [_code_of(value) for _, value in members if type(value) in _CODE]
             known = _classes.get(kind)
             if known is None or not known.is_of(parts):
-                made = _Digester(lenient=True, numbers={})._class(kind)
-                known = _classes[kind] = _Known(parts, made, False)
+                known = _classes[kind] = Known(parts, _Digester(lenient=True, numbers={})._class(kind))
             return known.digest
         if (number := self._numbers.get(id(kind))) is not None:
             return combined(b"seen", [str(number).encode()])
@@ -309,22 +310,20 @@ class _Pickler(pickle.Pickler):
 
 
 @final
-class _Known:
+class Known:
     """A digest, and of what it is: by identity, so that looking is quick."""
 
-    __slots__ = ("digest", "lenient", "parts")
+    __slots__ = ("digest", "parts")
 
-    def __init__(self, parts: list[Any], made: bytes, lenient: bool) -> None:
+    def __init__(self, parts: list[Any], made: bytes) -> None:
         self.parts = parts
         self.digest = made
-        self.lenient = lenient
 
     def is_of(self, parts: list[Any]) -> bool:
         return len(parts) == len(self.parts) and all(map(_is, parts, self.parts))
 
 
-_functions: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
-_classes: WeakKeyDictionary[type, _Known] = WeakKeyDictionary()
+_classes: WeakKeyDictionary[type, Known] = WeakKeyDictionary()
 _first_seen: WeakKeyDictionary[Any, dict[str, bytes]] = WeakKeyDictionary()
 
 _EMPTY = object()

@@ -91,7 +91,7 @@ class Memoized(Generic[_Arguments, _Result]):
         self._is_async = inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(inner)
         if self._is_async and hasattr(inspect, "markcoroutinefunction"):
             inspect.markcoroutinefunction(self)
-        digest_of_function(called, lenient=key is not None)  # what cannot be known is said now
+        self._known = digest_of_function(called, lenient=key is not None)  # what cannot be known is said now
 
     def __call__(self, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         """Return what the function has returned for these arguments, or call it."""
@@ -244,8 +244,9 @@ class Memoized(Generic[_Arguments, _Result]):
             NotMemoizable: It cannot be known any more what the function computes.
 
         """
-        what = digest_of_function(self._function, lenient=self._key is not None)
-        return f"{self._name}:{combined(b'call', [what, self._digest(args, kwargs)]).hex()}"
+        known = digest_of_function(self._function, lenient=self._key is not None, before=self._known)
+        self._known = known
+        return f"{self._name}:{combined(b'call', [known.digest, self._digest(args, kwargs)]).hex()}"
 
     def _digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         if self._key is not None:
