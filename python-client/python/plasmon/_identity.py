@@ -7,6 +7,7 @@ changes in place counts as it was when it was first seen: a function may count i
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import functools
 import hashlib
@@ -300,7 +301,7 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, digester: _Digester, root: Any, sink: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(sink, 5, buffer_callback=_appender(buffers))
-        self.dispatch_table = _forms._dispatch_table()
+        self.dispatch_table = _forms._Reducers(copyreg.dispatch_table)
         self._digester = digester
         self._root = root
 
