@@ -188,6 +188,8 @@ class _Digester:
             return _code(value)
         if kind is types.ModuleType:
             return combined(b"module", [value.__name__.encode(), _release(value.__name__)])
+        if kind.__module__ == "plasmon._store":  # as a brain, it counts by where it is
+            return combined(_tag(kind), [self.of(value.path)])
         if _coordinates(kind):
             return combined(b"coordinates", [_tag(kind)])
         if (wrapped := _wrapped(value)) is not None and not _has_code(kind):  # of C: it has no other state
