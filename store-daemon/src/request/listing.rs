@@ -5,8 +5,8 @@ use plasmon_protocol::{
     index_of,
     limits::{PAGE_DESCRIBED_BYTES_MAX, PAGE_DESCRIBED_MAX, PAGE_NAMES_MAX},
     message::{
-        BareNames, BindingInfo, Describe, DescribeNamespace, Described, DescribedName, DescribedPage, Failure,
-        ListBareNames, ListDescribed, ListNames, ListNamespaces, NamesPage, NamespaceDescribed,
+        BareNames, BindingInfo, Describe, DescribeNamespace, Described, DescribedName, DescribedPage,
+        Failure, ListBareNames, ListDescribed, ListNames, ListNamespaces, NamesPage, NamespaceDescribed,
         NamespacesListed,
     },
     name::Namespace,
