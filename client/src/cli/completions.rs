@@ -1,6 +1,6 @@
 //! Completion in shells: of commands, of options, and of names and namespaces of the store.
 //!
-//! What `plasmon completions SHELL` prints has the shell call `plasmon` again for each <TAB>, with what was typed so far.
+//! What `plasmon completions SHELL` prints has the shell call `plasmon` again for each TAB, with what was typed so far.
 
 use super::{Cli, Context, trouble::Trouble};
 use crate::Brain;
@@ -32,7 +32,7 @@ enum Shell {
 /// The variable by which the shell says that it wants completions, and of which shell's kind.
 const ASKS: &str = "PLASMON_COMPLETE";
 
-/// How long a store may take to answer somebody who has pressed <TAB>.
+/// How long a store may take to answer somebody who has pressed TAB.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Most names that are offered: a shell asks again after the next letter.
