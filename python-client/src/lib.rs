@@ -30,7 +30,7 @@ mod writing;
 mod _plasmon {
     #[pymodule_export]
     use crate::{
-        client::{Client, name_id},
+        client::{Client, PendingWait, name_id},
         exit::{Undisturbed, forget_other_threads, prepare_exit},
         json::parse_json,
         memory::{Buffer, TableStream},
