@@ -263,6 +263,32 @@ def test_a_frame_that_went_through_other_hands_is_one_still(brain: plasmon.Brain
     pd.testing.assert_frame_equal(brain["copy"], value)
 
 
+@pytest.mark.parametrize("index", ["range", "column"])
+def test_a_description_by_columns_is_read_as_one_by_parts(brain: plasmon.Brain, index: str) -> None:
+    """Tables were described so before they had blocks."""
+    columns = [
+        coded([0, 99, 1], [True, False, True]),
+        pa.array([1.5, 2.5, 3.5]),
+        pa.array(["a", None, "b"]),
+        pa.array([7, 8, 9]),
+    ]
+    indexes: dict[str, dict[str, Any]] = {
+        "range": {"kind": "range", "start": 0, "stop": 3, "step": 1, "name": None},
+        "column": {"kind": "column", "name": "key", "column": numbers("<i8")},
+    }
+    category = {"kind": "category", "categories": {"kind": "text_nan"}, "ordered": False, "name": None}
+    listed = [category, numbers("<f8"), {"kind": "text_nan"}, numbers("<i8")][: 4 if index == "range" else 3]
+    labels = {"kind": "texts", "dtype": "str", "labels": list("abcd"[: len(listed)]), "name": None}
+    said = {"type": "pandas.DataFrame", "labels": labels, "columns": listed, "index": indexes[index]}
+    brain["value"] = described(columns, said, "abcd")
+    expected = pd.DataFrame(
+        {"a": pd.Categorical(["x", None, "y"], ["x", "y"]), "b": [1.5, 2.5, 3.5], "c": ["a", None, "b"], "d": [7, 8, 9]}
+    )
+    if index == "column":
+        expected = expected.set_index(expected.pop("d").rename("key"))
+    pd.testing.assert_frame_equal(brain["value"], expected)
+
+
 INT = pa.array([1, 2, 3])
 WRONG: dict[str, tuple[list[Any], Any]] = {
     "no JSON": ([INT], b"{"),

@@ -374,6 +374,7 @@ def _as_described(table: pa.Table, said: Any, trusted: bool, copy: bool) -> Any:
     if library == "pandas":
         from plasmon import _pandas
 
+        said = _pandas.by_parts(table, said)
         if not trusted:
             table = _pandas.checked(table, said)
         return _pandas.decode_table(table, said, copy)

@@ -56,6 +56,27 @@ def decode_table(table: pa.Table, description: Description, copy: bool) -> Any:
     return _decode(_Columns(table, description), copy)
 
 
+def by_parts(table: pa.Table, description: Description) -> Description:
+    """Return a description by parts: as it is, or made of one that lists its columns, each with what it was.
+
+    Tables were described so before they had blocks, and a program that wrote them may do so still.
+    """
+    if "parts" in description:
+        return description
+    columns, index, labels = list(description["columns"]), dict(description["index"]), description.get("labels")
+    shape = [table.num_rows, len(columns)]
+    if index["kind"] == "column":
+        columns.append(index.pop("column"))
+    parts = []
+    for at, said in enumerate(columns):
+        kind = table.column(at).type
+        if said["kind"] == "category":
+            said = {**said, "categories": {"type": str(getattr(kind, "value_type", None)), **said["categories"]}}
+        parts.append({"type": str(kind), **said, "columns": [at, at + 1]})
+    more = {"labels": {**labels, "kind": "list"}} if labels and labels["kind"] == "texts" else {}
+    return {**description, "shape": shape, "parts": parts, "index": index, **more}
+
+
 def checked(table: pa.Table, description: Description) -> pa.Table:
     """Return the table with columns that are what their description says, to the last value.
 
