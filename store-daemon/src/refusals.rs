@@ -3,17 +3,15 @@
 //! A store that is full refuses thousands of learns in a second, so of each reason one line a second is logged, which
 //! says how many were not. Namespaces that a client makes up cost memory, so only some of them are counted by name.
 
+use crate::log::Throttle;
 use plasmon_protocol::{
     message::{Failure, RefusedLearns},
     name::Namespace,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-/// How often a reason is logged at most.
-const LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 /// Namespaces that are counted by name. What is refused in others is counted without one.
 const NAMESPACES_MAX: usize = 100;
@@ -25,14 +23,7 @@ pub(crate) struct Refusals {
     /// By reason and namespace; `None` where it is not known, or one of too many.
     counts: BTreeMap<(&'static str, Option<Namespace>), u64>,
     namespaces: BTreeSet<Namespace>,
-    logged: BTreeMap<&'static str, Logged>,
-}
-
-#[derive(Debug)]
-struct Logged {
-    at: Instant,
-    /// Refused since then, and not logged.
-    unlogged: u64,
+    logged: BTreeMap<&'static str, Throttle>,
 }
 
 /// What is to be logged: so many more were refused for the same reason since the line before.
@@ -58,17 +49,8 @@ impl Refusals {
                 || self.namespaces.len() < NAMESPACES_MAX && self.namespaces.insert(namespace.clone())
         });
         *self.counts.entry((reason, namespace.cloned())).or_default() += 1;
-        match self.logged.get_mut(reason) {
-            Some(logged) if now < logged.at + LOGGED_EVERY => {
-                logged.unlogged += 1;
-                None
-            }
-            before => {
-                let unlogged = before.map_or(0, |logged| logged.unlogged);
-                self.logged.insert(reason, Logged { at: now, unlogged: 0 });
-                Some(Line { reason, unlogged })
-            }
-        }
+        let unlogged = self.logged.entry(reason).or_default().pass(now)?;
+        Some(Line { reason, unlogged })
     }
 
     /// All that were refused.
@@ -113,6 +95,7 @@ fn reason(failure: &Failure) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn namespace(number: usize) -> Namespace {
         Namespace::new(&format!("space-{number}")).unwrap()
