@@ -74,7 +74,7 @@ class Store:
         try:
             return Brain(self.path, namespace, **options)
         except StoreUnavailable as error:
-            ended = self._daemon.ended() if os.getpid() == self._owner and self in _started else None
+            ended = self._daemon.ended(_ENDING_SECONDS) if os.getpid() == self._owner and self in _started else None
             if ended is None:
                 raise
             raise StoreUnavailable(f"the store of this process has ended: {ended}") from error
@@ -182,10 +182,13 @@ class _Daemon:
         if self._log is not None:
             self._log.close()
 
-    def ended(self) -> str | None:
-        """Return how it ended, with its last words; `None` while it lives."""
-        code = self._process.poll() if self._process is not None else None
-        if code is None:
+    def ended(self, timeout: float = 0.0) -> str | None:
+        """Return how it ended, with its last words; `None` if it lives on for ``timeout`` seconds."""
+        if self._process is None:
+            return None
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
             return None
         if code < 0:
             try:
@@ -245,6 +248,9 @@ class _Daemon:
                 timeout=10,
             )
 
+
+#: How long a daemon that answers no more may take to end: its sockets close before its parent hears of its end.
+_ENDING_SECONDS = 1.0
 
 #: Of what a daemon said, as much as stands in a message.
 _WORDS_BYTES = 4096
