@@ -14,17 +14,18 @@ use crate::{
     catalog::{Catalog, NamespaceId, NewBinding, realtime_ns},
     connection::ConnectionId,
     copy::Run,
+    objects::Objects,
     server::Tried,
     session::SessionId,
     slice::Slice,
-    space::{LeaseId, Object, ObjectName, PieceError, Space},
+    space::{LeaseId, PieceError, Space},
     waits::Waits,
 };
 use bytes::Bytes;
 use plasmon_protocol::{
     codec::{BoundedList, Codec, DecodeError, ListReader},
     id::{NameId, NamespacePrefix},
-    index::NO_EXTENT,
+    index::{self, NO_EXTENT},
     limits,
     message::{Bind, Change, Commit, Committed, Condition, Expect, Failure, Payload, Ttl},
     name::{NAMESPACE_BYTES_MIN, Name, Namespace},
@@ -55,6 +56,7 @@ pub(crate) struct Writer {
 /// What the daemon lends to a commit while it works.
 pub(crate) struct Workbench<'a> {
     pub(crate) catalog: &'a mut Catalog,
+    pub(crate) objects: &'a mut Objects,
     pub(crate) space: &'a mut Space,
     pub(crate) arena: &'a Region,
     pub(crate) last_version: &'a mut u64,
@@ -628,7 +630,7 @@ impl CommitJob {
         match &*change {
             Change::Unbind { namespace, name } => {
                 if let Some(id) = bench.catalog.namespace(namespace) {
-                    self.unbind_one(bench, id, namespace, name);
+                    self.unbind_one(bench, id, name);
                 }
             }
             Change::RemoveNamespace { namespace }
@@ -637,7 +639,7 @@ impl CommitJob {
                 let Some(id) = bench.catalog.namespace(namespace) else { return true };
                 match bench.catalog.first_name(id) {
                     Some(name) => {
-                        self.unbind_one(bench, id, namespace, &name);
+                        self.unbind_one(bench, id, &name);
                         self.held_back = Some(change); // again, until the namespace is empty
                     }
                     None if matches!(*change, Change::ClearNamespace { .. }) => {}
@@ -655,18 +657,17 @@ impl CommitJob {
     }
 
     /// Unbinds one name. One that had expired does not count.
-    fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, namespace: &Namespace, name: &str) {
-        let Some(entry) = bench.catalog.unbind(id, name) else { return };
-        if !bench.waits.is_empty() {
-            let id = NameId::new(namespace, name);
-            if bench.waits.has(&id) {
-                self.unbound_waited.push(id);
-            }
+    fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, name: &str) {
+        let Some(unbound) = bench.catalog.unbind(id, name) else { return };
+        if !bench.waits.is_empty() && bench.waits.has(&unbound.id) {
+            self.unbound_waited.push(unbound.id);
         }
-        bench.space.retire(entry.extent_offset(), || format!("{namespace}/{name}"));
-        if !entry.has_expired(self.moment_ns) {
+        if let Some(object) = unbound.object {
+            bench.objects.release(object, || unbound.label());
+        }
+        if !unbound.entry.has_expired(self.moment_ns) {
             self.unbound += 1;
-            self.unbound_bytes += entry.arena_bytes();
+            self.unbound_bytes += unbound.entry.arena_bytes();
         }
     }
 
@@ -697,15 +698,22 @@ impl CommitJob {
             Payload::Leased { len_bytes, .. } => len_bytes,
             Payload::InHeader {} => bind.header.ndim.into(),
         };
-        let new = NewBinding {
+        let entry = index::Entry {
             version: self.version,
             offset: extent.map_or(NO_EXTENT, |extent| extent.offset),
             len_bytes,
             created_ns: self.created_ns,
-            object_uuid: self.object_uuid(bench.uuid_seed),
-            writer_pid: self.writer.pid,
+            expires_ns: 0, // the catalog knows
             writer_uid: self.writer.uid,
             header: bind.header,
+        };
+        // The object is known before it is visible: whoever finds it may pin and release it at once.
+        let object = extent.map(|extent| bench.objects.add(extent, len_bytes, self.version));
+        let new = NewBinding {
+            entry,
+            object,
+            object_uuid: self.object_uuid(bench.uuid_seed),
+            writer_pid: self.writer.pid,
             now_ns: self.moment_ns,
             ttl: bind.ttl.clone(),
             keeps_ttl: matches!(**change, Change::Replace { .. }),
@@ -713,16 +721,13 @@ impl CommitJob {
             description: bind.description.as_deref(),
             metadata: bind.metadata.as_deref(),
         };
-        if let Some(extent) = extent {
-            // The object is known before it is visible: whoever finds it may pin and release it at once.
-            let object = Object { extent, len_bytes, version: self.version, name: ObjectName::Bound(0) };
-            bench.space.add_object(object);
-        }
         let bound = bench.catalog.bind(namespace, &self.name_id(bind), &bind.name, new);
-        if let Some(extent) = extent {
-            bench.space.name_object(extent.offset, bound.number);
+        if let Some(object) = object {
+            bench.objects.name(object, bound.number);
         }
-        bench.space.retire(bound.replaced, || format!("{}/{}", bind.namespace, bind.name));
+        if let Some(replaced) = bound.replaced {
+            bench.objects.release(replaced, || format!("{}/{}", bind.namespace, bind.name));
+        }
     }
 
     /// Queues a name of a namespace that has become a cache with `change`, which is done again while there are more.
@@ -901,7 +906,7 @@ fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {
 
 fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Result<(), Failure> {
     let Condition { namespace, name, expect } = condition;
-    let found = catalog.find(namespace, name, now_ns).map(|(_, _, entry)| entry.version);
+    let found = catalog.find(namespace, name, now_ns).map(|(_, record)| record.entry.version);
     let holds = match expect {
         Expect::Absent {} => found.is_none(),
         Expect::Present {} => found.is_some(),
@@ -918,18 +923,17 @@ fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Res
 mod tests {
     use super::*;
     use crate::{
-        catalog::{Cached, Next, Unbound},
+        catalog::{self, Cached, Next, Unbound},
         populate::Populated,
         standing::Cache,
     };
     use plasmon_protocol::limits::SLIDING_SLACK_NS;
     use plasmon_protocol::{
         index::{IndexReader, Lookup},
-        layout::IndexShape,
         name::Name,
         object::{Header, Kind},
     };
-    use plasmon_shm::{Backend, ClientRegion, Kernel, ReadOnlyWords};
+    use plasmon_shm::{Backend, Kernel, ReadOnlyWords};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -949,6 +953,7 @@ mod tests {
         arena: Region,
         entries: u32,
         catalog: Catalog,
+        objects: Objects,
         space: Space,
         last_version: u64,
         last_id_ms: u64,
@@ -994,25 +999,17 @@ mod tests {
         }
 
         fn of(capacity_bytes: u64, entries: u32, populated: Populated) -> Model {
-            let kernel = Kernel::detect();
-            let shape = IndexShape::for_entries(entries).expect("in range");
-            let bytes = Catalog::index_bytes(shape);
-            let index = Region::create("plasmon-index", bytes, Backend::Memfd, &kernel).expect("memory");
-            let (words, opening) =
-                (index.map_words().expect("a mapping"), index.open_read_only().expect("an opening"));
-            index.seal(plasmon_shm::Seals::ShrinkGrowFutureWriteSeal).expect("a fresh region");
-            let reader = ClientRegion::from_fd(opening, bytes).expect("a sealed region");
+            let (catalog, index) = catalog::tests::fresh(entries, capacity_bytes);
             Model {
-                arena: Region::create("plasmon-arena", capacity_bytes, Backend::Memfd, &kernel)
+                arena: Region::create("plasmon-arena", capacity_bytes, Backend::Memfd, &Kernel::detect())
                     .expect("memory"),
                 entries,
-                catalog: Catalog::new(words, shape, [7; 16], capacity_bytes)
-                    .with_caches(&[standing()])
-                    .expect("no other namespace has its id"),
+                catalog: catalog.with_caches(&[standing()]).expect("no other namespace has its id"),
+                objects: Objects::default(),
                 space: Space::new(capacity_bytes, populated),
                 last_version: 0,
                 last_id_ms: 0,
-                index: reader.map_words_read_only().expect("a mapping"),
+                index,
                 bound: BTreeMap::new(),
                 namespaces: [Namespace::default(), standing().namespace]
                     .map(|namespace| (namespace.clone(), declared(&namespace, Declared::default())))
@@ -1061,9 +1058,9 @@ mod tests {
                 }
             }
             // Nobody pins anything here, so whatever lost its name is free after the next scan.
-            let retired = self.space.take_retired();
-            self.space.reclaim(retired);
-            while !self.space.free_backlog(&mut Slice::shortest()) {
+            let retired = self.objects.take_retired();
+            self.objects.reclaim(retired);
+            while !self.objects.free_some(&mut self.space, &mut Slice::shortest()) {
                 slices.freeing += 1;
             }
             self.check();
@@ -1076,6 +1073,7 @@ mod tests {
             loop {
                 let mut bench = Workbench {
                     catalog: &mut self.catalog,
+                    objects: &mut self.objects,
                     space: &mut self.space,
                     arena: &self.arena,
                     last_version: &mut self.last_version,
@@ -1236,8 +1234,8 @@ mod tests {
         fn end_session(&mut self) {
             let mut ended = BTreeSet::new();
             while let Some(unbound) = self.catalog.end_one_of(SessionId(1)) {
-                self.space.retire(unbound.entry.extent_offset(), || unbound.label.clone());
-                ended.insert(unbound.label);
+                self.let_go(&unbound);
+                ended.insert(unbound.label());
             }
             let label = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
             let expected = self.bound.extract_if(.., |_, bound| bound.is_ephemeral);
@@ -1256,25 +1254,31 @@ mod tests {
                 .collect();
             expired.sort();
             for number in 0..at_most {
-                let Some(Unbound { label, entry, .. }) = self.catalog.expire(self.now_ns) else {
+                let Some(unbound) = self.catalog.expire(self.now_ns) else {
                     assert_eq!(number, expired.len(), "all that has expired is unbound");
                     break;
                 };
-                assert_eq!(entry.expires_ns, expired[number].0, "in the order of their deadlines");
+                assert_eq!(unbound.entry.expires_ns, expired[number].0, "in the order of their deadlines");
                 let name = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
-                self.bound.retain(|key, _| name(key) != label);
-                self.space.retire(entry.extent_offset(), || label);
+                self.bound.retain(|key, _| name(key) != unbound.label());
+                self.let_go(&unbound);
             }
             let next = self.bound.values().filter_map(|bound| bound.expires_ns).min();
             assert_eq!(self.catalog.next_expiry(), next);
             self.settle();
         }
 
+        fn let_go(&mut self, unbound: &Unbound) {
+            if let Some(object) = unbound.object {
+                self.objects.release(object, || unbound.label());
+            }
+        }
+
         /// Frees what has lost its name, and checks.
         fn settle(&mut self) {
-            let retired = self.space.take_retired();
-            self.space.reclaim(retired);
-            while !self.space.free_backlog(&mut Slice::shortest()) {}
+            let retired = self.objects.take_retired();
+            self.objects.reclaim(retired);
+            while !self.objects.free_some(&mut self.space, &mut Slice::shortest()) {}
             self.check();
         }
 
@@ -1287,14 +1291,14 @@ mod tests {
             assert_eq!(self.catalog.cached_bytes(), cached_bytes);
             let cached: Vec<_> = cached.into_iter().filter(|(_, bound)| !bound.is_ephemeral).collect();
             let mut expected: Vec<u64> = cached.iter().map(|(_, bound)| bound.version).collect();
-            let (mut at, mut queued) = ([Cached::default(), Cached::FIRST_IN_INDEX], Vec::new());
+            let (mut at, mut queued) = ([Cached::FIRST, Cached::FIRST_IN_INDEX], Vec::new());
             while let Next::This(next) = self.catalog.next_of_both(&mut at, &mut Slice::endless()) {
                 queued.push(self.catalog.cached_binding(next).expect("what is queued is bound").version);
             }
-            let (mut at, mut in_arena) = (Cached::default(), 0);
+            let (mut at, mut in_arena) = (Cached::FIRST, 0);
             while let Next::This(next) = self.catalog.next_cached(at, &mut Slice::endless()) {
                 let binding = self.catalog.cached_binding(next).expect("what is queued is bound");
-                let object = binding.offset.and_then(|offset| self.space.object(offset));
+                let object = binding.object.and_then(|object| self.objects.get(object));
                 assert_eq!(object.map(|object| object.version), Some(binding.version));
                 (at, in_arena) = (next, in_arena + 1);
             }
@@ -1308,7 +1312,7 @@ mod tests {
             assert_eq!(queued, expected);
             let in_arena = || self.bound.values().filter(|bound| !bound.in_header);
             let used: u64 = in_arena().map(|bound| bound.bytes.len().next_multiple_of(64) as u64).sum();
-            assert_eq!((self.space.figures().used, self.space.object_count()), (used, in_arena().count()));
+            assert_eq!((self.space.figures().used, self.objects.len()), (used, in_arena().count()));
             assert_eq!(self.catalog.objects().0, self.bound.len() as u64);
             assert_eq!(self.catalog.namespace_count(), self.namespaces.len() as u64);
             let reader = IndexReader::open(&self.index).expect("an index");
@@ -1329,7 +1333,7 @@ mod tests {
                     };
                     let Bound { version, bytes, in_header, description, expires_ns, .. } =
                         expected.expect("the model has it as well");
-                    assert_eq!(known.map(|(_, record, _)| &*record.description), Some(description.as_str()));
+                    assert_eq!(known.map(|(_, record)| &*record.description), Some(description.as_str()));
                     assert_eq!((entry.version, entry.len_bytes), (*version, bytes.len() as u64));
                     assert_eq!(entry.expires_ns, expires_ns.unwrap_or(0));
                     let inline = entry.header.inline().map(|(value, len)| value[..len].to_vec());

@@ -13,6 +13,7 @@
 use crate::{
     allocator::{Extent, FreeSpace, GRANULE_BYTES, Room},
     catalog::{Cached, Catalog, Next},
+    objects::{ObjectNumber, Objects},
     reclaim::Pinned,
     slice::Slice,
     space::Space,
@@ -34,8 +35,8 @@ pub(crate) struct Victim {
     /// Its index entry.
     pub(crate) number: u32,
     pub(crate) version: u64,
-    /// Where in the arena its object lies; `None` where the value stands in the index entry, and nothing holds it.
-    pub(crate) offset: Option<u64>,
+    /// Its object; `None` where the value stands in the index entry, which no pin names.
+    pub(crate) object: Option<ObjectNumber>,
 }
 
 /// A choice on its way.
@@ -83,7 +84,7 @@ impl Choice {
         Choice {
             shortage,
             pinned,
-            at: [Cached::default(), Cached::FIRST_IN_INDEX],
+            at: [Cached::FIRST, Cached::FIRST_IN_INDEX],
             entries: BTreeMap::new(),
             candidates: BTreeMap::new(),
             candidate_bytes: 0,
@@ -99,7 +100,13 @@ impl Choice {
     }
 
     /// Goes on for as long as `slice` lasts.
-    pub(crate) fn go_on(&mut self, catalog: &mut Catalog, space: &Space, slice: &mut Slice) -> Chosen {
+    pub(crate) fn go_on(
+        &mut self,
+        catalog: &mut Catalog,
+        objects: &Objects,
+        space: &Space,
+        slice: &mut Slice,
+    ) -> Chosen {
         while self.enough.is_none() && slice.spend() {
             let next = match self.shortage {
                 Shortage::Room(_) => catalog.next_cached(self.at[0], slice),
@@ -114,7 +121,8 @@ impl Choice {
                 self.at[0] = cached;
             }
             let Some(victim) = catalog.cached_binding(cached) else { continue };
-            if victim.offset.is_some_and(|offset| self.pinned.contains(offset)) {
+            let root = victim.object.and_then(|object| Some(objects.get(object)?.homes.root()));
+            if root.is_some_and(|root| self.pinned.contains(root.offset)) {
                 continue;
             }
             let room = match self.shortage {
@@ -127,11 +135,9 @@ impl Choice {
                     continue;
                 }
             };
-            let Some((extent, is_leased)) = victim.offset.and_then(|offset| space.extent_of(offset)) else {
-                continue;
-            };
+            let Some(extent) = root else { continue };
             // In a lease, it would go back to that.
-            if is_leased || self.free.first_overlap(extent).is_some() {
+            if space.is_leased(extent) || self.free.first_overlap(extent).is_some() {
                 continue;
             }
             self.candidates.insert(extent, victim);

@@ -1,6 +1,6 @@
 //! The daemon of Plasmon: owns the arena, the catalog and the shared index, and serves clients over a Unix socket.
 //!
-//! One event loop (`server`) is the only thread that touches catalog, space and sessions. Helpers do what takes time:
+//! One event loop (`server`) is the only thread that touches catalog, objects, space and sessions. Helpers do what takes time:
 //! `populate` claims memory from the machine, `reclaim` scans pin tables, `copy` copies bytes and frees what is large.
 //! All allocator and catalog state lies in private memory; nothing that a client writes into shared memory can corrupt
 //! it.
@@ -33,6 +33,7 @@ mod evict;
 mod limits;
 mod log;
 mod memory;
+mod objects;
 mod options;
 mod owner;
 mod populate;

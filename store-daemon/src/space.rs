@@ -1,11 +1,10 @@
-//! Who has which part of the arena: objects, leases, limbo, and what is free.
+//! Which parts of the arena are taken, which are lent to whom, and which are free. What stands in the parts that are taken,
+//! [`objects`](crate::objects) knows.
 
 use crate::{
     allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES, Room},
-    catalog::Catalog,
     copy::Run,
     populate::Populated,
-    reclaim::{Limbo, Retired, RetiredList},
     session::SessionId,
     slice::Slice,
 };
@@ -19,31 +18,6 @@ use std::{
 /// A lease's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LeaseId(pub(crate) u64);
-
-/// An object's extent and what became of its name.
-#[derive(Clone, Debug)]
-pub(crate) struct Object {
-    pub(crate) extent: Extent,
-    pub(crate) len_bytes: u64,
-    pub(crate) version: u64,
-    pub(crate) name: ObjectName,
-}
-
-impl Object {
-    /// Whether no name refers to it any more.
-    pub(crate) fn is_nameless(&self) -> bool {
-        matches!(self.name, ObjectName::Lost(_))
-    }
-}
-
-/// What an object is called.
-#[derive(Clone, Debug)]
-pub(crate) enum ObjectName {
-    /// It is what this index entry says.
-    Bound(u32),
-    /// It has lost its name, which was this.
-    Lost(Box<str>),
-}
 
 /// Whole pages lent to one session.
 #[derive(Debug)]
@@ -78,7 +52,6 @@ pub(crate) struct SpaceFigures {
     pub(crate) used: u64,
     pub(crate) free: u64,
     pub(crate) largest_free: u64,
-    pub(crate) limbo: u64,
     pub(crate) leased: u64,
     pub(crate) populated: u64,
 }
@@ -92,18 +65,6 @@ pub(crate) struct Space {
     capacity_bytes: u64,
     allocator: Allocator,
     pub(crate) populated: Populated,
-    /// By offset. A tree, as all that grows with the number of names: a hash table would now and then move everything
-    /// at once.
-    objects: BTreeMap<u64, Object>,
-    /// Objects without a name that were not handed to the scan thread yet, which knows all others.
-    retired: RetiredList,
-    retired_bytes: u64,
-    /// What the last scan found pinned of those.
-    limbo: Limbo,
-    /// Objects that a scan found unpinned, to be freed.
-    unpinned: RetiredList,
-    /// Bytes that the names of objects take that have lost them.
-    lost_name_bytes: usize,
     /// What is left to be freed of leases that have ended.
     ended: Vec<FreeSpace>,
     let_go: Vec<Arc<Region>>,
@@ -114,23 +75,12 @@ pub(crate) struct Space {
     next_lease: u64,
 }
 
-/// Retired objects that are looked at by the end of the turn: less wait for others, at most 100 ms. A scan wakes another
-/// thread, which costs more than a small learn has to.
-const SCAN_AT_ONCE_BYTES: u64 = 256 << 10;
-const SCAN_AT_ONCE_OBJECTS: usize = 1_024;
-
 impl Space {
     pub(crate) fn new(capacity_bytes: u64, populated: Populated) -> Self {
         Space {
             capacity_bytes,
             allocator: Allocator::new(capacity_bytes),
             populated,
-            objects: BTreeMap::new(),
-            retired: RetiredList::default(),
-            retired_bytes: 0,
-            limbo: Limbo::default(),
-            unpinned: RetiredList::default(),
-            lost_name_bytes: 0,
             ended: Vec::new(),
             let_go: Vec::new(),
             leases: HashMap::new(),
@@ -252,43 +202,11 @@ impl Space {
         }
     }
 
-    /// Turns a claimed piece of a lease, or an extent from [`allocate`](Self::allocate), into an object.
-    pub(crate) fn add_object(&mut self, object: Object) {
-        self.objects.insert(object.extent.offset, object);
-    }
-
-    /// The object at `offset` is what index entry `number` says.
-    pub(crate) fn name_object(&mut self, offset: u64, number: u32) {
-        if let Some(object) = self.objects.get_mut(&offset) {
-            object.name = ObjectName::Bound(number);
-        }
-    }
-
-    /// The object at `offset` has lost its name: it is free as soon as a scan finds it unpinned. An object without an
-    /// extent leaves nothing to be freed.
-    pub(crate) fn retire(&mut self, offset: Option<u64>, name: impl FnOnce() -> String) {
-        let Some(offset) = offset else { return };
-        if let Some(object) = self.objects.get_mut(&offset) {
-            let name = lost_name(name(), self.lost_name_bytes);
-            self.lost_name_bytes += name.len();
-            object.name = ObjectName::Lost(name);
-            let (extent_bytes, len_bytes) = (object.extent.len_bytes, object.len_bytes);
-            self.retired.push(Retired { offset, extent_bytes, len_bytes });
-            self.retired_bytes += len_bytes;
-        }
-    }
-
-    /// The object at `offset`.
-    pub(crate) fn object(&self, offset: u64) -> Option<&Object> {
-        self.objects.get(&offset)
-    }
-
-    /// The extent of the object at `offset`, and whether it lies in a lease: then it goes back to that when it is freed.
-    pub(crate) fn extent_of(&self, offset: u64) -> Option<(Extent, bool)> {
-        let extent = self.objects.get(&offset)?.extent;
-        let leased =
-            self.leases_by_offset.range(..=offset).next_back().and_then(|(_, id)| self.leases.get(id));
-        Some((extent, leased.is_some_and(|lease| lease.extent.end() > offset)))
+    /// Whether `extent` lies in a lease: then it goes back to that when it is freed.
+    pub(crate) fn is_leased(&self, extent: Extent) -> bool {
+        let offset = extent.offset;
+        let before = self.leases_by_offset.range(..=offset).next_back();
+        before.and_then(|(_, id)| self.leases.get(id)).is_some_and(|lease| lease.extent.end() > offset)
     }
 
     /// What is free right before and right behind an object's extent.
@@ -306,80 +224,21 @@ impl Space {
         self.allocator.free_bytes()
     }
 
-    /// Number of objects, with a name or without.
-    pub(crate) fn object_count(&self) -> usize {
-        self.objects.len()
+    /// Whether parts of ended leases wait to be freed.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
     }
 
-    /// Where all objects are.
-    pub(crate) fn offsets(&self) -> Vec<u64> {
-        self.objects.keys().copied().collect()
-    }
-
-    /// What was retired since this was last asked for, to be handed to the scan thread.
-    pub(crate) fn take_retired(&mut self) -> RetiredList {
-        self.retired_bytes = 0;
-        std::mem::take(&mut self.retired)
-    }
-
-    /// What a scan found unpinned cannot be freed after all: the next one looks at it again.
-    pub(crate) fn retire_again(&mut self, unpinned: RetiredList) {
-        self.retired.append(unpinned);
-    }
-
-    /// Whether the next scan could free anything.
-    pub(crate) fn has_candidates(&self) -> bool {
-        !self.retired.is_empty() || self.limbo.objects > 0
-    }
-
-    /// What a scan found pinned of what has no name.
-    pub(crate) fn set_limbo(&mut self, limbo: Limbo) {
-        self.limbo = limbo;
-    }
-
-    /// What the last scan found pinned of what has no name.
-    pub(crate) fn limbo(&self) -> &Limbo {
-        &self.limbo
-    }
-
-    /// Whether so much was retired since the last scan that the next one is worth its while at once.
-    pub(crate) fn has_much_retired(&self) -> bool {
-        self.retired_bytes >= SCAN_AT_ONCE_BYTES || self.retired.len() >= SCAN_AT_ONCE_OBJECTS
-    }
-
-    /// A scan found these objects unpinned: [`free_backlog`](Self::free_backlog) frees them.
-    pub(crate) fn reclaim(&mut self, unpinned: RetiredList) {
-        self.unpinned.append(unpinned);
-    }
-
-    /// Whether something is free in all but name.
-    pub(crate) fn has_backlog(&self) -> bool {
-        !self.unpinned.is_empty() || !self.ended.is_empty()
-    }
-
-    /// Frees what is to be freed, for as long as `slice` lasts. Returns whether all of it is free.
-    pub(crate) fn free_backlog(&mut self, slice: &mut Slice) -> bool {
+    /// Frees what is left of ended leases, for as long as `slice` lasts. Returns whether all of it is free.
+    pub(crate) fn free_some(&mut self, slice: &mut Slice) -> bool {
         while slice.spend() {
-            if let Some(object) = self.unpinned.pop() {
-                self.free_object(object.offset);
-            } else if let Some(rest) = self.ended.last_mut() {
-                match rest.take_first() {
-                    Some(extent) => self.release(extent),
-                    None => drop(self.ended.pop()),
-                }
-            } else {
-                return true;
+            let Some(rest) = self.ended.last_mut() else { return true };
+            match rest.take_first() {
+                Some(extent) => self.release(extent),
+                None => drop(self.ended.pop()),
             }
         }
         false
-    }
-
-    fn free_object(&mut self, offset: u64) {
-        let Some(object) = self.objects.remove(&offset) else { return };
-        if let ObjectName::Lost(name) = &object.name {
-            self.lost_name_bytes -= name.len();
-        }
-        self.unclaim(object.extent);
     }
 
     /// Takes back what a lease was extended by: from `len_bytes` on, or from the end of a piece that lies across that.
@@ -458,17 +317,8 @@ impl Space {
             used,
             free: self.capacity_bytes - used,
             largest_free: self.allocator.largest_free_bytes(),
-            limbo: self.limbo.bytes,
             leased,
             populated: self.populated.bytes(),
-        }
-    }
-
-    /// What an object is called, for people: `NAMESPACE/NAME`, and whether it has lost that name.
-    pub(crate) fn label(&self, catalog: &Catalog, object: &Object) -> (String, bool) {
-        match &object.name {
-            ObjectName::Bound(number) => (catalog.label(*number).unwrap_or_default(), false),
-            ObjectName::Lost(name) => (name.to_string(), true),
         }
     }
 
@@ -495,9 +345,7 @@ impl Space {
     }
 
     /// The parts of the arena that none of `kept` needs, whole pages only; for giving memory back at the end.
-    pub(crate) fn all_but(&self, kept: impl IntoIterator<Item = u64>) -> Vec<Extent> {
-        let mut kept: Vec<Extent> =
-            kept.into_iter().filter_map(|offset| Some(self.objects.get(&offset)?.extent)).collect();
+    pub(crate) fn all_but(&self, mut kept: Vec<Extent>) -> Vec<Extent> {
         kept.sort_unstable();
         let mut holes = Vec::new();
         let mut from = 0;
@@ -520,22 +368,6 @@ impl Space {
     }
 }
 
-/// Bytes of names that objects may keep which have lost them; beyond that, each keeps [`LOST_NAME_BYTES_MAX`].
-const LOST_NAMES_BYTES_MAX: usize = 8 << 20;
-
-/// What is kept of a name that was lost when many were.
-const LOST_NAME_BYTES_MAX: usize = 32;
-
-/// What is kept of the name of an object that loses it, when those that others have lost take `kept_bytes`: people read
-/// it who ask what is in limbo. There can be as many of them as there are pins.
-fn lost_name(mut name: String, kept_bytes: usize) -> Box<str> {
-    if kept_bytes + name.len() > LOST_NAMES_BYTES_MAX && name.len() > LOST_NAME_BYTES_MAX {
-        name.truncate(name.floor_char_boundary(LOST_NAME_BYTES_MAX - '…'.len_utf8()));
-        name.push('…');
-    }
-    name.into()
-}
-
 impl Lease {
     fn state(&self) -> Option<plasmon_protocol::pins::LeaseState<'_>> {
         SessionRegion::assume_checked(self.region.words()).lease(self.slot, self.id.0)
@@ -546,17 +378,6 @@ impl Lease {
 mod tests {
     use super::*;
 
-    /// No limit counts the objects in limbo but that of pins, so what each costs is bounded.
-    #[test]
-    fn names_that_were_lost_are_shortened_when_there_are_many() {
-        let long = "default/".to_owned() + &"ä".repeat(500);
-        assert_eq!(*lost_name(long.clone(), 0), long);
-        let short = lost_name(long, LOST_NAMES_BYTES_MAX);
-        assert!(
-            short.starts_with("default/ää") && short.ends_with("ä…") && short.len() <= LOST_NAME_BYTES_MAX
-        );
-        assert_eq!(&*lost_name("default/x".to_owned(), LOST_NAMES_BYTES_MAX), "default/x");
-    }
     use plasmon_shm::{Backend, Kernel, Region};
 
     /// A client may commit a piece of what it was not granted yet, and that then cannot be backed with memory.

@@ -117,7 +117,7 @@ impl Server {
 
     pub(crate) fn wait(&mut self, reply_to: ReplyTo, wait: &Wait) {
         let found = self.catalog.find(&wait.namespace, &wait.name, boottime_ns());
-        let found = found.map(|(_, _, entry)| entry.version);
+        let found = found.map(|(_, record)| record.entry.version);
         match found {
             Some(version) if version > wait.above_version => self.reply(reply_to, &Bound { version }),
             _ => {
@@ -130,7 +130,7 @@ impl Server {
 
     pub(crate) fn wait_change(&mut self, reply_to: ReplyTo, wait: &WaitChange) {
         let found = self.catalog.find(&wait.namespace, &wait.name, boottime_ns());
-        let version = found.map_or(0, |(_, _, entry)| entry.version);
+        let version = found.map_or(0, |(_, record)| record.entry.version);
         let until = Until::Not(wait.version);
         if until.has_come(version) {
             return self.reply(reply_to, &Changed { version });
@@ -154,22 +154,19 @@ impl Server {
             self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
         let found = self.catalog.find(namespace, name, now_ns);
         let is_free = match &found {
-            Some((_, _, entry)) if is_pinned(&entry.header) => {
-                region.claim(region_slot, pin_for(entry.offset))
+            Some((_, record)) if is_pinned(&record.entry.header) => {
+                region.claim(region_slot, pin_for(record.entry.offset))
             }
             _ => region.pin(region_slot) == Some(0),
         };
         if !is_free {
             return Err(bad_slot());
         }
-        if let Some((number, ..)) = found {
-            self.catalog.recalls.note(number);
-        }
-        let found = found.map(|(number, _, entry)| (number, location(&entry)));
-        Ok(found.map(|(number, location)| {
-            self.catalog.slide(number, now_ns);
-            location
-        }))
+        let Some((number, record)) = found else { return Ok(None) };
+        let location = location(&record.entry);
+        self.catalog.recalls.note(number);
+        self.catalog.slide(number, now_ns);
+        Ok(Some(location))
     }
 
     fn withdraw(&self, session: SessionId, claimed: &[u32]) {

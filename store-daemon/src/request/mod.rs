@@ -82,7 +82,7 @@ impl Server {
             let session = self.sessions.get(session)?;
             Some(Holder { pid: session.pid, command: session.command.clone(), bytes })
         };
-        let holders = self.space.limbo().holders.iter().filter_map(holder).collect();
+        let holders = self.objects.limbo().holders.iter().filter_map(holder).collect();
         Failure::StoreFull {
             room: NoRoom {
                 requested_bytes,
@@ -90,7 +90,7 @@ impl Server {
                 used_bytes: figures.used,
                 free_bytes: figures.free,
                 largest_free_bytes: figures.largest_free,
-                limbo_bytes: figures.limbo,
+                limbo_bytes: self.objects.limbo().bytes,
                 cached_bytes: self.catalog.cached_bytes(),
                 populated_bytes: short_of_memory.then_some(figures.populated),
                 holders,

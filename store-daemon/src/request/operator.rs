@@ -3,6 +3,7 @@
 use crate::{
     commit::ReplyTo,
     memory::Usage,
+    objects::Label,
     reclaim::Pin,
     server::Server,
     session::{Session, SessionId},
@@ -27,7 +28,7 @@ impl Server {
             used_bytes: figures.used,
             free_bytes: figures.free,
             largest_free_bytes: figures.largest_free,
-            limbo_bytes: figures.limbo,
+            limbo_bytes: self.objects.limbo().bytes,
             leased_bytes: figures.leased,
             pinned_bytes: self.scans.pinned_bytes,
             populated_bytes: if self.populates { figures.populated } else { 0 },
@@ -105,8 +106,11 @@ impl Server {
 
     fn pin_info(&self, pin: &Pin) -> Option<PinInfo> {
         let session = self.sessions.get(pin.session)?;
-        let object = self.space.object(pin.offset)?;
-        let (name, limbo) = self.space.label(&self.catalog, object);
+        let object = self.objects.at(pin.offset)?;
+        let (name, limbo) = match &object.label {
+            Label::Bound(number) => (self.catalog.label(*number).unwrap_or_default(), false),
+            Label::Lost(name) => (name.to_string(), true),
+        };
         Some(PinInfo {
             pid: session.pid,
             uid: session.uid,

@@ -379,6 +379,7 @@ impl Server {
     fn workbench(&mut self) -> (Workbench<'_>, &mut Commits) {
         let bench = Workbench {
             catalog: &mut self.catalog,
+            objects: &mut self.objects,
             space: &mut self.space,
             arena: &self.arena,
             last_version: &mut self.last_version,

@@ -104,7 +104,7 @@ impl Server {
         }
         let mut slice = Slice::begin();
         if eviction.victims.is_none() {
-            match eviction.choice.go_on(&mut self.catalog, &self.space, &mut slice) {
+            match eviction.choice.go_on(&mut self.catalog, &self.objects, &self.space, &mut slice) {
                 Chosen::More => {
                     eviction.is_stale = true;
                     self.eviction = Some(eviction);
@@ -127,7 +127,8 @@ impl Server {
             }
         }
         while let Some(victim) = eviction.unchecked() {
-            if victim.offset.is_some_and(|offset| self.scans.pinned.contains(offset)) {
+            let object = victim.object.and_then(|object| self.objects.get(object));
+            if object.is_some_and(|object| self.scans.pinned.contains(object.homes.root().offset)) {
                 let mut short = self.let_go(*eviction);
                 short.who.note_eviction();
                 self.evicting = false;

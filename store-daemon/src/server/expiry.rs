@@ -33,12 +33,13 @@ impl Server {
         waits
     }
 
-    /// The store has ended a binding by itself: its object is retired, and who waits for that will be told.
+    /// The store has ended a binding by itself: it lets go of its object, and who waits for that will be told.
     pub(super) fn retire(&mut self, unbound: Unbound) {
-        let Unbound { id, label, entry } = unbound;
-        self.space.retire(entry.extent_offset(), || label);
-        if self.waits.has(&id) {
-            self.unbound_waited.push(id);
+        if let Some(object) = unbound.object {
+            self.objects.release(object, || unbound.label());
+        }
+        if self.waits.has(&unbound.id) {
+            self.unbound_waited.push(unbound.id);
         }
     }
 

@@ -129,7 +129,7 @@ impl Server {
         for &session in &ended {
             self.end_session(session);
         }
-        !ended.is_empty() || self.scans.busy || self.space.has_candidates() || self.space.has_backlog()
+        !ended.is_empty() || self.scans.busy || self.objects.has_candidates() || self.has_backlog()
     }
 
     pub(super) fn start_scan(&mut self, report: Report) {
@@ -138,11 +138,11 @@ impl Server {
         }
         let sessions = self.sessions.pin_regions();
         let job = ScanJob {
-            retired: self.space.take_retired(),
+            retired: self.objects.take_retired(),
             named: std::mem::take(&mut self.scans.named),
             sessions,
             report,
-            others_max: self.space.object_count() + UNBOUND_PINS_MAX,
+            others_max: self.objects.len() + UNBOUND_PINS_MAX,
             usage: self.scans.current.iter().any(AfterScan::is_stats),
         };
         self.scans.busy = self.scans.jobs.send(Job::Scan(job)).is_ok();
@@ -183,23 +183,29 @@ impl Server {
         if self.scans.children_scanned != self.scans.children {
             // A child was forked meanwhile, and its parent may have dropped what the child still holds.
             self.scans.busy = false;
-            self.space.retire_again(done.unpinned);
+            self.objects.retire_again(done.unpinned);
             self.start_scan(done.report);
             return;
         }
         fault_point(FaultPoint::Reclaim);
-        self.space.reclaim(std::mem::take(&mut done.unpinned));
-        self.space.set_limbo(std::mem::take(&mut done.limbo));
+        self.objects.reclaim(std::mem::take(&mut done.unpinned));
+        self.objects.set_limbo(std::mem::take(&mut done.limbo));
         self.scans.ending = Some(EndingScan { done, looked_up: 0, bytes: 0 });
+    }
+
+    /// Whether something is free in all but name.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.objects.has_unpinned() || self.space.has_ended()
     }
 
     /// Frees what is to be freed, and looks up what a scan asks for, for a slice. With the last of it the scan is done.
     pub(super) fn free_backlog(&mut self) {
-        if !self.space.has_backlog() && self.scans.ending.is_none() {
+        if !self.has_backlog() && self.scans.ending.is_none() {
             return;
         }
         let mut slice = Slice::begin();
-        if self.space.free_backlog(&mut slice)
+        if self.objects.free_some(&mut self.space, &mut slice)
+            && self.space.free_some(&mut slice)
             && self.look_up_pinned(&mut slice)
             && let Some(ending) = self.scans.ending.take()
         {
@@ -217,9 +223,9 @@ impl Server {
                 return false;
             }
             *looked_up += 1;
-            if let Some(object) = self.space.object(offset) {
+            if let Some(object) = self.objects.at(offset) {
                 *bytes += object.len_bytes;
-                if !object.is_nameless() {
+                if !object.is_released() {
                     self.scans.named.push((offset, object.len_bytes));
                 }
             }

@@ -35,7 +35,7 @@ impl Server {
         for connection in session.connections.iter().copied().chain(session.lifeline) {
             self.break_off(connection, Broken::Closed);
         }
-        if self.space.has_candidates() {
+        if self.objects.has_candidates() {
             self.start_scan(Report::Limbo);
         }
     }

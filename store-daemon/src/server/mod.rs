@@ -1,4 +1,4 @@
-//! The event loop: the only thread that touches catalog, space and sessions.
+//! The event loop: the only thread that touches catalog, objects, space and sessions.
 //!
 //! It never waits for anything but events. What takes time (population, scans of the pin tables) happens on helper
 //! threads, and the request that needs it is parked until the helper reports.
@@ -23,6 +23,7 @@ use crate::{
     limits::MemoryLimit,
     log::Throttle,
     memory::Usage,
+    objects::Objects,
     options::Options,
     owner::Owner,
     populate::{Demands, Progress},
@@ -324,6 +325,7 @@ pub(crate) struct Server {
     pub(crate) populates: bool,
 
     pub(crate) catalog: Catalog,
+    pub(crate) objects: Objects,
     pub(crate) space: Space,
     pub(crate) sessions: Sessions,
     pub(crate) connections: HashMap<ConnectionId, Connection>,
@@ -472,6 +474,7 @@ impl Server {
             openings: parts.openings,
             populates: parts.populates,
             catalog: parts.catalog,
+            objects: Objects::default(),
             space: parts.space,
             sessions: Sessions::default(),
             connections: HashMap::new(),
@@ -648,19 +651,17 @@ impl Server {
         if self.looks.is_due && !self.looks.busy {
             self.start_look();
         }
-        let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
+        let waits_for_scan = self.objects.has_candidates() || self.sessions.any_leaving();
         let scan_is_due = waits_for_scan && now.duration_since(self.scans.last) >= self.scans.every;
-        if self.space.has_much_retired() || scan_is_due {
+        if self.objects.has_much_retired() || scan_is_due {
             self.start_scan(Report::Limbo);
         }
     }
 
     /// How long the loop may sleep.
     fn timeout(&self) -> EpollTimeout {
-        let work = self.end.is_some()
-            || self.commits.are_due()
-            || self.space.has_backlog()
-            || self.scans.ending.is_some();
+        let work =
+            self.end.is_some() || self.commits.are_due() || self.has_backlog() || self.scans.ending.is_some();
         let work = work || !self.slid.is_empty() || self.eviction.is_some();
         let work = work || !self.departed.is_empty() || !self.unbound_waited.is_empty();
         let work = work || !self.scans.answered.is_empty() || !self.met.is_empty();
@@ -670,7 +671,7 @@ impl Server {
         if work || !self.broken.is_empty() || !self.ready.is_empty() || can_feed {
             return EpollTimeout::ZERO;
         }
-        let waits_for_scan = self.space.has_candidates() || self.sessions.any_leaving();
+        let waits_for_scan = self.objects.has_candidates() || self.sessions.any_leaving();
         let limbo = (waits_for_scan && !self.scans.busy).then(|| self.scans.last + self.scans.every);
         let keeps_house =
             self.sessions.len() > 0 || !self.scans.left_behind.is_empty() || self.watches_owner();
@@ -736,8 +737,9 @@ impl Server {
         }
         // The last scan is made here: there is no loop any more that it could hold up.
         let sessions = self.sessions.pin_regions();
-        let pinned = pinned_of(self.space.offsets(), sessions);
-        for hole in self.space.all_but(pinned) {
+        let pinned = pinned_of(self.objects.offsets(), sessions);
+        let pinned = pinned.into_iter().filter_map(|offset| self.objects.at(offset));
+        for hole in self.space.all_but(pinned.map(|object| object.homes.root()).collect()) {
             if let Err(error) = self.arena.punch_hole(hole.offset, hole.len_bytes) {
                 tracing::warn!(%error, "cannot give back the arena's memory; it goes with the last process that maps it");
                 break;

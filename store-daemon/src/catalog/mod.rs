@@ -1,0 +1,512 @@
+//! The daemon's own record of namespaces, names and what they are bound to.
+//!
+//! Commits ([`crate::commit`]) bind and unbind names here; the loop unbinds what has expired, what gives way and what
+//! ends with a session; requests look things up. Every change goes through [`Catalog::bind`] or [`Catalog::unbind`],
+//! which keep all rooms of the catalog in step:
+//!
+//! | room | what it knows |
+//! | --- | --- |
+//! | `namespaces` | numbers, prefixes and declarations of namespaces, and the names in each |
+//! | `present` | the binding of each name, and the index that mirrors it for clients |
+//! | `endings` | deadlines, and bindings that end with a session |
+//! | `cached` | the bindings of caches, the least recently used first |
+//! | `listing` | answers about names and namespaces, in order |
+
+mod cached;
+mod endings;
+mod listing;
+mod namespaces;
+mod present;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use self::{
+    cached::{Cached, Next},
+    present::Record,
+};
+
+use self::{cached::Queue, endings::Endings, namespaces::Namespaces, present::Present};
+use crate::{
+    evict::Victim,
+    objects::ObjectNumber,
+    recalls::{CollectJob, Recalls},
+    session::SessionId,
+    slice::Slice,
+    standing::Cache,
+};
+use plasmon_protocol::{
+    id::NameId,
+    index::Entry,
+    layout::{IndexShape, WORD_BYTES},
+    limits::SLIDING_SLACK_NS,
+    message::Ttl,
+    name::{Name, Namespace},
+};
+use plasmon_shm::WordsMapping;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Nanoseconds since 1970, by the clock that people set: to be shown, never to be compared.
+pub(crate) fn realtime_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A namespace's number, unique while the daemon lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NamespaceId(u64);
+
+/// A namespace or a name has the id of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IdTaken {
+    pub(crate) holder: String,
+}
+
+/// A binding about to be made.
+#[derive(Debug)]
+pub(crate) struct NewBinding<'a> {
+    /// What the index is to show, but for the deadline, which the catalog knows.
+    pub(crate) entry: Entry,
+    /// The object, if it has a place in the arena. The binding becomes its holder.
+    pub(crate) object: Option<ObjectNumber>,
+    pub(crate) object_uuid: [u8; 16],
+    pub(crate) writer_pid: u32,
+    /// The moment of the commit, by CLOCK_BOOTTIME.
+    pub(crate) now_ns: u64,
+    /// `None` lives as long as the namespace has declared.
+    pub(crate) ttl: Option<Ttl>,
+    /// Whether a binding that it replaces hands on its time to live and its deadline.
+    pub(crate) keeps_ttl: bool,
+    /// The session that the binding ends with, if it does.
+    pub(crate) owner: Option<SessionId>,
+    /// `None` keeps the description of the binding before.
+    pub(crate) description: Option<&'a str>,
+    /// `None` keeps the metadata of the binding before.
+    pub(crate) metadata: Option<&'a str>,
+}
+
+/// A binding that was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoundTo {
+    /// Number of its index entry.
+    pub(crate) number: u32,
+    /// The object that the name was bound to before: the binding held it, and does no more.
+    pub(crate) replaced: Option<ObjectNumber>,
+}
+
+/// A binding that was ended.
+#[derive(Debug)]
+pub(crate) struct Unbound {
+    pub(crate) id: NameId,
+    pub(crate) namespace: Namespace,
+    pub(crate) name: Arc<str>,
+    /// What the name was bound to.
+    pub(crate) entry: Entry,
+    /// The object: the binding held it, and does no more.
+    pub(crate) object: Option<ObjectNumber>,
+}
+
+impl Unbound {
+    /// `NAMESPACE/NAME`, for people.
+    pub(crate) fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Namespaces, names and bindings, and the index that shows them to clients.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    namespaces: Namespaces,
+    present: Present,
+    endings: Endings,
+    cached: Queue,
+    pub(crate) recalls: Arc<Recalls>,
+    /// Rounds of collecting recalls begun.
+    rounds: u64,
+    objects_max: u32,
+    namespaces_max: u64,
+    /// Bytes of all descriptions and metadata.
+    text_bytes: u64,
+    text_bytes_max: u64,
+}
+
+impl Catalog {
+    /// An empty catalog, which holds the namespace `default`, over a fresh index region.
+    pub(crate) fn new(
+        index: WordsMapping,
+        shape: IndexShape,
+        store_uuid: [u8; 16],
+        capacity_bytes: u64,
+    ) -> Self {
+        Catalog {
+            namespaces: Namespaces::new(),
+            present: Present::new(index, shape, store_uuid, capacity_bytes),
+            endings: Endings::default(),
+            cached: Queue::default(),
+            recalls: Arc::new(Recalls::new(shape.entry_count())),
+            rounds: 0,
+            objects_max: shape.entry_count(),
+            namespaces_max: u64::MAX,
+            text_bytes: 0,
+            text_bytes_max: u64::MAX,
+        }
+    }
+
+    /// Has these caches for good: whatever is declared for them, and each time that they are registered.
+    ///
+    /// # Errors
+    /// The namespace that has the id of another one.
+    pub(crate) fn with_caches(mut self, caches: &[Cache]) -> Result<Self, (String, IdTaken)> {
+        for cache in caches {
+            self.namespaces.keep_cache(cache).map_err(|taken| (cache.namespace.to_string(), taken))?;
+        }
+        Ok(self)
+    }
+
+    /// Bounds what it takes of the daemon's own memory, beside what the number of names bounds.
+    pub(crate) fn with_limits(mut self, namespaces_max: u64, text_bytes_max: u64) -> Self {
+        self.namespaces_max = namespaces_max;
+        self.text_bytes_max = text_bytes_max;
+        self
+    }
+
+    /// Whether `namespaces` more fit.
+    ///
+    /// # Errors
+    /// The limit.
+    pub(crate) fn check_namespaces(&self, namespaces: u64) -> Result<(), u64> {
+        let fits = namespaces == 0 || self.namespace_count() + namespaces <= self.namespaces_max;
+        if fits { Ok(()) } else { Err(self.namespaces_max) }
+    }
+
+    /// Whether descriptions and metadata that are so much longer, and shorter, than those before fit.
+    ///
+    /// # Errors
+    /// The limit.
+    pub(crate) fn check_texts(&self, longer_bytes: u64, shorter_bytes: u64) -> Result<(), u64> {
+        let grows = longer_bytes > shorter_bytes;
+        let fits = !grows || self.text_bytes + (longer_bytes - shorter_bytes) <= self.text_bytes_max;
+        if fits { Ok(()) } else { Err(self.text_bytes_max) }
+    }
+
+    /// Length of an index region of `shape`, in bytes.
+    pub(crate) fn index_bytes(shape: IndexShape) -> u64 {
+        shape.words() as u64 * WORD_BYTES
+    }
+
+    /// Names bound, and how many can be.
+    pub(crate) fn objects(&self) -> (u64, u64) {
+        (self.present.len(), self.objects_max.into())
+    }
+
+    /// Number of namespaces.
+    pub(crate) fn namespace_count(&self) -> u64 {
+        self.namespaces.len()
+    }
+
+    /// Index entries not in use.
+    pub(crate) fn room(&self) -> u64 {
+        self.present.room()
+    }
+
+    /// The number of a registered namespace.
+    pub(crate) fn namespace(&self, namespace: &Namespace) -> Option<NamespaceId> {
+        self.namespaces.id(namespace)
+    }
+
+    /// Names bound in a namespace.
+    pub(crate) fn names_in(&self, namespace: NamespaceId) -> u64 {
+        self.namespaces.get(namespace).map_or(0, |state| state.names.len() as u64)
+    }
+
+    /// Names bound in a namespace at `now_ns`. Names that have expired are no names; where very many of them still take
+    /// room, they count.
+    pub(crate) fn living_names_in(&self, namespace: NamespaceId, now_ns: u64) -> u64 {
+        const LOOKED_AT_MAX: usize = 1_024;
+        let names = self.names_in(namespace);
+        if names > LOOKED_AT_MAX as u64 || self.next_expiry().is_none_or(|at| at > now_ns) {
+            return names;
+        }
+        self.names_from(namespace, "", None, now_ns).count() as u64
+    }
+
+    /// Makes sure that `namespace` exists.
+    ///
+    /// # Errors
+    /// [`IdTaken`] if another namespace has its prefix.
+    pub(crate) fn register(&mut self, namespace: &Namespace) -> Result<NamespaceId, IdTaken> {
+        self.namespaces.register(namespace)
+    }
+
+    /// Whether `namespace` could be registered, or is.
+    pub(crate) fn check_prefix(&self, namespace: &Namespace) -> Result<(), IdTaken> {
+        self.namespaces.check_prefix(namespace)
+    }
+
+    /// Removes an empty namespace.
+    pub(crate) fn unregister(&mut self, id: NamespaceId) {
+        self.namespaces.unregister(id);
+    }
+
+    /// The name that is first in `namespace`, for taking a namespace apart piece by piece.
+    pub(crate) fn first_name(&self, namespace: NamespaceId) -> Option<Arc<str>> {
+        self.namespaces.get(namespace)?.names.first_key_value().map(|(name, _)| Arc::clone(name))
+    }
+
+    /// Declares what holds for a namespace. If it returns true, the names that it has are to be
+    /// [queued](Self::queue_after).
+    pub(crate) fn declare(&mut self, id: NamespaceId, is_cache: bool, ttl: Option<Ttl>) -> bool {
+        self.namespaces.declare(id, is_cache, ttl)
+    }
+
+    /// Makes sure that a namespace is a cache, as [`declare`](Self::declare).
+    pub(crate) fn ensure_cache(&mut self, id: NamespaceId) -> bool {
+        let ttl = self.namespaces.get(id).and_then(|state| state.ttl.clone());
+        self.declare(id, true, ttl)
+    }
+
+    /// Queues the name of a cache namespace that is first after `after`, and returns it.
+    pub(crate) fn queue_after(&mut self, id: NamespaceId, after: Option<&str>) -> Option<Arc<str>> {
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let names = &self.namespaces.get(id)?.names;
+        let (name, &number) = names.range::<str, _>((start, std::ops::Bound::Unbounded)).next()?;
+        let name = Arc::clone(name);
+        self.queue(number);
+        Some(name)
+    }
+
+    /// Puts a binding into its queue of cached ones.
+    fn queue(&mut self, number: u32) {
+        let learned_ns = self.present.get(number).map_or(0, |record| record.learned_ns);
+        self.cached.add(&mut self.present, number, last_use(&self.recalls, number, learned_ns));
+    }
+
+    /// The binding behind `at` in its queue of cached ones, the least recently used first, unless `slice` is over before
+    /// that is known.
+    pub(crate) fn next_cached(&mut self, at: Cached, slice: &mut Slice) -> Next {
+        let is_cache = |id| self.namespaces.registered(id).is_cache;
+        let used = |number, learned_ns| last_use(&self.recalls, number, learned_ns);
+        self.cached.next(at, slice, &mut self.present, is_cache, used)
+    }
+
+    /// As [`next_cached`](Self::next_cached), of both queues: `at` says where each is. Moves that on.
+    pub(crate) fn next_of_both(&mut self, at: &mut [Cached; 2], slice: &mut Slice) -> Next {
+        let mut places = [None; 2];
+        for (place, from) in places.iter_mut().zip(*at) {
+            match self.next_cached(from, slice) {
+                Next::This(next) => *place = Some(next),
+                Next::End => {}
+                Next::NoTime => return Next::NoTime,
+            }
+        }
+        let Some((which, next)) = Queue::first_of(places) else { return Next::End };
+        at[which] = next;
+        Next::This(next)
+    }
+
+    /// A cached binding, as one that may give way.
+    pub(crate) fn cached_binding(&self, Cached { number, .. }: Cached) -> Option<Victim> {
+        let Record { entry, object, .. } = self.present.get(number)?;
+        Some(Victim { number, version: entry.version, object: *object })
+    }
+
+    /// Unbinds a cached binding, if it has not been bound anew.
+    pub(crate) fn evict(&mut self, victim: Victim) -> Option<Unbound> {
+        let record = self.present.get(victim.number)?;
+        if record.entry.version != victim.version || !self.namespaces.registered(record.namespace).is_cache {
+            return None;
+        }
+        self.unbind_entry(victim.number)
+    }
+
+    /// At most so many bindings are cached.
+    pub(crate) fn cached_count_max(&self) -> u64 {
+        self.cached.len()
+    }
+
+    /// Bytes in the arena of the objects in cache namespaces.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.namespaces.cached_bytes()
+    }
+
+    /// What `name` is bound to at `now_ns`, and the number of its index entry.
+    pub(crate) fn find(&self, namespace: &Namespace, name: &str, now_ns: u64) -> Option<(u32, &Record)> {
+        let found = self.linked(self.namespace(namespace)?, name);
+        found.filter(|(_, record)| !record.entry.has_expired(now_ns))
+    }
+
+    /// What `name` is or was bound to: a binding that has expired takes room until it is unbound.
+    pub(crate) fn linked(&self, namespace: NamespaceId, name: &str) -> Option<(u32, &Record)> {
+        // By its id: a hash table is quicker than the tree of names, and there is one at hand.
+        let id = self.namespaces.get(namespace)?.name_id(name);
+        self.present.find(&id).filter(|(_, record)| *record.name == *name)
+    }
+
+    /// What `name` with this id is or was bound to, if that is itself. Its namespace's prefix has been
+    /// [checked](Self::check_prefix).
+    pub(crate) fn check_id(&self, id: &NameId, name: &Name) -> Result<Option<&Record>, IdTaken> {
+        match self.present.find(id) {
+            Some((_, record)) if *record.name != **name => Err(IdTaken { holder: record.name.to_string() }),
+            found => Ok(found.map(|(_, record)| record)),
+        }
+    }
+
+    /// Binds `name`, whose id was checked and for which there is room. A binding that has expired is replaced as if it were
+    /// not there.
+    pub(crate) fn bind(
+        &mut self,
+        namespace: NamespaceId,
+        id: &NameId,
+        name: &Name,
+        new: NewBinding<'_>,
+    ) -> BoundTo {
+        let known = self.present.find(id);
+        let living = known.map(|(_, before)| before).filter(|before| !before.entry.has_expired(new.now_ns));
+        let (ttl, expires_ns) = match living.filter(|_| new.keeps_ttl) {
+            Some(before) => (before.ttl.clone(), before.entry.expires_ns),
+            None => {
+                let declared = self.namespaces.get(namespace).and_then(|state| state.ttl.as_ref());
+                let ttl = new.ttl.as_ref().or(declared);
+                let lives = ttl.and_then(|ttl| Some((ttl.clone(), deadline(ttl, new.now_ns)?)));
+                lives.map_or((None, 0), |(ttl, at)| (Some(ttl), at))
+            }
+        };
+        let text = |given: Option<&str>, kept: Option<&str>| given.or(kept).unwrap_or_default().into();
+        let record = Record {
+            namespace,
+            name: known.map_or_else(|| name.as_str().into(), |(_, before)| Arc::clone(&before.name)),
+            entry: Entry { expires_ns, ..new.entry },
+            object: new.object,
+            object_uuid: new.object_uuid,
+            writer_pid: new.writer_pid,
+            description: text(new.description, living.map(|before| &*before.description)),
+            metadata: text(new.metadata, living.map(|before| &*before.metadata)),
+            ttl,
+            learned_ns: new.now_ns,
+            owner: new.owner,
+            queued: known.and_then(|(_, before)| before.queued),
+        };
+        let is_new = living.is_none();
+        let number = known.map(|(number, _)| number);
+        self.put(id, number, record, is_new)
+    }
+
+    /// Binds a name to `record`, in entry `number` if it is bound already. `is_new` tells whether to readers it is not.
+    fn put(&mut self, id: &NameId, number: Option<u32>, record: Record, is_new: bool) -> BoundTo {
+        let (namespace, name, entry) = (record.namespace, Arc::clone(&record.name), record.entry);
+        let (is_sliding, text_bytes) = (record.is_sliding(), record.text_bytes());
+        let (number, before) = match number {
+            Some(number) => (number, Some(self.present.replace(id, number, record))),
+            None => (self.present.insert(id, record), None),
+        };
+        if let Some(before) = &before {
+            self.endings.remove(number, before);
+            self.text_bytes -= before.text_bytes();
+            if is_new {
+                self.recalls.unbind(number, self.rounds);
+            }
+        }
+        self.text_bytes += text_bytes;
+        self.recalls.set_sliding(number, is_sliding);
+        self.namespaces.bound(namespace, &name, number, &entry, before.as_ref().map(|before| &before.entry));
+        if let Some(record) = self.present.get(number) {
+            self.endings.add(number, record);
+        }
+        if self.namespaces.registered(namespace).is_cache {
+            self.queue(number);
+        }
+        BoundTo { number, replaced: before.and_then(|before| before.object) }
+    }
+
+    /// Unbinds `name`, whether it has expired or not.
+    pub(crate) fn unbind(&mut self, namespace: NamespaceId, name: &str) -> Option<Unbound> {
+        let (number, _) = self.linked(namespace, name)?;
+        self.unbind_entry(number)
+    }
+
+    /// Unbinds the name in entry `number`.
+    fn unbind_entry(&mut self, number: u32) -> Option<Unbound> {
+        let record = self.present.get(number)?;
+        let state = self.namespaces.registered(record.namespace);
+        let (id, namespace) = (state.name_id(&record.name), state.namespace.clone());
+        let record = self.present.remove(&id)?;
+        self.namespaces.unbound(record.namespace, &record.name, &record.entry);
+        self.endings.remove(number, &record);
+        self.cached.remove(record.queued);
+        self.text_bytes -= record.text_bytes();
+        self.recalls.unbind(number, self.rounds);
+        self.recalls.set_sliding(number, false);
+        let Record { name, entry, object, .. } = record;
+        Some(Unbound { id, namespace, name, entry, object })
+    }
+
+    /// When the first binding expires, or has expired that is not unbound yet: CLOCK_BOOTTIME, in nanoseconds.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        self.endings.first_deadline().map(|(at, _)| at)
+    }
+
+    /// Unbinds the binding that expired first, if one has at `now_ns`.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> Option<Unbound> {
+        let (at, number) = self.endings.first_deadline()?;
+        if at <= now_ns { self.unbind_entry(number) } else { None }
+    }
+
+    /// Unbinds one of the bindings that end with `session`, if there is one.
+    pub(crate) fn end_one_of(&mut self, session: SessionId) -> Option<Unbound> {
+        let number = self.endings.first_of(session)?;
+        self.unbind_entry(number)
+    }
+
+    /// Whether bindings end with `session`.
+    pub(crate) fn has_ephemeral(&self, session: SessionId) -> bool {
+        self.endings.first_of(session).is_some()
+    }
+
+    /// The binding in entry `number` was recalled: if its time to live slides, it begins anew at `now_ns`. What has
+    /// expired stays gone.
+    pub(crate) fn slide(&mut self, number: u32, now_ns: u64) {
+        let Some(record) = self.present.get(number).filter(|record| record.is_sliding()) else { return };
+        let before_ns = record.entry.expires_ns;
+        let Some(at) = record.ttl.as_ref().and_then(|ttl| deadline(ttl, now_ns)) else { return };
+        if record.entry.has_expired(now_ns) || at <= before_ns {
+            return;
+        }
+        let id = self.namespaces.registered(record.namespace).name_id(&record.name);
+        self.present.set_expiry(&id, number, at);
+        self.endings.put_off(number, before_ns, at);
+    }
+
+    /// Begins to make a commit of several names visible.
+    pub(crate) fn open_epoch(&self) {
+        self.present.open_epoch();
+    }
+
+    /// All of the commit is visible.
+    pub(crate) fn close_epoch(&self) {
+        self.present.close_epoch();
+    }
+
+    /// Tells all readers that the store has shut down; nothing can be found in the index any more.
+    pub(crate) fn close(&mut self) {
+        self.present.close();
+    }
+
+    /// Begins a round of collecting recalls from `regions`. One at a time.
+    pub(crate) fn begin_round(&mut self, regions: Vec<Arc<WordsMapping>>) -> CollectJob {
+        self.rounds += 1;
+        CollectJob { round: self.rounds, recalls: Arc::clone(&self.recalls), regions }
+    }
+}
+
+/// When the binding in entry `number`, learned at `learned_ns`, was last recalled or learned, as far as is known.
+fn last_use(recalls: &Recalls, number: u32, learned_ns: u64) -> u64 {
+    recalls.last(number).map_or(learned_ns, |recalled_ns| recalled_ns.max(learned_ns))
+}
+
+/// When a binding expires whose time to live begins at `now_ns`; `None` if the clock never gets there.
+fn deadline(ttl: &Ttl, now_ns: u64) -> Option<u64> {
+    let slack_ns = if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
+    now_ns.checked_add(ttl.ttl_ns)?.checked_add(slack_ns)
+}
