@@ -10,16 +10,14 @@
 
 use crate::{
     allocator::{Extent, GRANULE_BYTES, Room},
-    budget::Held,
     catalog::{Catalog, NamespaceId, NewBinding, realtime_ns},
-    connection::ConnectionId,
     copy::Run,
     objects::Objects,
-    server::Tried,
+    parked::{Parked, ReplyTo, Tried},
     session::SessionId,
     slice::Slice,
     space::{LeaseId, PieceError, Space},
-    waits::Waits,
+    state::Versions,
 };
 use bytes::Bytes;
 use plasmon_protocol::{
@@ -37,14 +35,6 @@ use std::{
     sync::Arc,
 };
 
-/// Where a reply goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ReplyTo {
-    pub(crate) connection: ConnectionId,
-    pub(crate) request_id: u64,
-    pub(crate) held: Held,
-}
-
 /// Who asked for a commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writer {
@@ -59,13 +49,11 @@ pub(crate) struct Workbench<'a> {
     pub(crate) objects: &'a mut Objects,
     pub(crate) space: &'a mut Space,
     pub(crate) arena: &'a Region,
-    pub(crate) last_version: &'a mut u64,
-    /// The latest time in an object's id, in milliseconds since 1970.
-    pub(crate) last_id_ms: &'a mut u64,
+    pub(crate) versions: &'a mut Versions,
     /// CLOCK_BOOTTIME now, in nanoseconds.
     pub(crate) now_ns: u64,
-    /// The names that somebody waits for.
-    pub(crate) waits: &'a Waits,
+    /// Knows which names somebody waits for.
+    pub(crate) parked: &'a Parked,
     /// Random, and other in every store.
     pub(crate) uuid_seed: [u8; 16],
 }
@@ -610,12 +598,12 @@ impl CommitJob {
         namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
         let texts = bench.catalog.check_texts(checks.longer_bytes, checks.shorter_bytes);
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))?;
-        *bench.last_version += 1;
-        self.version = *bench.last_version;
+        bench.versions.last += 1;
+        self.version = bench.versions.last;
         self.created_ns = realtime_ns();
         // Ids sort by age, also while the clock stands before where it was.
-        self.id_ms = (self.created_ns / 1_000_000).max(*bench.last_id_ms);
-        *bench.last_id_ms = self.id_ms;
+        self.id_ms = (self.created_ns / 1_000_000).max(bench.versions.last_id_ms);
+        bench.versions.last_id_ms = self.id_ms;
         if checks.touched.len() as u64 + checks.emptied_names > 1 {
             bench.catalog.open_epoch();
             self.epoch_is_open = true;
@@ -659,7 +647,7 @@ impl CommitJob {
     /// Unbinds one name. One that had expired does not count.
     fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, name: &str) {
         let Some(unbound) = bench.catalog.unbind(id, name) else { return };
-        if !bench.waits.is_empty() && bench.waits.has(&unbound.id) {
+        if bench.parked.has_waiter(&unbound.id) {
             self.unbound_waited.push(unbound.id);
         }
         if let Some(object) = unbound.object {
@@ -923,7 +911,9 @@ fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Res
 mod tests {
     use super::*;
     use crate::{
+        budget::Held,
         catalog::{self, Cached, Next, Unbound},
+        connection::ConnectionId,
         populate::Populated,
         standing::Cache,
     };
@@ -955,15 +945,14 @@ mod tests {
         catalog: Catalog,
         objects: Objects,
         space: Space,
-        last_version: u64,
-        last_id_ms: u64,
+        versions: Versions,
         index: ReadOnlyWords,
         /// What takes room: a binding that has expired does until it is unbound.
         bound: BTreeMap<(Namespace, Name), Bound>,
         /// What there is, and what was declared for it.
         namespaces: BTreeMap<Namespace, Declared>,
         now_ns: u64,
-        waits: Waits,
+        parked: Parked,
     }
 
     #[derive(Clone, Debug, Default)]
@@ -1007,15 +996,14 @@ mod tests {
                 catalog: catalog.with_caches(&[standing()]).expect("no other namespace has its id"),
                 objects: Objects::default(),
                 space: Space::new(capacity_bytes, populated),
-                last_version: 0,
-                last_id_ms: 0,
+                versions: Versions::default(),
                 index,
                 bound: BTreeMap::new(),
                 namespaces: [Namespace::default(), standing().namespace]
                     .map(|namespace| (namespace.clone(), declared(&namespace, Declared::default())))
                     .into(),
                 now_ns: 1_000,
-                waits: Waits::default(),
+                parked: Parked::default(),
             }
         }
 
@@ -1023,7 +1011,7 @@ mod tests {
         fn apply(&mut self, commit: &Commit) -> Slices {
             let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1, held: Held::default() };
             let writer = Writer { session: SessionId(1), pid: 1, uid: 1 };
-            let before = self.last_version;
+            let before = self.versions.last;
             let mut body = Vec::new();
             commit.encode(&mut body);
             let body = Bytes::from(body);
@@ -1054,7 +1042,7 @@ mod tests {
                 }
                 None => {
                     result.expect_err("the model refuses it");
-                    assert_eq!(self.last_version, before, "a commit that did not happen has no version");
+                    assert_eq!(self.versions.last, before, "a commit that did not happen has no version");
                 }
             }
             // Nobody pins anything here, so whatever lost its name is free after the next scan.
@@ -1076,10 +1064,9 @@ mod tests {
                     objects: &mut self.objects,
                     space: &mut self.space,
                     arena: &self.arena,
-                    last_version: &mut self.last_version,
-                    last_id_ms: &mut self.last_id_ms,
+                    versions: &mut self.versions,
                     now_ns: self.now_ns,
-                    waits: &self.waits,
+                    parked: &self.parked,
                     uuid_seed: [7; 16],
                 };
                 match job.prepare(&mut bench, &mut Slice::shortest()) {
@@ -1194,7 +1181,7 @@ mod tests {
                         };
                         let kept = before.map_or(String::new(), |before| before.description.clone());
                         let description = description.clone().unwrap_or(kept);
-                        let version = self.last_version;
+                        let version = self.versions.last;
                         let learned_ns = self.now_ns;
                         let now = Bound {
                             version,

@@ -7,7 +7,7 @@ use nix::sys::{
     socket::{MsgFlags, recv, send},
 };
 use plasmon_protocol::{
-    frame::{FrameError, FrameHeader, HEADER_BYTES},
+    frame::{self, FrameError, FrameHeader, HEADER_BYTES},
     index_of,
     message::{Failed, Failure, Message},
 };
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::session::SessionId;
+use crate::{effect::Reply, session::SessionId};
 
 /// A connection's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,8 @@ pub(crate) struct Connection {
     pub(crate) backlogged: bool,
     /// It will be closed; nothing of it is looked at any more.
     pub(crate) is_broken: bool,
+    /// The client has said Hello, which may be waiting for its answer.
+    pub(crate) has_said_hello: bool,
 }
 
 /// Who is at the other end, as the kernel says.
@@ -132,6 +134,7 @@ impl Connection {
             closing: false,
             backlogged: false,
             is_broken: false,
+            has_said_hello: false,
         }
     }
 
@@ -219,40 +222,22 @@ impl Connection {
         Ok(Some(Frame { header, body }))
     }
 
-    /// Queues a message and sends what the socket takes.
+    /// Queues a message and sends what the socket takes. Its descriptors go with its first byte.
     ///
     /// # Errors
     /// [`Broken`] if the connection is over.
-    pub(crate) fn send<M: Message>(
-        &mut self,
-        request_id: u64,
-        message: &M,
-        output_max: usize,
-    ) -> Result<(), Broken> {
-        self.send_with_fds(request_id, message, Vec::new(), output_max)
-    }
-
-    /// As [`send`](Self::send), with descriptors, which go with the first byte of the message.
-    ///
-    /// # Errors
-    /// [`Broken`] if the connection is over.
-    pub(crate) fn send_with_fds<M: Message>(
-        &mut self,
-        request_id: u64,
-        message: &M,
-        fds: Vec<Arc<OwnedFd>>,
-        output_max: usize,
-    ) -> Result<(), Broken> {
+    pub(crate) fn send(&mut self, request_id: u64, reply: Reply, output_max: usize) -> Result<(), Broken> {
         if self.over {
             return Err(Broken::Closed);
         }
+        let Reply { kind, body, fds } = reply;
         if !fds.is_empty() {
             self.output_fds.push_back((self.output.len(), fds));
         }
-        if message.frame(request_id, &mut self.output).is_err() {
-            let what = "the reply".to_owned();
+        if frame::append(&mut self.output, kind, request_id, |out| out.extend_from_slice(&body)).is_err() {
+            let (what, found_bytes) = ("the reply".to_owned(), body.len() as u64);
             let limit_bytes = plasmon_protocol::limits::FRAME_BYTES_MAX.into();
-            let failure = Failure::TooLarge { what, found_bytes: u64::MAX, limit_bytes };
+            let failure = Failure::TooLarge { what, found_bytes, limit_bytes };
             Failed { failure }.frame(request_id, &mut self.output)?;
         }
         self.flush()?;

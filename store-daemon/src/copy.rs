@@ -35,8 +35,8 @@ pub(crate) struct Run {
 
 /// What is to be done.
 pub(crate) enum CopyJob {
-    /// Copy a run into private memory.
-    Body(Run),
+    /// Copy a run into private memory, for the ticket.
+    Body { ticket: u64, run: Run },
     /// Copy runs into the arena, for the ticket.
     Objects { ticket: u64, runs: Vec<Run> },
     /// Free the memory of something large.
@@ -46,7 +46,7 @@ pub(crate) enum CopyJob {
 /// What the helper tells the loop.
 pub(crate) enum Copied {
     /// The body that was asked for.
-    Body(Result<Bytes, String>),
+    Body { ticket: u64, body: Result<Bytes, String> },
     /// The objects are in the arena, or why not.
     Objects { ticket: u64, done: Result<(), String> },
 }
@@ -64,7 +64,7 @@ impl Copies {
 
 /// A job that has begun.
 enum Begun {
-    Body { run: Run, body: Vec<u8> },
+    Body { ticket: u64, run: Run, body: Vec<u8> },
     Objects { ticket: u64, runs: VecDeque<Run> },
 }
 
@@ -79,7 +79,9 @@ pub(crate) fn run(arena: &Region, jobs: &Receiver<CopyJob>, mut tell: impl FnMut
         };
         match next {
             Ok(CopyJob::LetGo(large)) => drop(large),
-            Ok(CopyJob::Body(run)) => begun.push_back(Begun::Body { run, body: Vec::new() }),
+            Ok(CopyJob::Body { ticket, run }) => {
+                begun.push_back(Begun::Body { ticket, run, body: Vec::new() });
+            }
             Ok(CopyJob::Objects { ticket, runs }) => {
                 begun.push_back(Begun::Objects { ticket, runs: runs.into() });
             }
@@ -100,7 +102,7 @@ pub(crate) fn run(arena: &Region, jobs: &Receiver<CopyJob>, mut tell: impl FnMut
 /// One step of a job; what is left of it, if anything.
 fn step(job: Begun, arena: &Region, buffer: &mut Vec<u8>, tell: &mut impl FnMut(Copied)) -> Option<Begun> {
     match job {
-        Begun::Body { run, mut body } => {
+        Begun::Body { ticket, run, mut body } => {
             let done = body.len() as u64;
             let len_bytes = (run.to.len_bytes - done).min(STEP_BYTES);
             let wanted = plasmon_protocol::index_of(run.to.len_bytes);
@@ -109,11 +111,11 @@ fn step(job: Begun, arena: &Region, buffer: &mut Vec<u8>, tell: &mut impl FnMut(
             let read = run.from.read_at(run.offset + done, &mut body[plasmon_protocol::index_of(done)..]);
             fault_point(FaultPoint::Copied);
             let body = match read {
-                Ok(()) if body.len() < wanted => return Some(Begun::Body { run, body }),
+                Ok(()) if body.len() < wanted => return Some(Begun::Body { ticket, run, body }),
                 Ok(()) => Ok(body.into()),
                 Err(error) => Err(error.to_string()),
             };
-            tell(Copied::Body(body));
+            tell(Copied::Body { ticket, body });
         }
         Begun::Objects { ticket, mut runs } => {
             let done = match runs.front_mut().map(|run| copy_step(run, arena, buffer)) {
@@ -147,7 +149,7 @@ fn copy_step(run: &mut Run, arena: &Region, buffer: &mut Vec<u8>) -> Result<(), 
 impl fmt::Debug for CopyJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CopyJob::Body(run) => write!(f, "Body({run:?})"),
+            CopyJob::Body { ticket, run } => write!(f, "Body({ticket}, {run:?})"),
             CopyJob::Objects { ticket, runs } => write!(f, "Objects({ticket}, {} runs)", runs.len()),
             CopyJob::LetGo(_) => write!(f, "LetGo"),
         }
@@ -173,11 +175,11 @@ mod tests {
         let run = |offset, to| Run { from: Arc::clone(&staging), offset, to };
         let (ask, jobs) = mpsc::channel();
         let all = run(0, extent(0, 4 << 20));
-        ask.send(CopyJob::Body(all)).unwrap();
+        ask.send(CopyJob::Body { ticket: 1, run: all }).unwrap();
         let runs = vec![run(64, extent(4096, 128)), run(1 << 20, extent(64 << 10, (1 << 20) + 64))];
         ask.send(CopyJob::Objects { ticket: 2, runs }).unwrap();
         ask.send(CopyJob::LetGo(Box::new(bytes.clone()))).unwrap();
-        ask.send(CopyJob::Body(run(0, extent(0, 5 << 20)))).unwrap(); // longer than the region
+        ask.send(CopyJob::Body { ticket: 2, run: run(0, extent(0, 5 << 20)) }).unwrap(); // longer than the region
         let mut answers = Vec::new();
         let (tell, told) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -189,7 +191,7 @@ mod tests {
         let mut seen = Vec::new();
         for answer in answers {
             match answer {
-                Copied::Body(Ok(body)) => {
+                Copied::Body { body: Ok(body), .. } => {
                     assert!(body == bytes);
                     seen.push(1);
                 }
@@ -197,7 +199,7 @@ mod tests {
                     done.unwrap();
                     seen.push(ticket);
                 }
-                Copied::Body(Err(_)) => seen.push(3),
+                Copied::Body { body: Err(_), .. } => seen.push(3),
             }
         }
         seen.sort_unstable();

@@ -186,6 +186,11 @@ impl Space {
         std::mem::take(&mut self.let_go)
     }
 
+    /// Whether there are such regions.
+    pub(crate) fn has_let_go(&self) -> bool {
+        !self.let_go.is_empty()
+    }
+
     /// Where the bytes of a claimed piece are, if not in the arena yet.
     pub(crate) fn staged(&self, id: LeaseId, piece: Extent) -> Option<Run> {
         let lease = self.leases.get(&id)?;

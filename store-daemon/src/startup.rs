@@ -1,7 +1,9 @@
 //! From options to a server that is ready: the socket, the regions, the helper threads.
 
 use crate::{
+    budget::half_of,
     catalog::{Catalog, IdTaken},
+    clock::Clock,
     copy::{self, Copies},
     limits::{self, LimitError, Limits, Needs},
     memory::{Bounds, Headroom},
@@ -10,14 +12,18 @@ use crate::{
     populate::{Demands, Populated, Populator, Progress},
     recalls,
     reclaim::{Job, Scanner},
-    server::{Event, Notifier, Parts, ServeError, Server},
+    server::{Event, Helpers, Notifier, Parts, ServeError, Server},
     session::Orphan,
     signals::Signals,
     size::Human,
     socket::{SocketError, SocketPath},
     space::Space,
+    state::{Facts, HelperReport, State},
 };
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::{
+    eventfd::{EfdFlags, EventFd},
+    resource::{Resource, getrlimit},
+};
 use plasmon_protocol::layout::{IndexShape, WORD_BYTES, session};
 use plasmon_shm::{Backend, Kernel, Limit, Region, Seals};
 use std::{
@@ -285,7 +291,7 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
         if populates { Populated::nothing(asked_bytes) } else { Populated::by_writers(asked_bytes) };
     let (demands_tell, demands) = mpsc::channel();
     let tell = notifier.clone();
-    let report = move |progress: Progress| tell.tell(Event::Populate(progress));
+    let report = move |progress: Progress| tell.report(HelperReport::Populated(progress));
     let mut populator = Populator::new(Arc::clone(&arena), asked_bytes, bounds, report);
     match options.reserve {
         Reserve::Background => populator = populator.in_background(),
@@ -321,9 +327,9 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
         Box::new(move || {
             let mut scanner = Scanner::default();
             for job in jobs {
-                tell.tell(match job {
-                    Job::Scan(scan) => Event::Scanned(scanner.scan(scan)),
-                    Job::Collect(round) => Event::Collected(recalls::collect(&round)),
+                tell.report(match job {
+                    Job::Scan(scan) => HelperReport::Scanned(scanner.scan(scan)),
+                    Job::Collect(round) => HelperReport::Collected(recalls::collect(&round)),
                 });
             }
         }),
@@ -336,7 +342,7 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
         Box::new(move || {
             for orphans in jobs {
                 let gone = orphans.iter().filter(|orphan| orphan.is_gone()).map(|orphan| orphan.session);
-                tell.tell(Event::Looked(gone.collect()));
+                tell.report(HelperReport::Looked(gone.collect()));
             }
         }),
     )?;
@@ -345,39 +351,50 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
     let (tell, copied_into) = (notifier.clone(), Arc::clone(&arena));
     let copy = spawn(
         "plasmon-copy",
-        Box::new(move || copy::run(&copied_into, &copies, |copied| tell.tell(Event::Copied(copied)))),
+        Box::new(move || {
+            copy::run(&copied_into, &copies, |copied| tell.report(HelperReport::Copied(copied)))
+        }),
     )?;
 
     if host == Host::Process && !options.debuggable {
         plasmon_shm::set_not_dumpable()?;
     }
     let listener = socket.listen(!options.allow_uids.is_empty())?;
-    let parts = Parts {
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let clock = Clock::default();
+    let facts = Facts {
+        options,
         kernel,
         own_uid: nix::unistd::getuid().as_raw(),
         overflow_uid: plasmon_shm::overflow_uid(),
         store_uuid,
+        started: clock.now(),
         capacity_bytes: asked_bytes,
         arena,
         index,
         labels,
         session_bytes,
-        memory_limit: limits.memory(),
         openings,
         populates,
-        catalog,
-        space: Space::new(asked_bytes, populated),
-        scan_jobs,
-        look_jobs,
-        demands: Demands(demands_tell),
-        copies: Copies(copies_tell),
+        memory_limit: limits.memory(),
+        session_descriptors: half_of(descriptors),
+    };
+    let parts = Parts {
+        state: State::new(facts, clock, catalog, Space::new(asked_bytes, populated)),
+        helpers: Helpers {
+            scans: scan_jobs,
+            looks: look_jobs,
+            demands: Demands(demands_tell),
+            copies: Copies(copies_tell),
+            threads: vec![populate, scan, look, copy],
+        },
+        descriptors,
         listener,
         signals,
         owner,
         wake: Arc::clone(&notifier.wake),
         events,
-        helpers: vec![populate, scan, look, copy],
-        options,
     };
     let server = Server::new(parts)
         .map_err(|cause| StartError::System { what: "cannot make what the loop waits on", cause })?;

@@ -1,83 +1,79 @@
 //! Beginning and joining sessions.
 
 use crate::{
-    commit::ReplyTo,
-    connection::{ConnectionId, Peer, Role},
+    connection::{Peer, Role},
+    effect::{Answer, Effect, Reply},
     limits,
-    server::{AfterScan, Server},
+    parked::{Need, Newcomer, ReplyTo, Suspended, What},
+    reclaim::Report,
     session::{PinRegion, Session, SessionId},
+    state::State,
 };
 use plasmon_protocol::{
     index_of,
     message::{self, Attached, ChildAdded, Failure, Hello, RegionAdded, Welcome},
     pins::SessionRegion,
 };
-use plasmon_shm::{Error, FDS_MAX, FaultPoint, Region, Seals, boottime_ns, fault_point};
-use std::{
-    collections::HashSet,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Instant,
-};
+use plasmon_shm::{Error, FDS_MAX, FaultPoint, Region, Seals, fault_point};
+use std::{collections::HashSet, os::fd::OwnedFd, sync::Arc};
 
-impl Server {
-    /// `scanned` says whether it has waited for a scan already.
-    pub(crate) fn on_hello(&mut self, reply_to: ReplyTo, hello: &Hello, scanned: bool) {
-        let id = reply_to.connection;
-        let has_said = self.connections.get(&id).is_some_and(|connection| connection.role != Role::New);
-        let refusal = if has_said {
-            // Another one, while the first one waited.
-            Some(Failure::Malformed { reason: "a connection says Hello once".to_owned() })
+impl State {
+    /// Begins a session, or joins one. `scanned` says whether it has waited for a scan already.
+    pub(crate) fn hello(&mut self, reply_to: ReplyTo, hello: &Hello, mut newcomer: Newcomer, scanned: bool) {
+        if !self.open.contains(&reply_to.connection) {
+            return self.drop_request(reply_to);
+        }
+        let refusal = if self.closing() {
+            Some(Failure::ShuttingDown {})
         } else if hello.magic != message::MAGIC {
             Some(Failure::Malformed { reason: "the first message does not begin with PLASMON".to_owned() })
         } else if hello.version != message::VERSION {
             Some(Failure::VersionMismatch { client: hello.version, store: message::VERSION })
         } else {
             match hello.role {
-                message::Role::Lifeline {} => self.begin_session(reply_to).err(),
-                message::Role::Requests { token } => self.join_session(reply_to, &token).err(),
-                message::Role::Child { token, regions } => self.begin_child(reply_to, &token, regions).err(),
+                message::Role::Lifeline {} => self.begin_session(reply_to, &mut newcomer).err(),
+                message::Role::Requests { token } => self.join_session(reply_to, &mut newcomer, &token).err(),
+                message::Role::Child { token, regions } => {
+                    self.begin_child(reply_to, newcomer.peer, &token, regions).err()
+                }
             }
         };
-        if matches!(refusal, Some(Failure::TooMany { .. })) && !scanned && self.sessions.any_leaving() {
+        let Some(failure) = refusal else { return };
+        if matches!(failure, Failure::TooMany { .. }) && !scanned && self.sessions.any_leaving() {
             // Whoever attaches and detaches at once would meet the limit by sessions that nobody has any more.
-            return self.park_for_scan(AfterScan::Hello(reply_to, hello.clone()));
+            let what = What::Hello(Box::new((hello.clone(), newcomer)));
+            let need = Need::Scan { report: Report::Limbo, usage: false };
+            return self.park(Suspended { reply_to, what }, need);
         }
-        if let Some(failure) = refusal {
-            tracing::debug!(?failure, "handshake refused");
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.close_soon();
-            }
-            self.counters.refused += 1;
-            self.fail(reply_to, failure);
-        }
+        tracing::debug!(?failure, "handshake refused");
+        self.effect(Effect::CloseSoon(reply_to.connection));
+        self.counters.refused += 1;
+        self.fail(reply_to, failure);
     }
 
-    fn begin_session(&mut self, reply_to: ReplyTo) -> Result<(), Failure> {
+    fn begin_session(&mut self, reply_to: ReplyTo, newcomer: &mut Newcomer) -> Result<(), Failure> {
         let id = reply_to.connection;
-        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
-        let peer = connection.peer;
+        let peer = newcomer.peer;
         self.check_session_limits(peer, 1)?;
-        let internal = |error: Error| Failure::Internal { reason: error.to_string() };
-        let pidfd = plasmon_shm::peer(connection.as_fd(), &self.kernel).map_err(internal)?.pidfd;
+        let pidfd = newcomer.take_pidfd().map_err(|reason| Failure::Internal { reason })?;
         let (region, region_fd) = self.make_session_region(0)?;
-        let writable = self.is_own(peer.uid);
+        let writable = self.facts.is_own(peer.uid);
         let welcome = Welcome {
             version: message::VERSION,
             session_id: self.sessions.next_id().0,
             token: uuid::Uuid::new_v4().into_bytes(),
-            store_uuid: self.store_uuid,
+            store_uuid: self.facts.store_uuid,
             uid: peer.uid,
             store_pid: std::process::id(),
-            boottime_ns: boottime_ns(),
-            capacity_bytes: self.capacity_bytes,
-            arena_bytes: self.arena.len_bytes(),
-            index_bytes: self.index.len_bytes(),
-            session_bytes: self.session_bytes,
-            pins_max: self.options.max_pins,
+            boottime_ns: self.clock.boottime_ns(),
+            capacity_bytes: self.facts.capacity_bytes,
+            arena_bytes: self.facts.arena.len_bytes(),
+            index_bytes: self.facts.index.len_bytes(),
+            session_bytes: self.facts.session_bytes,
+            pins_max: self.facts.options.max_pins,
             writable,
-            populated: self.populates,
-            region_names: [&self.index, &self.arena, &region.region]
+            populated: self.facts.populates,
+            region_names: [&self.facts.index, &self.facts.arena, &region.region]
                 .into_iter()
                 .filter_map(|region| region.name().map(str::to_owned))
                 .collect(),
@@ -88,7 +84,7 @@ impl Server {
             uid: peer.uid,
             command: command_of(peer.pid),
             writable,
-            began: Instant::now(),
+            began: self.clock.now(),
             regions: vec![region],
             inherits: Vec::new(),
             is_awaited: false,
@@ -98,60 +94,65 @@ impl Server {
             connections: HashSet::new(),
             leaves_after_scan: None,
         });
-        self.watch_process(session);
+        self.effect(Effect::WatchProcess(session));
         tracing::debug!(session = session.0, pid = peer.pid, uid = peer.uid, "session began");
         fault_point(FaultPoint::SessionMade);
 
         let mut fds = Vec::new();
-        if let (Some([index, arena, arena_writable]), Some(session_region)) = (&self.openings, region_fd) {
+        if let (Some([index, arena, arena_writable]), Some(session_region)) =
+            (&self.facts.openings, region_fd)
+        {
             fds.extend([Arc::clone(index), Arc::clone(arena), Arc::new(session_region)]);
             if writable {
                 fds.push(Arc::clone(arena_writable));
             }
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.settle(Role::Lifeline(session));
-        self.try_reply(reply_to, &welcome, fds);
+        self.effect(Effect::Settle(id, Role::Lifeline(session)));
+        self.send(reply_to, Reply::with_fds(&welcome, fds));
         Ok(())
     }
 
     /// Whether `peer` may begin another session, of so many regions.
     fn check_session_limits(&self, peer: Peer, regions: usize) -> Result<(), Failure> {
         let Peer { pid, uid } = peer;
-        if pid != 0 && self.sessions.of_process(pid) >= self.options.max_sessions_per_process {
+        if pid != 0 && self.sessions.of_process(pid) >= self.facts.options.max_sessions_per_process {
             let what = format!("sessions of process {pid} (--max-sessions-per-process)");
-            return Err(Failure::TooMany { what, limit: self.options.max_sessions_per_process as u64 });
+            return Err(Failure::TooMany { what, limit: self.facts.options.max_sessions_per_process as u64 });
         }
         self.check_descriptors(1 + regions)?;
-        if self.sessions.of_uid(uid) >= self.options.max_sessions_per_uid {
+        if self.sessions.of_uid(uid) >= self.facts.options.max_sessions_per_uid {
             let what = format!("sessions of uid {uid} (--max-sessions-per-uid)");
-            return Err(Failure::TooMany { what, limit: self.options.max_sessions_per_uid as u64 });
+            return Err(Failure::TooMany { what, limit: self.facts.options.max_sessions_per_uid as u64 });
         }
-        if self.sessions.len() >= self.options.max_sessions {
+        if self.sessions.len() >= self.facts.options.max_sessions {
             let what = "sessions (--max-sessions)".to_owned();
-            return Err(Failure::TooMany { what, limit: self.options.max_sessions as u64 });
+            return Err(Failure::TooMany { what, limit: self.facts.options.max_sessions as u64 });
         }
         Ok(())
     }
 
     /// Whether sessions may take so many descriptors more.
     fn check_descriptors(&self, more: usize) -> Result<(), Failure> {
-        if self.sessions.descriptors() + more <= self.session_descriptors {
+        if self.sessions.descriptors() + more <= self.facts.session_descriptors {
             return Ok(());
         }
         let what = "descriptors of the store that sessions take (ulimit -n)".to_owned();
-        Err(Failure::TooMany { what, limit: self.session_descriptors as u64 })
+        Err(Failure::TooMany { what, limit: self.facts.session_descriptors as u64 })
     }
 
     /// A session for a child that is about to be forked: until it has filled its regions, scans read its parent's for
     /// it (`plasmon_protocol::pins` has the argument).
-    fn begin_child(&mut self, reply_to: ReplyTo, token: &[u8; 16], regions: u32) -> Result<(), Failure> {
+    fn begin_child(
+        &mut self,
+        reply_to: ReplyTo,
+        peer: Peer,
+        token: &[u8; 16],
+        regions: u32,
+    ) -> Result<(), Failure> {
         let id = reply_to.connection;
-        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
-        let peer = connection.peer;
         let uid = peer.uid;
         self.check_session_limits(peer, index_of(regions.into()).min(FDS_MAX))?;
-        let sessions_max = self.options.max_sessions_per_process;
+        let sessions_max = self.facts.options.max_sessions_per_process;
         if peer.pid != 0 && self.sessions.awaited_of(peer.pid) >= sessions_max {
             let pid = peer.pid;
             let what = format!(
@@ -186,7 +187,7 @@ impl Server {
             uid,
             command,
             writable,
-            began: Instant::now(),
+            began: self.clock.now(),
             regions,
             inherits,
             is_awaited: true,
@@ -196,70 +197,47 @@ impl Server {
             connections: HashSet::new(),
             leaves_after_scan: None,
         });
-        self.scans.children += 1;
+        self.scans.note_child();
         fault_point(FaultPoint::ChildSessionMade);
         tracing::debug!(session = session.0, uid, "session of a child that is about to be forked");
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
-        connection.settle(Role::Lifeline(session));
-        self.try_reply(reply_to, &added, fds.into_iter().flatten().map(Arc::new).collect());
+        self.effect(Effect::Settle(id, Role::Lifeline(session)));
+        self.send(reply_to, Reply::with_fds(&added, fds.into_iter().flatten().map(Arc::new).collect()));
         Ok(())
     }
 
-    fn join_session(&mut self, reply_to: ReplyTo, token: &[u8; 16]) -> Result<(), Failure> {
+    fn join_session(
+        &mut self,
+        reply_to: ReplyTo,
+        newcomer: &mut Newcomer,
+        token: &[u8; 16],
+    ) -> Result<(), Failure> {
         let id = reply_to.connection;
         let session_id = self.sessions.by_token(token).ok_or(Failure::UnknownSession {})?;
-        self.meet_child(id, session_id)?;
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        self.meet_child(newcomer, session_id)?;
         let session = self.sessions.get_mut(session_id).ok_or(Failure::UnknownSession {})?;
-        if session.is_orphaned() || session.is_leaving() || session.uid != connection.peer.uid {
+        if session.is_orphaned() || session.is_leaving() || session.uid != newcomer.peer.uid {
             return Err(Failure::UnknownSession {});
         }
         session.connections.insert(id);
-        connection.settle(Role::Requests(session_id));
+        self.effect(Effect::Settle(id, Role::Requests(session_id)));
         self.reply(reply_to, &Attached { session_id: session_id.0 });
         Ok(())
     }
 
     /// If the session is of a forked child that nobody has seen: the process that joins it first is the child.
-    fn meet_child(&mut self, id: ConnectionId, session_id: SessionId) -> Result<(), Failure> {
-        let Some(connection) = self.connections.get(&id) else { return Ok(()) };
+    fn meet_child(&mut self, newcomer: &mut Newcomer, session_id: SessionId) -> Result<(), Failure> {
         let Some(session) = self.sessions.get_mut(session_id) else { return Ok(()) };
-        if !session.is_awaited || session.uid != connection.peer.uid {
+        if !session.is_awaited || session.uid != newcomer.peer.uid {
             return Ok(());
         }
-        let peer =
-            plasmon_shm::peer(connection.as_fd(), &self.kernel).map_err(|_| Failure::UnknownSession {})?; // it has ended already
-        session.pid = connection.peer.pid;
+        let pidfd = newcomer.take_pidfd().map_err(|_| Failure::UnknownSession {})?; // it has ended already
+        session.pid = newcomer.peer.pid;
         session.command = command_of(session.pid);
-        session.pidfd = peer.pidfd;
+        session.pidfd = pidfd;
         session.is_awaited = false;
         tracing::debug!(session = session_id.0, pid = session.pid, "a forked child is there");
-        self.watch_process(session_id);
+        self.effect(Effect::WatchProcess(session_id));
         Ok(())
-    }
-
-    pub(crate) fn add_region(&mut self, reply_to: ReplyTo, session_id: SessionId) {
-        let Some(session) = self.sessions.get(session_id) else {
-            return self.fail(reply_to, Failure::UnknownSession {});
-        };
-        let regions = session.regions.len();
-        let slots = index_of(plasmon_protocol::limits::PIN_SLOTS.into());
-        if regions * slots >= index_of(self.options.max_pins.into()) {
-            let what = "pins of one process (--max-pins)".to_owned();
-            return self.fail(reply_to, Failure::TooMany { what, limit: self.options.max_pins.into() });
-        }
-        let made = self.check_descriptors(1).and_then(|()| self.make_session_region_for(session_id, regions));
-        let (region, fd) = match made {
-            Ok(made) => made,
-            Err(failure) => return self.fail(reply_to, failure),
-        };
-        let name = region.region.name().unwrap_or_default().to_owned();
-        let region_number = u32::try_from(regions).unwrap_or(u32::MAX);
-        if let Some(session) = self.sessions.get_mut(session_id) {
-            session.regions.push(region);
-        }
-        let fds = fd.into_iter().map(Arc::new).collect();
-        self.try_reply(reply_to, &RegionAdded { region: region_number, name }, fds);
     }
 
     fn make_session_region(&self, number: usize) -> Result<(PinRegion, Option<OwnedFd>), Failure> {
@@ -272,19 +250,24 @@ impl Server {
         session: SessionId,
         number: usize,
     ) -> Result<(PinRegion, Option<OwnedFd>), Failure> {
-        if let Some(memory) = self.memory_limit
-            && !memory.allows(self.session_bytes, limits::used_bytes())
+        if let Some(memory) = self.facts.memory_limit
+            && !memory.allows(self.facts.session_bytes, limits::used_bytes())
         {
             let (what, limit) = memory.describe();
             return Err(Failure::TooMany { what, limit });
         }
         let make = || -> Result<_, Error> {
-            let label = self.labels.session(session, number);
-            let region = Region::create(&label, self.session_bytes, self.index.backend(), &self.kernel)?;
+            let label = self.facts.labels.session(session, number);
+            let region = Region::create(
+                &label,
+                self.facts.session_bytes,
+                self.facts.index.backend(),
+                &self.facts.kernel,
+            )?;
             region.reserve()?;
             let words = region.map_words()?;
             region.seal(Seals::ShrinkGrow)?;
-            let fd = if self.openings.is_some() { Some(region.open_read_write()?) } else { None };
+            let fd = if self.facts.openings.is_some() { Some(region.open_read_write()?) } else { None };
             Ok((PinRegion { region, words: Arc::new(words) }, fd))
         };
         let (region, fd) = make().map_err(|error| Failure::Internal { reason: error.to_string() })?;
@@ -292,6 +275,32 @@ impl Server {
             .map_err(|error| Failure::Internal { reason: error.to_string() })?;
         Ok((region, fd))
     }
+}
+
+/// Gives a session another region, for more pins.
+pub(super) fn add_region(state: &mut State, session_id: SessionId) -> Answer {
+    let Some(session) = state.sessions.get(session_id) else {
+        return Answer::fail(Failure::UnknownSession {});
+    };
+    let regions = session.regions.len();
+    let slots = index_of(plasmon_protocol::limits::PIN_SLOTS.into());
+    let pins_max = state.facts.options.max_pins;
+    if regions * slots >= index_of(pins_max.into()) {
+        let what = "pins of one process (--max-pins)".to_owned();
+        return Answer::fail(Failure::TooMany { what, limit: pins_max.into() });
+    }
+    let made = state.check_descriptors(1).and_then(|()| state.make_session_region_for(session_id, regions));
+    let (region, fd) = match made {
+        Ok(made) => made,
+        Err(failure) => return Answer::fail(failure),
+    };
+    let name = region.region.name().unwrap_or_default().to_owned();
+    let region_number = u32::try_from(regions).unwrap_or(u32::MAX);
+    if let Some(session) = state.sessions.get_mut(session_id) {
+        session.regions.push(region);
+    }
+    let fds = fd.into_iter().map(Arc::new).collect();
+    Answer::Reply(Reply::with_fds(&RegionAdded { region: region_number, name }, fds))
 }
 
 /// The command name of a process, for people; empty where /proc does not tell.

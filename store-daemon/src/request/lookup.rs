@@ -1,6 +1,12 @@
 //! Looking names up for clients that did not get a steady look at the index, and waiting for names.
 
-use crate::{commit::ReplyTo, server::Server, session::SessionId, slice::Slice, waits::Until};
+use crate::{
+    effect::Answer,
+    parked::{ReplyTo, Until},
+    session::SessionId,
+    slice::Slice,
+    state::State,
+};
 use plasmon_protocol::{
     codec::{DecodeError, ListReader},
     id::NameId,
@@ -12,8 +18,7 @@ use plasmon_protocol::{
     object::{Flags, Header},
     pins::pin_for,
 };
-use plasmon_shm::boottime_ns;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A [`FindMany`](plasmon_protocol::message::FindMany) on its way. It has a turn among the commits: nothing changes the
 /// catalog until all its names are looked up, so they are looked up at one moment, however many slices that takes.
@@ -47,20 +52,47 @@ impl LookUp {
     }
 }
 
-impl Server {
-    pub(crate) fn find(&mut self, reply_to: ReplyTo, session: SessionId, find: &Find) {
-        match self.pin_and_locate(session, &find.namespace, &find.name, find.slot, boottime_ns()) {
-            Ok(location) => self.reply(reply_to, &Found { location }),
-            Err(failure) => self.fail(reply_to, failure),
+/// Tells where a name's object lies, and pins it for the client.
+pub(super) fn find(state: &mut State, session: SessionId, find: &Find) -> Answer {
+    let now_ns = state.clock.boottime_ns();
+    match state.pin_and_locate(session, &find.namespace, &find.name, find.slot, now_ns) {
+        Ok(location) => Answer::reply(&Found { location }),
+        Err(failure) => Answer::fail(failure),
+    }
+}
+
+/// Answers once a name is bound with a version above the one that is known.
+pub(super) fn wait(state: &mut State, reply_to: ReplyTo, wait: &Wait) -> Answer {
+    let now_ns = state.clock.boottime_ns();
+    let found = state.catalog.find(&wait.namespace, &wait.name, now_ns);
+    match found.map(|(_, record)| record.entry.version) {
+        Some(version) if version > wait.above_version => Answer::reply(&Bound { version }),
+        _ => {
+            let id = NameId::new(&wait.namespace, &wait.name);
+            state.wait_for(reply_to, id, Until::Above(wait.above_version), wait.wait_ms)
         }
     }
+}
 
+/// Answers once a name is bound with another version than the one that is known, or not at all.
+pub(super) fn wait_change(state: &mut State, reply_to: ReplyTo, wait: &WaitChange) -> Answer {
+    let now_ns = state.clock.boottime_ns();
+    let found = state.catalog.find(&wait.namespace, &wait.name, now_ns);
+    let version = found.map_or(0, |(_, record)| record.entry.version);
+    let until = Until::Not(wait.version);
+    if until.has_come(version) {
+        return Answer::reply(&Changed { version });
+    }
+    state.wait_for(reply_to, NameId::new(&wait.namespace, &wait.name), until, wait.wait_ms)
+}
+
+impl State {
     /// Goes on with looking many names up, for as long as `slice` lasts. Returns what is left to do.
     pub(crate) fn look_up(&mut self, mut look_up: Box<LookUp>, slice: &mut Slice) -> Option<Box<LookUp>> {
         if !look_up.is_under_way() {
-            look_up.moment_ns = boottime_ns();
+            look_up.moment_ns = self.clock.boottime_ns();
         }
-        while self.connections.contains_key(&look_up.reply_to.connection) {
+        while self.open.contains(&look_up.reply_to.connection) {
             if !slice.spend() {
                 return Some(look_up);
             }
@@ -89,7 +121,7 @@ impl Server {
         }
         // Nobody will hear of it.
         self.withdraw(look_up.session, &look_up.claimed);
-        self.give_back(look_up.reply_to.held);
+        self.drop_request(look_up.reply_to);
         None
     }
 
@@ -115,28 +147,10 @@ impl Server {
         self.refuse_request(reply_to, error);
     }
 
-    pub(crate) fn wait(&mut self, reply_to: ReplyTo, wait: &Wait) {
-        let found = self.catalog.find(&wait.namespace, &wait.name, boottime_ns());
-        let found = found.map(|(_, record)| record.entry.version);
-        match found {
-            Some(version) if version > wait.above_version => self.reply(reply_to, &Bound { version }),
-            _ => {
-                let deadline = Instant::now().checked_add(Duration::from_millis(wait.wait_ms));
-                let id = NameId::new(&wait.namespace, &wait.name);
-                self.wait_for(id, reply_to, Until::Above(wait.above_version), deadline);
-            }
-        }
-    }
-
-    pub(crate) fn wait_change(&mut self, reply_to: ReplyTo, wait: &WaitChange) {
-        let found = self.catalog.find(&wait.namespace, &wait.name, boottime_ns());
-        let version = found.map_or(0, |(_, record)| record.entry.version);
-        let until = Until::Not(wait.version);
-        if until.has_come(version) {
-            return self.reply(reply_to, &Changed { version });
-        }
-        let deadline = Instant::now().checked_add(Duration::from_millis(wait.wait_ms));
-        self.wait_for(NameId::new(&wait.namespace, &wait.name), reply_to, until, deadline);
+    fn wait_for(&mut self, reply_to: ReplyTo, id: NameId, until: Until, wait_ms: u64) -> Answer {
+        let deadline = self.clock.now().checked_add(Duration::from_millis(wait_ms));
+        self.park_wait(reply_to, id, until, deadline);
+        Answer::Later
     }
 
     /// Stores the client's pin on its behalf, before it is told what it pins. The name is bound now, on the thread

@@ -1,29 +1,26 @@
 //! Accepting connections, taking frames from them, and sending replies.
 
-use super::{
-    ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Parked, Server, Tried, listener_fd, tokens,
-};
+use super::{ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Server, listener_fd, tokens};
 use crate::budget::{DECODED_BYTES, Held, decoded_commit_bytes, found_many_bytes};
-use crate::commit::ReplyTo;
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
+use crate::effect::Reply;
+use crate::parked::{Newcomer, ReplyTo, Request, Tried};
 use crate::request::LookUp;
 use crate::session::SessionId;
 use crate::slice::Slice;
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Listener as _;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use plasmon_protocol::codec::DecodeError;
 use plasmon_protocol::limits::HELLO_BYTES_MAX;
-use plasmon_protocol::message::{self, AnyRequest, Commit, Failed, Failure, FindMany, Message};
+use plasmon_protocol::message::{self, AnyRequest, Commit, Failure, FindMany, Hello, Message};
 use plasmon_shm::{FaultPoint, fault_point};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 impl Server {
     pub(super) fn accept(&mut self) {
-        let slice = Slice::begin();
+        let mut slice = Slice::begin();
         for _ in 0..ACCEPTS_PER_TURN {
             if slice.is_over() {
                 return;
@@ -47,6 +44,12 @@ impl Server {
                 tracing::warn!(reason, left_out, "refused a connection");
             }
         }
+    }
+
+    /// Accepts again, after a rest.
+    pub(super) fn accept_again(&mut self) {
+        self.accept_at = None;
+        self.listen(true);
     }
 
     /// Accepts who has connected, and hears what the connections that have not said who they are have said.
@@ -78,20 +81,23 @@ impl Server {
     }
 
     pub(super) fn admit(&mut self, Stream::UdSocket(stream): Stream) -> Result<(), String> {
-        let peer = plasmon_shm::peer(stream.as_fd(), &self.kernel).map_err(|error| error.to_string())?;
+        let peer =
+            plasmon_shm::peer(stream.as_fd(), &self.state.facts.kernel).map_err(|error| error.to_string())?;
         let peer = Peer { pid: u32::try_from(peer.pid).unwrap_or(0), uid: peer.uid };
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let mut connection = Connection::new(stream, peer, Duration::from_millis(self.options.frame_time_ms));
-        let refusal = if !self.admits(peer.uid) {
-            Some(Failure::NotAdmitted { uid: peer.uid, store_uid: self.own_uid })
+        let mut connection =
+            Connection::new(stream, peer, Duration::from_millis(self.state.facts.options.frame_time_ms));
+        let facts = &self.state.facts;
+        let refusal = if !facts.admits(peer.uid) {
+            Some(Failure::NotAdmitted { uid: peer.uid, store_uid: facts.own_uid })
         } else {
             self.counts.add(peer).err()
         };
         if let Some(failure) = refusal {
             let reason = format!("uid {}, pid {}: {failure:?}", peer.uid, peer.pid);
-            let _ = connection.send(0, &Failed { failure }, self.options.max_queued_output);
-            self.counters.refused += 1;
+            let _ = connection.send(0, Reply::failed(failure), facts.options.max_queued_output);
+            self.state.counters.refused += 1;
             return Err(reason);
         }
         let event = EpollEvent::new(connection.interest, id.0);
@@ -101,17 +107,8 @@ impl Server {
         }
         self.note_deadline(connection.deadline());
         self.connections.insert(id, connection);
+        self.state.connection_began(id);
         Ok(())
-    }
-
-    /// Whether this uid may connect at all.
-    pub(super) fn admits(&self, uid: u32) -> bool {
-        self.is_own(uid) || self.options.allow_uids.contains(&uid)
-    }
-
-    /// Whether this uid is the store's own or root: such a client may write the arena and see to the store.
-    pub(crate) fn is_own(&self, uid: u32) -> bool {
-        plasmon_protocol::trust::is_own(uid, self.own_uid, self.overflow_uid)
     }
 
     pub(super) fn on_connection(&mut self, id: ConnectionId, flags: EpollFlags) {
@@ -153,9 +150,10 @@ impl Server {
             // Who had connected before the lifelines were closed is heard first.
             let sessions = std::mem::take(&mut self.childless);
             self.hear_newcomers();
-            sessions.into_iter().for_each(|session| self.settle_closed(session));
+            sessions.into_iter().for_each(|session| self.state.settle_closed(session));
+            self.carry_out();
         }
-        let slice = Slice::begin();
+        let mut slice = Slice::begin();
         while let Some((id, why)) = self.broken.pop() {
             self.close_connection(id, &why);
             if slice.is_over() {
@@ -178,7 +176,7 @@ impl Server {
     fn take_frames(&mut self, id: ConnectionId) {
         for handled in 0.. {
             let Some(connection) = self.connections.get_mut(&id) else { return };
-            if connection.in_flight >= self.options.max_in_flight
+            if connection.in_flight >= self.state.facts.options.max_in_flight
                 || connection.closing
                 || connection.backlogged
                 || connection.is_broken
@@ -216,7 +214,7 @@ impl Server {
                 Err(why) => return self.refuse(id, &why.to_string()),
             };
             connection.in_flight += 1;
-            self.counters.requests += 1;
+            self.state.counters.requests += 1;
             let bytes = std::mem::take(&mut connection.admitted_bytes);
             let held = Held { peer, bytes };
             let reply_to = ReplyTo { connection: id, request_id: frame.header.request_id, held };
@@ -225,6 +223,7 @@ impl Server {
                 None => self.on_first_frame(reply_to, frame),
                 Some(session) => self.on_frame(reply_to, session, frame),
             }
+            self.carry_out();
             self.shares.spend(peer, began.elapsed());
         }
     }
@@ -269,16 +268,29 @@ impl Server {
         {
             // Whatever else stands in it: another version may say more.
             self.connections.get_mut(&id).into_iter().for_each(Connection::close_soon);
-            self.counters.refused += 1;
-            return self
-                .fail(reply_to, Failure::VersionMismatch { client: version, store: message::VERSION });
+            self.state.counters.refused += 1;
+            let failure = Failure::VersionMismatch { client: version, store: message::VERSION };
+            return self.state.fail(reply_to, failure);
         }
         match AnyRequest::parse(header.kind, body) {
-            Some(Ok(AnyRequest::Hello(_))) if self.closing => self.fail(reply_to, Failure::ShuttingDown {}),
-            Some(Ok(AnyRequest::Hello(hello))) => self.on_hello(reply_to, &hello, false),
+            Some(Ok(AnyRequest::Hello(hello))) => self.on_hello(reply_to, &hello),
             Some(Err(error)) => self.refuse(id, &error.to_string()),
             _ => self.refuse(id, "the first message on a connection must be Hello"),
         }
+    }
+
+    /// Who says Hello is asked of the kernel.
+    fn on_hello(&mut self, reply_to: ReplyTo, hello: &Hello) {
+        let id = reply_to.connection;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if std::mem::replace(&mut connection.has_said_hello, true) {
+            // Another one, while the first one waits.
+            return self.refuse(id, "a connection says Hello once");
+        }
+        let pidfd = plasmon_shm::peer(connection.as_fd(), &self.state.facts.kernel).map(|peer| peer.pidfd);
+        let pidfd = pidfd.map_err(|error| error.to_string());
+        let newcomer = Newcomer { peer: connection.peer, pidfd };
+        self.state.hello(reply_to, hello, newcomer, false);
     }
 
     fn on_frame(&mut self, mut reply_to: ReplyTo, session: SessionId, Frame { header, body }: Frame) {
@@ -288,16 +300,16 @@ impl Server {
         };
         if header.kind == Commit::KIND {
             hold(decoded_commit_bytes(&body));
-            return self.begin_commit(reply_to, session, body);
+            return self.state.begin_commit(reply_to, session, body);
         }
         if header.kind == FindMany::KIND {
             let body_bytes = body.len();
             match FindMany::read(body) {
                 Ok(names) => {
                     hold(found_many_bytes(names.left(), body_bytes));
-                    self.begin_look_up(LookUp::new(reply_to, session, names));
+                    self.state.begin_look_up(LookUp::new(reply_to, session, names));
                 }
-                Err(error) => self.refuse_request(reply_to, &error),
+                Err(error) => self.state.refuse_request(reply_to, &error),
             }
             return;
         }
@@ -305,25 +317,20 @@ impl Server {
             Some(Ok(request)) => {
                 hold(DECODED_BYTES);
                 let (as_of_ns, tried) = (None, Tried::Nothing);
-                self.on_request(Parked { reply_to, session, request, as_of_ns, tried });
+                let request = Request { session, request, as_of_ns, tried };
+                self.state.on_request(reply_to, Box::new(request));
             }
-            Some(Err(error)) => self.refuse_request(reply_to, &error),
+            Some(Err(error)) => self.state.refuse_request(reply_to, &error),
             None => {
-                self.counters.refused += 1;
-                self.fail(reply_to, Failure::UnknownRequest { kind: header.kind });
+                self.state.counters.refused += 1;
+                self.state.fail(reply_to, Failure::UnknownRequest { kind: header.kind });
             }
         }
     }
 
-    /// A request whose body is not what it claims to be.
-    pub(crate) fn refuse_request(&mut self, reply_to: ReplyTo, error: &DecodeError) {
-        self.counters.refused += 1;
-        self.fail(reply_to, Failure::Malformed { reason: error.to_string() });
-    }
-
     /// Ends a connection that does not speak the protocol, with a last word.
     pub(super) fn refuse(&mut self, id: ConnectionId, reason: &str) {
-        self.counters.refused += 1;
+        self.state.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         tracing::debug!(pid = connection.peer.pid, uid = connection.peer.uid, reason, "malformed input");
         connection.close_soon();
@@ -331,7 +338,8 @@ impl Server {
         let deadline = connection.deadline();
         self.note_deadline(deadline);
         let failure = Failure::Malformed { reason: reason.to_owned() };
-        self.fail(ReplyTo { connection: id, request_id: 0, held: Held::default() }, failure);
+        let to = ReplyTo { connection: id, request_id: 0, held: Held::default() };
+        self.send(to, Reply::failed(failure));
     }
 
     /// Waits for what this connection needs next.
@@ -347,7 +355,7 @@ impl Server {
         }
         let mut interest = EpollFlags::empty();
         interest.set(EpollFlags::EPOLLOUT, connection.has_output());
-        let takes_more = connection.in_flight < self.options.max_in_flight
+        let takes_more = connection.in_flight < self.state.facts.options.max_in_flight
             && !connection.closing
             && !connection.starved
             && !connection.backlogged;
@@ -368,47 +376,18 @@ impl Server {
         self.queued_output -= connection.counted_output;
         self.give_back(Held { peer: connection.peer, bytes: connection.admitted_bytes });
         tracing::debug!(pid = connection.peer.pid, %why, "connection closed");
-        while let Some(waiter) = self.waits.take_of(id) {
-            self.give_back(waiter.reply_to.held);
-        }
-        let Some(session_id) = connection.role.session() else { return };
-        let Some(session) = self.sessions.get_mut(session_id) else { return };
-        session.connections.remove(&id);
-        if session.lifeline == Some(id) {
-            session.lifeline = None;
-            if session.is_awaited {
-                self.childless.push(session_id);
-            } else {
-                self.settle_closed(session_id);
-            }
-        }
+        self.state.connection_ended(id, connection.role.session());
+        self.carry_out();
     }
 
-    /// Decides what becomes of a session whose lifeline is closed.
-    fn settle_closed(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id) else { return };
-        if session.is_leaving() {
-            return; // it said so; its pins, if it has any, are looked at
-        }
-        if session.process_has_ended() {
-            self.end_session(id);
-        } else {
-            self.orphan_session(id);
-        }
-    }
-
-    /// Answers a request, if its connection is still there.
-    pub(crate) fn reply<M: Message>(&mut self, to: ReplyTo, message: &M) {
-        self.try_reply(to, message, Vec::new());
-    }
-
-    /// Answers a request, with descriptors. Returns whether there was still a connection to answer on.
-    pub(crate) fn try_reply<M: Message>(&mut self, to: ReplyTo, message: &M, fds: Vec<Arc<OwnedFd>>) -> bool {
+    /// Answers a request. Returns whether there was still a connection to answer on.
+    pub(super) fn send(&mut self, to: ReplyTo, reply: Reply) -> bool {
         self.give_back(to.held);
+        let options = &self.state.facts.options;
         let Some(connection) = self.connections.get_mut(&to.connection) else { return false };
-        let was_full = connection.in_flight >= self.options.max_in_flight;
+        let was_full = connection.in_flight >= options.max_in_flight;
         connection.in_flight = connection.in_flight.saturating_sub(1);
-        match connection.send_with_fds(to.request_id, message, fds, self.options.max_queued_output) {
+        match connection.send(to.request_id, reply, options.max_queued_output) {
             Ok(()) => {
                 if was_full && connection.has_input() && !connection.backlogged {
                     connection.backlogged = true;
@@ -429,7 +408,7 @@ impl Server {
     /// While all connections together leave too much unread, the session that leaves most loses the connections that
     /// do.
     fn shed_output(&mut self) {
-        while self.queued_output > self.options.max_queued_output_in_all {
+        while self.queued_output > self.state.facts.options.max_queued_output_in_all {
             let mut by_session: HashMap<Option<SessionId>, usize> = HashMap::new();
             for connection in self.connections.values() {
                 *by_session.entry(connection.role.session()).or_default() += connection.counted_output;
@@ -448,8 +427,30 @@ impl Server {
         }
     }
 
-    pub(crate) fn fail(&mut self, to: ReplyTo, failure: Failure) {
-        self.reply(to, &Failed { failure });
+    /// Breaks off the connections whose frames and handshakes have run out of time.
+    pub(super) fn break_off_late(&mut self) {
+        let now = Instant::now();
+        let is_late = |(&id, connection): (&ConnectionId, &Connection)| {
+            connection.deadline().is_some_and(|at| at <= now).then_some(id)
+        };
+        let late: Vec<ConnectionId> = self.connections.iter().filter_map(is_late).collect();
+        late.into_iter().for_each(|id| self.break_off(id, Broken::TooSlow));
+        let rest = self.connections.values().filter(|connection| !connection.is_broken);
+        self.earliest_deadline = rest.filter_map(Connection::deadline).min();
+    }
+
+    /// Handles what has come until now of a store that shuts down. Waits for nobody: what a client does not take at once,
+    /// because it reads too little, is lost to it.
+    pub(super) fn refuse_the_rest(&mut self) {
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.on_connection(id, EpollFlags::EPOLLIN);
+            self.carry_out();
+        }
+        while let Some(id) = self.ready.pop() {
+            self.shares.begin_turn(); // everybody is answered, and nobody waits for others any more
+            self.take_backlog(id);
+        }
     }
 
     /// Something must have happened by `at`.

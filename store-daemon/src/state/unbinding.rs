@@ -1,0 +1,123 @@
+//! Bindings that the store itself ends: they expire, or end with a session. Readers see by the clock that a binding has
+//! expired; here it is unbound, so that its memory is free again. Deadlines move on that recalls have prolonged.
+
+use super::State;
+use crate::{catalog::Unbound, session::SessionId};
+use plasmon_protocol::id::NameId;
+use plasmon_shm::{FaultPoint, fault_point};
+
+/// What is to be unbound, prolonged or told.
+#[derive(Debug, Default)]
+pub(super) struct Unbinding {
+    /// Whether a long commit has held up unbinding. Then unbinding goes next, before another commit has its turn.
+    pub(super) is_behind: bool,
+    /// Entries that were recalled and live on, for their deadlines to be moved.
+    slid: Vec<u32>,
+    /// Sessions that have ended, or are leaving, whose bindings are to be unbound that end with them.
+    departed: Vec<SessionId>,
+    /// Names that were unbound while somebody waited for them, who is still to be told.
+    pub(super) untold: Vec<NameId>,
+}
+
+impl Unbinding {
+    pub(super) fn has_slid(&self) -> bool {
+        !self.slid.is_empty()
+    }
+
+    pub(super) fn has_departed(&self) -> bool {
+        !self.departed.is_empty()
+    }
+
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+}
+
+impl State {
+    /// These were recalled, and live on.
+    pub(super) fn on_collected(&mut self, slid: Vec<u32>) {
+        self.scans.end_collecting();
+        self.unbinding.slid = slid;
+    }
+
+    /// Moves the deadlines of what was recalled, for a slice.
+    pub(super) fn slide_deadlines(&mut self) {
+        let (now_ns, mut slice) = (self.clock.boottime_ns(), self.clock.slice());
+        while slice.spend() {
+            let Some(number) = self.unbinding.slid.pop() else { return };
+            fault_point(FaultPoint::Sliding);
+            self.catalog.slide(number, now_ns);
+        }
+    }
+
+    /// Whether a commit is under way: what unbinds names besides waits for it, and the next one waits for that.
+    pub(super) fn waits_for_commit(&mut self) -> bool {
+        let waits = self.commits.is_under_way();
+        self.unbinding.is_behind |= waits;
+        waits
+    }
+
+    /// The store has ended a binding by itself: it lets go of the object, and who waits for that will be told.
+    pub(super) fn ended_by_itself(&mut self, unbound: &Unbound) {
+        if let Some(object) = unbound.object {
+            self.objects.release(object, || unbound.label());
+        }
+        if self.parked.has_waiter(&unbound.id) {
+            self.unbinding.untold.push(unbound.id);
+        }
+    }
+
+    /// What ends with the session will be unbound.
+    pub(super) fn depart(&mut self, id: SessionId) {
+        if self.catalog.has_ephemeral(id) {
+            self.unbinding.departed.push(id);
+        }
+    }
+
+    /// Unbinds what ends with sessions that have ended, for a slice, unless a commit is under way.
+    pub(super) fn unbind_ephemeral(&mut self) {
+        if self.waits_for_commit() {
+            return;
+        }
+        let mut slice = self.clock.slice();
+        while slice.spend()
+            && let Some(&session) = self.unbinding.departed.last()
+        {
+            match self.catalog.end_one_of(session) {
+                Some(unbound) => self.ended_by_itself(&unbound),
+                None => drop(self.unbinding.departed.pop()),
+            }
+        }
+    }
+
+    /// Unbinds what has expired, for a slice, unless a commit is under way.
+    pub(super) fn expire_bindings(&mut self) {
+        let now_ns = self.clock.boottime_ns();
+        if self.catalog.next_expiry().is_none_or(|first| first > now_ns) || self.waits_for_commit() {
+            return;
+        }
+        let (mut slice, mut expired) = (self.clock.slice(), 0);
+        while slice.spend()
+            && let Some(unbound) = self.catalog.expire(now_ns)
+        {
+            fault_point(FaultPoint::Expired);
+            self.ended_by_itself(&unbound);
+            expired += 1;
+        }
+        self.counters.expired += expired;
+        tracing::debug!(expired, "bindings have expired");
+    }
+
+    /// Tells those who wait for names that were unbound, for a slice, once what unbound them is all visible.
+    pub(super) fn tell_unbound(&mut self) {
+        if self.is_mid_commit() {
+            return;
+        }
+        let mut slice = self.clock.slice();
+        while slice.spend()
+            && let Some(id) = self.unbinding.untold.pop()
+        {
+            self.parked.name_changed(&id, 0);
+        }
+    }
+}
