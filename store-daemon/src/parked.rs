@@ -14,8 +14,14 @@
 //! ([`Parked::take_of`]; a copy goes on), and when the store shuts down ([`Parked::take_any`]). Each of them costs as much as it finds,
 //! however much else waits: one process may wait 64,000 times for one name.
 //!
-//! Needs that depend on the state alone (the first three) have no list that somebody has to work off:
-//! [`Parked::take_met`] compares them with the moment. So nothing can be forgotten there.
+//! Needs that depend on the state alone (the first three) have no list that somebody has to work off: [`Parked::wake`]
+//! compares them with the moment. So nothing can be forgotten there.
+//!
+//! # Who comes first
+//!
+//! Where many wait for the same, processes take turns: the second thing that a process lets wait comes behind the first
+//! one of every other (start-time fair queueing, as in P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queuing", 1996,
+//! with things of equal length). So whoever lets thousands wait holds up nobody but itself.
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +35,7 @@ use crate::{
     evict::Shortage,
     reclaim::Report,
     session::SessionId,
+    slice::Slice,
     space::LeaseId,
 };
 use plasmon_protocol::{
@@ -171,6 +178,8 @@ pub(crate) enum Need {
 /// What a ticket waits for, as the table orders it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
+    /// Nothing any more: it goes on when its turn comes.
+    Ready,
     /// The scan of this number, or a later one.
     Scan(u64),
     Expiry(u64),
@@ -201,7 +210,18 @@ pub(crate) struct Moment {
 struct Entry {
     who: Suspended,
     wants: Wants,
+    /// Which of its process's turns it has.
+    round: u64,
     deadline: Option<Instant>,
+}
+
+/// The turns of one process.
+#[derive(Clone, Copy, Debug)]
+struct Rounds {
+    /// The turn of what it let wait last.
+    last: u64,
+    /// How much of it waits.
+    count: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -225,14 +245,17 @@ impl Wants {
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
     by_ticket: HashMap<Ticket, Entry>,
-    by_need: BTreeSet<(Key, Ticket)>,
+    by_need: BTreeSet<(Key, u64, Ticket)>,
     by_name: HashMap<NameId, Waiters>,
     by_deadline: BTreeSet<(Instant, Ticket)>,
     by_connection: HashMap<ConnectionId, BTreeSet<Ticket>>,
-    /// Waits for names that have not come.
+    by_process: HashMap<Peer, Rounds>,
+    /// The turn of what went on last.
+    round: u64,
+    /// Waits for names.
     waits: u64,
-    /// Waits for names that have come and are not answered yet, each with the version that it is answered with.
-    come: VecDeque<(Suspended, u64)>,
+    /// Waits for names that have come and are not answered yet, with the version that they are answered with.
+    come: VecDeque<(u64, BTreeSet<(u64, Ticket)>)>,
     last: u64,
 }
 
@@ -246,12 +269,12 @@ struct Waiters {
 impl Parked {
     /// Lets `who` wait for what `key` says, which is neither room nor a name.
     pub(crate) fn add(&mut self, who: Suspended, key: Key, deadline: Option<Instant>) -> Ticket {
-        self.insert(Entry { who, wants: Wants::This(key), deadline })
+        self.insert(who, Wants::This(key), deadline)
     }
 
     /// Lets `who` wait for room.
     pub(crate) fn add_short(&mut self, who: Suspended, shortage: Shortage) -> Ticket {
-        self.insert(Entry { who, wants: Wants::Room(shortage), deadline: None })
+        self.insert(who, Wants::Room(shortage), None)
     }
 
     /// Lets a request wait for a name.
@@ -263,16 +286,21 @@ impl Parked {
         deadline: Option<Instant>,
     ) -> Ticket {
         let who = Suspended { reply_to, what: What::Name(until) };
-        let ticket = self.insert(Entry { who, wants: Wants::Name(id), deadline });
+        let ticket = self.insert(who, Wants::Name(id), deadline);
         self.waits += 1;
         self.by_name.entry(id).or_default().of(until).insert((until.known(), ticket));
         ticket
     }
 
-    fn insert(&mut self, entry: Entry) -> Ticket {
+    fn insert(&mut self, who: Suspended, wants: Wants, deadline: Option<Instant>) -> Ticket {
         self.last += 1;
         let ticket = Ticket(self.last);
-        self.by_need.insert((entry.wants.key(), ticket));
+        let process = self.by_process.entry(who.reply_to.held.peer);
+        let rounds = process.or_insert(Rounds { last: self.round, count: 0 });
+        rounds.last = self.round.max(rounds.last) + 1;
+        rounds.count += 1;
+        let entry = Entry { who, wants, round: rounds.last, deadline };
+        self.by_need.insert((wants.key(), entry.round, ticket));
         self.by_deadline.extend(entry.deadline.map(|at| (at, ticket)));
         // A copy goes on, whoever asked for it: what it writes to must not be given to anybody else.
         if entry.wants.key() != Key::Copy {
@@ -285,17 +313,23 @@ impl Parked {
     /// Takes what has this ticket, if it waits still.
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Suspended> {
         let entry = self.by_ticket.remove(&ticket)?;
-        self.by_need.remove(&(entry.wants.key(), ticket));
+        self.by_need.remove(&(entry.wants.key(), entry.round, ticket));
+        if let Some(rounds) = self.by_process.get_mut(&entry.who.reply_to.held.peer) {
+            rounds.count -= 1;
+            if rounds.count == 0 {
+                self.by_process.remove(&entry.who.reply_to.held.peer);
+            }
+        }
         if let Some(at) = entry.deadline {
             self.by_deadline.remove(&(at, ticket));
         }
-        if let (Wants::Name(id), What::Name(until)) = (entry.wants, &entry.who.what)
-            && let Some(waiters) = self.by_name.get_mut(&id)
-        {
+        if let (Wants::Name(id), What::Name(until)) = (entry.wants, &entry.who.what) {
             self.waits -= 1;
-            waiters.of(*until).remove(&(until.known(), ticket));
-            if waiters.above.is_empty() && waiters.not.is_empty() {
-                self.by_name.remove(&id);
+            if let Some(waiters) = self.by_name.get_mut(&id) {
+                waiters.of(*until).remove(&(until.known(), ticket));
+                if waiters.is_empty() {
+                    self.by_name.remove(&id);
+                }
             }
         }
         let connection = entry.who.reply_to.connection;
@@ -308,14 +342,31 @@ impl Parked {
         Some(entry.who)
     }
 
-    /// Whether something has what it needs at `moment`, or a wait for a name has come.
-    pub(crate) fn has_met(&self, moment: Moment) -> bool {
-        !self.come.is_empty() || self.first_met(moment).is_some()
+    /// Whether something can go on at `moment`.
+    pub(crate) fn can_go_on(&self, moment: Moment) -> bool {
+        !self.come.is_empty()
+            || self.first(Key::Ready, Key::Ready).is_some()
+            || self.first_met(moment).is_some()
     }
 
-    /// Takes something that has what it needs at `moment`.
-    pub(crate) fn take_met(&mut self, moment: Moment) -> Option<Suspended> {
-        let ticket = self.first_met(moment)?;
+    /// Makes ready what has what it needs at `moment`, for as long as `slice` lasts.
+    pub(crate) fn wake(&mut self, moment: Moment, slice: &mut Slice) {
+        while let Some(ticket) = self.first_met(moment) {
+            if let Some(entry) = self.by_ticket.get_mut(&ticket) {
+                self.by_need.remove(&(entry.wants.key(), entry.round, ticket));
+                entry.wants = Wants::This(Key::Ready);
+                self.by_need.insert((Key::Ready, entry.round, ticket));
+            }
+            if !slice.spend() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what is ready and comes first.
+    pub(crate) fn take_ready(&mut self) -> Option<Suspended> {
+        let ticket = self.first(Key::Ready, Key::Ready)?;
+        self.round = self.round.max(self.by_ticket.get(&ticket)?.round);
         self.take(ticket)
     }
 
@@ -326,23 +377,38 @@ impl Parked {
             .or_else(|| if is_mid_commit { None } else { self.first(Key::WholeCommits, Key::WholeCommits) })
     }
 
-    /// The ticket that waits longest for what comes first from `from` to `to`.
+    /// What comes first of what waits for something from `from` to `to`.
     fn first(&self, from: Key, to: Key) -> Option<Ticket> {
-        self.by_need.range((from, Ticket(0))..=(to, Ticket(u64::MAX))).next().map(|&(_, ticket)| ticket)
+        let range = (from, 0, Ticket(0))..=(to, u64::MAX, Ticket(u64::MAX));
+        self.by_need.range(range).next().map(|&(.., ticket)| ticket)
     }
 
     /// The name with this id is bound with `version` now; 0 if it is not bound. Who waits for that will be
-    /// [answered](Self::take_come).
+    /// [answered](Self::take_come): here the waits that have come are only set apart, so that a million of them hold up
+    /// nobody.
     pub(crate) fn name_changed(&mut self, id: &NameId, version: u64) {
-        while let Some(ticket) = self.by_name.get(id).and_then(|waiters| waiters.first_met(version)) {
-            let Some(who) = self.take(ticket) else { return };
-            self.come.push_back((who, version));
+        let Some(waiters) = self.by_name.get_mut(id) else { return };
+        let come = waiters.take_met(version).into_iter().filter(|tickets| !tickets.is_empty());
+        self.come.extend(come.map(|tickets| (version, tickets)));
+        if waiters.is_empty() {
+            self.by_name.remove(id);
         }
     }
 
-    /// Takes a wait for a name that has come, and the version of that.
+    /// Takes a wait for a name that has come, and the version that it is answered with.
     pub(crate) fn take_come(&mut self) -> Option<(Suspended, u64)> {
-        self.come.pop_front()
+        loop {
+            let (version, tickets) = self.come.front_mut()?;
+            let version = *version;
+            match tickets.pop_first() {
+                // It may have ended meanwhile, with its connection or its time.
+                Some((_, ticket)) => match self.take(ticket) {
+                    Some(who) => return Some((who, version)),
+                    None => continue,
+                },
+                None => drop(self.come.pop_front()),
+            }
+        }
     }
 
     /// Whether somebody waits for the name with this id.
@@ -357,21 +423,29 @@ impl Parked {
 
     /// How many wait for names.
     pub(crate) fn wait_count(&self) -> u64 {
-        self.waits + self.come.len() as u64
+        self.waits
     }
 
-    /// What waits longest for room, and what it lacks.
-    pub(crate) fn first_short(&self) -> Option<(Ticket, Shortage)> {
+    /// Whether something waits for room.
+    pub(crate) fn has_short(&self) -> bool {
+        self.first(Key::Room, Key::Room).is_some()
+    }
+
+    /// What comes first of what waits for room, and what it lacks.
+    pub(crate) fn first_short(&mut self) -> Option<(Ticket, Shortage)> {
         let ticket = self.first(Key::Room, Key::Room)?;
-        match self.by_ticket.get(&ticket)?.wants {
+        let entry = self.by_ticket.get(&ticket)?;
+        self.round = self.round.max(entry.round);
+        match entry.wants {
             Wants::Room(shortage) => Some((ticket, shortage)),
             Wants::This(_) | Wants::Name(_) => None,
         }
     }
 
-    /// The long commit that waits longest for its turn in private memory.
+    /// Takes the long commit that comes first.
     pub(crate) fn take_long_commit(&mut self) -> Option<Suspended> {
         let ticket = self.first(Key::LongCommit, Key::LongCommit)?;
+        self.round = self.round.max(self.by_ticket.get(&ticket)?.round);
         self.take(ticket)
     }
 
@@ -404,10 +478,8 @@ impl Parked {
 
     /// Takes anything.
     pub(crate) fn take_any(&mut self) -> Option<Suspended> {
-        match self.by_need.first() {
-            Some(&(_, ticket)) => self.take(ticket),
-            None => self.come.pop_front().map(|(who, _)| who),
-        }
+        let &(.., ticket) = self.by_need.first()?;
+        self.take(ticket)
     }
 }
 
@@ -419,13 +491,20 @@ impl Waiters {
         }
     }
 
-    /// One that is met by `version`: the one that knows the lowest version, or of those that wait for any other version
-    /// the one that knows the highest.
-    fn first_met(&self, version: u64) -> Option<Ticket> {
-        let above = self.above.first().filter(|&&(known, _)| version > known);
-        let other = || {
-            [self.not.first(), self.not.last()].into_iter().flatten().find(|&&(known, _)| known != version)
+    fn is_empty(&self) -> bool {
+        self.above.is_empty() && self.not.is_empty()
+    }
+
+    /// Sets those apart that are met by `version`. Costs no more than counting them.
+    fn take_met(&mut self, version: u64) -> [BTreeSet<(u64, Ticket)>; 3] {
+        let first_of = |version| (version, Ticket(0));
+        let not_above = self.above.split_off(&first_of(version));
+        let mut same = self.not.split_off(&first_of(version));
+        let others = match version.checked_add(1) {
+            Some(next) => same.split_off(&first_of(next)),
+            None => BTreeSet::new(),
         };
-        above.or_else(other).map(|&(_, ticket)| ticket)
+        let above = std::mem::replace(&mut self.above, not_above);
+        [above, std::mem::replace(&mut self.not, same), others]
     }
 }

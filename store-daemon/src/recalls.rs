@@ -14,7 +14,7 @@
 //! falls into these rounds is not noted; to whoever looks for what is not in use, the name is new anyway.
 
 use plasmon_protocol::{index_of, pins::SessionRegion};
-use plasmon_shm::{WordsMapping, boottime_ns};
+use plasmon_shm::WordsMapping;
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -54,10 +54,10 @@ impl Recalls {
         (word != 0 && word & UNBOUND == 0).then_some(word)
     }
 
-    /// The binding in entry `number` was recalled just now, as the daemon itself knows.
-    pub(crate) fn note(&self, number: u32) {
+    /// The binding in entry `number` was recalled at `now_ns`, as the daemon itself knows.
+    pub(crate) fn note(&self, number: u32, now_ns: u64) {
         if let Some(word) = self.word(number) {
-            word.store(boottime_ns(), Relaxed);
+            word.store(now_ns, Relaxed);
         }
     }
 
@@ -120,11 +120,10 @@ pub(crate) struct CollectJob {
     pub(crate) regions: Vec<Arc<WordsMapping>>,
 }
 
-/// Does one round. Reads one word of each session, and a page more for each page with something new in it. Returns the
+/// Does one round, at `now_ns` of CLOCK_BOOTTIME. Reads one word of each session, and a page more for each page with something new in it. Returns the
 /// entries whose time to live slides and that were recalled: each once, whoever recalled it, so that there are never more
 /// of them than entries. The loop begins the next round when it has moved the deadlines of all of these.
-pub(crate) fn collect(job: &CollectJob) -> Vec<u32> {
-    let now_ns = boottime_ns();
+pub(crate) fn collect(job: &CollectJob, now_ns: u64) -> Vec<u32> {
     let mut slid = Vec::new();
     for region in &job.regions {
         let region = SessionRegion::assume_checked(region.words());
@@ -171,10 +170,10 @@ mod tests {
         let recalls = Recalls::new(1);
         for number in [0, 2, u32::MAX] {
             recalls.collected(number, 1, 1);
-            recalls.note(number);
+            recalls.note(number, 1);
             assert_eq!(recalls.last(number), None);
         }
-        recalls.note(1);
+        recalls.note(1, 1);
         assert!(recalls.last(1).is_some());
     }
 }

@@ -77,6 +77,13 @@ impl Session {
         PinRegions { session, regions: self.inherits.iter().cloned().chain(own).collect() }
     }
 
+    /// Slots of the first region that hold a pin.
+    #[cfg(test)]
+    pub(crate) fn slots_in_use(&self) -> Vec<u32> {
+        let region = SessionRegion::assume_checked(self.regions[0].words.words());
+        (0..PIN_SLOTS).filter(|&slot| region.pin(slot).is_some_and(|pin| pin != 0)).collect()
+    }
+
     fn hand_over(&self) -> HandOver {
         SessionRegion::assume_checked(self.regions[0].words.words()).hand_over()
     }

@@ -281,6 +281,13 @@ pub(crate) struct Labels {
     prefix: String,
 }
 
+#[cfg(test)]
+impl Default for Labels {
+    fn default() -> Self {
+        Labels { prefix: "plasmon-test".to_owned() }
+    }
+}
+
 impl Labels {
     /// The label of the store's index or arena.
     pub(crate) fn region(&self, what: &str) -> String {

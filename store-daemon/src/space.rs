@@ -236,14 +236,16 @@ impl Space {
 
     /// Frees what is left of ended leases, for as long as `slice` lasts. Returns whether all of it is free.
     pub(crate) fn free_some(&mut self, slice: &mut Slice) -> bool {
-        while slice.spend() {
-            let Some(rest) = self.ended.last_mut() else { return true };
+        while let Some(rest) = self.ended.last_mut() {
+            if !slice.spend() {
+                return false;
+            }
             match rest.take_first() {
                 Some(extent) => self.release(extent),
                 None => drop(self.ended.pop()),
             }
         }
-        false
+        true
     }
 
     /// Takes back what a lease was extended by: from `len_bytes` on, or from the end of a piece that lies across that.

@@ -329,7 +329,9 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
             for job in jobs {
                 tell.report(match job {
                     Job::Scan(scan) => HelperReport::Scanned(scanner.scan(scan)),
-                    Job::Collect(round) => HelperReport::Collected(recalls::collect(&round)),
+                    Job::Collect(round) => {
+                        HelperReport::Collected(recalls::collect(&round, plasmon_shm::boottime_ns()))
+                    }
                 });
             }
         }),

@@ -207,11 +207,15 @@ impl Objects {
 
     /// Gives the extents of unpinned homes back to `space`, for as long as `slice` lasts. Returns whether none is left.
     pub(crate) fn free_some(&mut self, space: &mut Space, slice: &mut Slice) -> bool {
-        while slice.spend() {
-            let Some(home) = self.unpinned.pop() else { return true };
-            self.free(home.offset, space);
+        while !self.unpinned.is_empty() {
+            if !slice.spend() {
+                return false;
+            }
+            if let Some(home) = self.unpinned.pop() {
+                self.free(home.offset, space);
+            }
         }
-        false
+        true
     }
 
     /// Frees one home. The object goes with the last of them.

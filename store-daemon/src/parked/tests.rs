@@ -110,8 +110,9 @@ proptest! {
                 Step::Moment { scans_done, first_expiry_ns, is_mid_commit } => {
                     let moment = Moment { scans_done, first_expiry_ns, is_mid_commit };
                     let any = list.iter().any(|it| it.is_met(scans_done, first_expiry_ns, is_mid_commit));
-                    prop_assert_eq!(parked.has_met(moment), any);
-                    ended.extend(std::iter::from_fn(|| parked.take_met(moment)));
+                    prop_assert_eq!(parked.can_go_on(moment), any);
+                    parked.wake(moment, &mut Slice::endless());
+                    ended.extend(std::iter::from_fn(|| parked.take_ready()));
                     take(&mut list, |known| known.is_met(scans_done, first_expiry_ns, is_mid_commit))
                 }
                 Step::Ended { connection } => {
@@ -138,5 +139,27 @@ proptest! {
         prop_assert_eq!(rest, list.len());
         prop_assert!(parked.by_name.is_empty() && parked.by_connection.is_empty());
         prop_assert!(parked.by_need.is_empty() && parked.by_deadline.is_empty());
+        prop_assert!(parked.by_process.is_empty());
     }
+}
+
+/// A process that lets a thousand requests wait holds up nobody else, whatever comes first.
+#[test]
+fn processes_take_turns() {
+    let mut parked = Parked::default();
+    let add = |parked: &mut Parked, pid, request_id| {
+        let held = Held { peer: Peer { pid, uid: 7 }, bytes: 0 };
+        let reply_to = ReplyTo { connection: ConnectionId(pid.into()), request_id, held };
+        parked.add(request(reply_to), Key::WholeCommits, None);
+    };
+    (0..1_000).for_each(|request_id| add(&mut parked, 1, request_id));
+    let moment = Moment { scans_done: 0, first_expiry_ns: u64::MAX, is_mid_commit: false };
+    parked.wake(moment, &mut Slice::endless());
+    let next = |parked: &mut Parked| parked.take_ready().unwrap().reply_to;
+    (0..100).for_each(|request_id| assert_eq!(next(&mut parked).request_id, request_id));
+    // Another process comes, and what it lets wait is ready later than all of that.
+    (2_000..2_003).for_each(|request_id| add(&mut parked, 2, request_id));
+    parked.wake(moment, &mut Slice::endless());
+    let served: Vec<u64> = (0..6).map(|_| next(&mut parked).request_id).collect();
+    assert_eq!(served, [100, 2_000, 101, 2_001, 102, 2_002]);
 }

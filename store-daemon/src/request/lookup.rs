@@ -178,7 +178,7 @@ impl State {
         }
         let Some((number, record)) = found else { return Ok(None) };
         let location = location(&record.entry);
-        self.catalog.recalls.note(number);
+        self.catalog.recalls.note(number, now_ns);
         self.catalog.slide(number, now_ns);
         Ok(Some(location))
     }

@@ -73,7 +73,7 @@ impl State {
     /// Whether cached bindings are to give way, and the loop can go on with that.
     pub(super) fn can_evict(&self) -> bool {
         match self.eviction.as_ref().map(|eviction| &eviction.stage) {
-            None => self.parked.first_short().is_some(),
+            None => self.parked.has_short(),
             Some(Stage::Looking { scan, .. }) => self.scans.done() >= *scan,
             Some(Stage::Choosing { .. } | Stage::Checking { .. } | Stage::Unbinding { .. }) => true,
         }

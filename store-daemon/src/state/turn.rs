@@ -60,7 +60,7 @@ pub(crate) const STEPS: &[Step] = &[
         due: |state| Due::now_if(state.has_backlog() || state.scans.is_ending()),
         run: State::free_backlog,
     },
-    Step { due: |state| Due::now_if(state.parked.has_met(state.moment())), run: State::resume_met },
+    Step { due: |state| Due::now_if(state.parked.can_go_on(state.moment())), run: State::resume_met },
     Step { due: |state| Due::now_if(state.unbinding.has_slid()), run: State::slide_deadlines },
     Step { due: State::expiry_due, run: State::expire_bindings },
     Step { due: |state| Due::now_if(state.unbinding.has_departed()), run: State::unbind_ephemeral },
@@ -112,14 +112,15 @@ impl State {
     /// Goes on with what has what it needs, for a slice.
     fn resume_met(&mut self) {
         let mut slice = self.clock.slice();
-        loop {
-            if let Some((who, version)) = self.parked.take_come() {
-                self.answer_wait(who, version);
-            } else if let Some(who) = self.parked.take_met(self.moment()) {
-                self.resume(who);
-            } else {
+        while let Some((who, version)) = self.parked.take_come() {
+            self.answer_wait(who, version);
+            if slice.is_over() {
                 return;
             }
+        }
+        self.parked.wake(self.moment(), &mut slice);
+        while let Some(who) = self.parked.take_ready() {
+            self.resume(who);
             if slice.is_over() {
                 return;
             }
