@@ -255,8 +255,9 @@ impl Server {
             if let Some(rest) = rest {
                 return self.commits.queue.push_front(rest);
             }
-            // What has expired, or is to give way, has waited long enough: it comes before the next commit.
-            if !slice.spend() || std::mem::take(&mut self.unbinding_is_behind) {
+            // What has expired, is to give way, or goes on has waited long enough: it comes before the next commit.
+            let is_behind = std::mem::take(&mut self.unbinding_is_behind) || !self.resumable.is_empty();
+            if is_behind || !slice.spend() {
                 return;
             }
         }
@@ -300,14 +301,10 @@ impl Server {
             Grant::Commit(job) => job.reply_to,
         });
         let commits = self.commits.drain();
-        let parked = self
-            .scans
-            .current
-            .drain(..)
-            .chain(self.scans.next.drain(..))
-            .chain(self.scans.answered.drain(..));
+        let parked =
+            self.scans.current.drain(..).chain(self.scans.next.drain(..)).chain(self.resumable.drain(..));
         let parked = parked.map(|parked| parked.reply_to());
-        let short = self.after_expiry.drain(..).map(|(_, short)| short.who.reply_to());
+        let short = self.after_expiry.drain(..).map(|(_, who)| who.reply_to());
         let short = short.chain(self.eviction.take().map(|eviction| eviction.reply_to()));
         let short = short.chain(self.evictions.drain(..).map(|short| short.who.reply_to()));
         let deferred = self.deferred.drain(..).map(|parked| parked.reply_to);
@@ -414,13 +411,11 @@ impl Server {
         first <= *as_of_ns.get_or_insert_with(boottime_ns)
     }
 
-    /// Answers what was deferred, as far as it need not wait any more.
+    /// What was deferred will be answered, as far as it need not wait any more.
     pub(super) fn resume_deferred(&mut self) {
         let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
         let ready = self.deferred.extract_if(.., |parked| parked.as_of_ns.is_none_or(|as_of| as_of < first));
-        for parked in ready.collect::<Vec<_>>() {
-            self.on_request(parked);
-        }
+        self.resumable.extend(ready.map(AfterScan::Request));
     }
 
     /// Answers `parked` once it need not wait any more.

@@ -50,7 +50,7 @@ impl Server {
             // Looked at again and again while there is more of it, for it is unbound slice by slice.
             let now_ns = boottime_ns();
             if self.catalog.next_expiry().is_some_and(|at| at <= now_ns) {
-                return self.after_expiry.push((now_ns, Short { shortage, who: Box::new(who) }));
+                return self.after_expiry.push((now_ns, who));
             }
             // An entry of the index is free when its name is unbound.
             if matches!(shortage, Shortage::Room(_)) && self.scan_may_help() {

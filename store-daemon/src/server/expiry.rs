@@ -81,17 +81,14 @@ impl Server {
         self.resume_deferred();
     }
 
-    /// Goes on with what waits for room until all is unbound that had expired by then. It need not have been unbound
-    /// here: the commit that was under way may have bound or unbound those names.
+    /// What waits for room until all is unbound that had expired by then looks for room again. It need not have been
+    /// unbound here: the commit that was under way may have bound or unbound those names.
     pub(super) fn resume_after_expiry(&mut self) {
         if self.after_expiry.is_empty() {
             return;
         }
         let first = self.catalog.next_expiry().unwrap_or(u64::MAX);
-        for (_, short) in
-            self.after_expiry.extract_if(.., |(as_of_ns, _)| *as_of_ns < first).collect::<Vec<_>>()
-        {
-            self.make_room(short.shortage, *short.who);
-        }
+        let ready = self.after_expiry.extract_if(.., |(as_of_ns, _)| *as_of_ns < first);
+        self.resumable.extend(ready.map(|(_, who)| who));
     }
 }

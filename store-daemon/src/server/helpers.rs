@@ -248,13 +248,13 @@ impl Server {
             let report = self.scans.current.iter().map(report_for).max().unwrap_or_default();
             self.start_scan(report);
         }
-        self.scans.answered.extend(answered);
+        self.resumable.extend(answered);
     }
 
-    /// Goes on with what has waited for a scan, for a slice.
-    pub(super) fn resume_answered(&mut self) {
+    /// Goes on with what need not wait any more, for a slice.
+    pub(super) fn resume_some(&mut self) {
         let slice = Slice::begin();
-        while let Some(who) = self.scans.answered.pop_front() {
+        while let Some(who) = self.resumable.pop_front() {
             self.resume(who);
             if slice.is_over() {
                 return;

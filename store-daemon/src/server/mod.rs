@@ -157,7 +157,7 @@ pub(crate) enum Tried {
     Evicting(u8),
 }
 
-/// What goes on when a scan is done.
+/// What goes on when a scan is done, or something else that it waited for.
 pub(crate) enum AfterScan {
     Request(Parked),
     Commit(Box<CommitJob>),
@@ -209,8 +209,6 @@ pub(crate) struct Scans {
     current: Vec<AfterScan>,
     /// Answered when the scan after that is done.
     next: Vec<AfterScan>,
-    /// What goes on, for its scan is done.
-    answered: VecDeque<AfterScan>,
     /// What the scan found that runs, while the loop works that off.
     ending: Option<EndingScan>,
     last: Instant,
@@ -245,7 +243,6 @@ impl Scans {
             busy: false,
             current: Vec::new(),
             next: Vec::new(),
-            answered: VecDeque::new(),
             ending: None,
             last: Instant::now(),
             every: LIMBO_EVERY,
@@ -344,13 +341,15 @@ pub(crate) struct Server {
     /// Entries that were recalled and live on, for their deadlines to be moved.
     slid: Vec<u32>,
     /// What waits for room until all is unbound that had expired by then.
-    after_expiry: Vec<(u64, Short)>,
+    after_expiry: Vec<(u64, AfterScan)>,
     /// What waits for cached bindings to give way, one after the other.
     evictions: VecDeque<Short>,
     /// Whether one of them is at work: it waits for a scan, or here.
     evicting: bool,
     eviction: Option<Box<Eviction>>,
     deferred: Vec<Parked>,
+    /// What goes on, because what it waited for has come.
+    resumable: VecDeque<AfterScan>,
     /// Listings that look through more namespaces than a slice of time is long enough for.
     listings: VecDeque<Listing>,
     /// Sessions that were made for a child, and whose lifeline was closed before anybody has joined them: a child that
@@ -493,6 +492,7 @@ impl Server {
             evicting: false,
             eviction: None,
             deferred: Vec::new(),
+            resumable: VecDeque::new(),
             listings: VecDeque::new(),
             childless: Vec::new(),
             shares: Shares::default(),
@@ -607,7 +607,7 @@ impl Server {
             self.take_backlog(id);
         }
         self.free_backlog();
-        self.resume_answered();
+        self.resume_some();
         self.slide_deadlines();
         self.expire_bindings();
         self.unbind_ephemeral();
@@ -663,7 +663,7 @@ impl Server {
             || self.scans.ending.is_some();
         let work = work || !self.slid.is_empty() || self.eviction.is_some();
         let work = work || !self.departed.is_empty() || !self.unbound_waited.is_empty();
-        let work = work || !self.scans.answered.is_empty() || !self.met.is_empty();
+        let work = work || !self.resumable.is_empty() || !self.met.is_empty();
         let work = work || !self.listings.is_empty() || !self.childless.is_empty();
         debug_assert!(work || self.nothing_waits_in_vain(), "something waits that could go on");
         let can_feed = self.gave_back && !self.starved.is_empty();
