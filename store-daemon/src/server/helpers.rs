@@ -229,12 +229,10 @@ impl Server {
 
     fn end_scan(&mut self, EndingScan { done, bytes, .. }: EndingScan) {
         self.scans.busy = false;
-        for &(id, pins) in &done.pins {
-            let leaves_after = self.sessions.get(id).and_then(|session| session.leaves_after_scan);
-            if pins == 0 && leaves_after.is_some_and(|scans| scans < self.scans.started) {
-                self.end_session(id);
-            }
-        }
+        let leaves_after = |id| self.sessions.get(id).and_then(|session| session.leaves_after_scan);
+        let has_left = |id| leaves_after(id).is_some_and(|scans| scans < self.scans.started);
+        let gone = done.pins.iter().filter(|&&(id, pins)| pins == 0 && has_left(id));
+        let gone: Vec<SessionId> = gone.map(|&(id, _)| id).collect();
         if let Some(pinned) = done.pinned {
             self.scans.pinned_bytes = pinned.known_bytes + bytes;
             self.scans.pinned = pinned;
@@ -249,6 +247,8 @@ impl Server {
             self.start_scan(report);
         }
         self.resumable.extend(answered);
+        // Each may begin a scan of its own, which must not stand in for the one that others wait for.
+        gone.into_iter().for_each(|id| self.end_session(id));
     }
 
     /// Goes on with what need not wait any more, for a slice.
