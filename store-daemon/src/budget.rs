@@ -202,9 +202,14 @@ mod tests {
         assert!(requests.take(held(2, 7, 9 * MIB)) && !requests.take(held(2, 7, 2 * MIB)));
         assert!(!requests.take(held(3, 7, 8 * MIB)), "beyond half of all, for one uid");
         assert!(requests.take(held(3, 7, 64 << 10)), "small requests always go");
-        assert!(!requests.take(held(3, 7, 65 << 10)) || requests.bytes < 32 * MIB, "but not without end");
+        while requests.take(held(3, 7, 64 << 10)) {} // beside what the uid holds, while that is below half of all
+        assert!(requests.by_uid[&7] <= 32 * MIB && !requests.take(held(3, 7, 1)), "but not without end");
+        assert!(
+            requests.take(held(5, 7, 128 << 10)) && !requests.take(held(5, 7, 1)),
+            "also of another process"
+        );
         assert!(requests.take(held(4, 8, 10 * MIB)), "another uid has room");
-        for less in [held(1, 7, 16 * MIB), held(2, 7, 9 * MIB), held(4, 8, 10 * MIB)] {
+        for less in [held(1, 7, 16 * MIB), held(2, 7, 9 * MIB), held(4, 8, 10 * MIB), held(5, 7, 128 << 10)] {
             requests.give_back(less);
         }
         let rest = requests.bytes;
