@@ -190,8 +190,9 @@ impl Object {
         self.file.as_ref().filter(|_| self.trusted)
     }
 
-    /// Of a table that was learned as blocks ([`BlockTable`](crate::BlockTable)): its description, which is JSON, and the
-    /// bytes that the places in it refer to. `None` of all others. Neither is checked but to lie within the object.
+    /// Of a table that was learned as blocks ([`BlockTable`](crate::BlockTable)), if its writer is trusted to have written
+    /// what the description says: the description, which is JSON, and the bytes that the places in it refer to. `None` of
+    /// all others. Neither is checked but to lie within the object.
     ///
     /// # Errors
     /// [`Error::Codec`] if they do not.
@@ -206,18 +207,12 @@ impl Object {
     /// ```
     pub fn blocks(&self) -> Result<Option<(Buffer, Buffer)>> {
         let header = &self.entry.header;
-        match &self.file {
+        match self.trusted_file() {
             Some(file) if header.kind == Kind::TABLE && header.flags.has(Flags::BUFFER) => {
                 Ok(Some(codec::decode_blocks(file, header)?))
             }
             _ => Ok(None),
         }
-    }
-
-    /// Whether our own encoder wrote the object, for a writer who is trusted: its contents are what they should be.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.trusted
     }
 
     /// The IPC file of a value that stands in the index itself. It was never stored; it is the same each time, for our

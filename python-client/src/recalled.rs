@@ -146,12 +146,11 @@ impl Object {
         self.object.trusted_file().cloned().map(Buffer::new)
     }
 
-    /// Of a table that was learned as blocks: its description, the bytes that the places in it refer to, and whether the
-    /// contents can be relied on. `None` of all others.
-    fn blocks(&self, py: Python<'_>) -> PyResult<Option<(Buffer, Buffer, bool)>> {
+    /// Of a table that was learned as blocks, if its writer is trusted to have written what the description says: the
+    /// description, and the bytes that the places in it refer to. `None` of all others.
+    fn blocks(&self, py: Python<'_>) -> PyResult<Option<(Buffer, Buffer)>> {
         let found = self.object.blocks().or_raise(py)?;
-        let is_trusted = self.object.is_trusted();
-        Ok(found.map(|(description, body)| (Buffer::new(description), Buffer::new(body), is_trusted)))
+        Ok(found.map(|(description, body)| (Buffer::new(description), Buffer::new(body))))
     }
 
     /// The value's bytes in place: the only data buffer of bytes, texts, JSON and tensors, a pickle's stream.

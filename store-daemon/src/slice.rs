@@ -15,7 +15,7 @@ const ENTRIES_PER_LOOK: u32 = 32;
 /// What each process has had of a turn of the loop: whatever one of them sends, through however many connections, the
 /// others get their turn after about a slice.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(HashMap<(u32, u32), Duration>);
+pub(crate) struct Shares(HashMap<Peer, Duration>);
 
 impl Shares {
     /// Everybody has a share again.
@@ -24,12 +24,12 @@ impl Shares {
     }
 
     /// Whether the process has had its share of this turn.
-    pub(crate) fn is_spent(&self, Peer { uid, pid }: Peer) -> bool {
-        self.0.get(&(uid, pid)).is_some_and(|&spent| spent >= SLICE)
+    pub(crate) fn is_spent(&self, process: Peer) -> bool {
+        self.0.get(&process).is_some_and(|&spent| spent >= SLICE)
     }
 
-    pub(crate) fn spend(&mut self, Peer { uid, pid }: Peer, time: Duration) {
-        *self.0.entry((uid, pid)).or_default() += time;
+    pub(crate) fn spend(&mut self, process: Peer, time: Duration) {
+        *self.0.entry(process).or_default() += time;
     }
 }
 

@@ -330,7 +330,7 @@ impl Space {
     }
 
     /// Tries to place `len_bytes`; while that fails, takes back one lease after the other that its client has laid
-    /// down.
+    /// down. Each lease is looked at once.
     fn with_idle_leases(
         &mut self,
         len_bytes: u64,
@@ -339,16 +339,19 @@ impl Space {
         if len_bytes > self.capacity_bytes {
             return None; // nothing that is taken back could make room
         }
-        loop {
-            if let Some(extent) = place(&mut self.allocator) {
-                return Some(extent);
-            }
-            let taken = self.leases.iter().find(|(_, lease)| {
-                lease.state().is_some_and(|state| state.is_idle() && state.take() == Moved::Yes)
-            });
-            let id = taken.map(|(&id, _)| id)?;
-            self.end_lease(id);
+        if let Some(extent) = place(&mut self.allocator) {
+            return Some(extent);
         }
+        for id in self.leases.keys().copied().collect::<Vec<_>>() {
+            let state = self.leases.get(&id).and_then(Lease::state);
+            if state.is_some_and(|state| state.is_idle() && state.take() == Moved::Yes) {
+                self.end_lease(id);
+                if let Some(extent) = place(&mut self.allocator) {
+                    return Some(extent);
+                }
+            }
+        }
+        None
     }
 
     /// The parts of the arena that none of `kept` needs, whole pages only; for giving memory back at the end.

@@ -6,8 +6,8 @@ use plasmon_protocol::{
     index::NO_EXTENT,
     message::{
         AddRegion, Change, Commit, Condition, Describe, EndLease, Expect, Failed, Failure, Find, FindMany,
-        Goodbye, Hello, Kick, Kicked, ListNames, MAGIC, Message, NameSlot, Payload, ReadStats, Reserve, Role,
-        Stats, VERSION, Wait,
+        Goodbye, Hello, Kick, Kicked, ListNames, ListPins, MAGIC, Message, NameSlot, Payload, ReadStats,
+        Reserve, Role, Stats, VERSION, Wait,
     },
     name::Namespace,
     object::{Header, Kind},
@@ -1010,4 +1010,50 @@ fn room_that_is_waited_for_until_a_name_expires_is_answered_if_the_name_is_rebou
     writer.requests.be_patient();
     writer.requests.receive::<plasmon_protocol::message::Committed>().expect("it is answered as well");
     assert!(granted.len_bytes >= 3 << 20);
+}
+
+/// A list of pins is made by a scan that began after it was asked for, also while processes leave all the time, each of
+/// which is looked for by a scan of its own.
+#[test]
+fn a_list_of_pins_has_those_of_now_whoever_leaves_meanwhile() {
+    let daemon = Daemon::start(STORE, "4MiB");
+    let mut holder = RawSession::begin(daemon.socket());
+    let learn = |text: &str| commit(vec![inline(text, 64)]);
+    for text in ["forgotten", "held"] {
+        holder.requests.call(&learn(text)).expect("there is room");
+    }
+    let words = map_region(&holder);
+    let table = plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region");
+    let mut pin = |slot: u32, text: &str| {
+        let find = Find { namespace: Namespace::default(), name: name(text), slot };
+        holder.requests.call(&find).expect("the slot is free").location.expect("it is bound");
+    };
+    pin(0, "forgotten"); // in limbo from now on, so that every process that leaves begins a scan
+    let mut asking = RawSession::begin(daemon.socket());
+    asking.requests.call(&learn("forgotten")).expect("there is room");
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let socket = daemon.socket();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let mut leaving = RawSession::begin(socket);
+                    leaving.requests.send(1, &Goodbye {});
+                    assert!(leaving.requests.is_closed_by_peer());
+                }
+            });
+        }
+        let mut wrong = 0;
+        for round in 0..1_000 {
+            let is_held = round % 2 == 0;
+            if is_held {
+                pin(1, "held");
+            }
+            let listed = asking.requests.call(&ListPins { after: None }).expect("the store answers").pins;
+            wrong += u32::from(listed.iter().any(|pin| pin.name == "default/held") != is_held);
+            table.withdraw(1);
+        }
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(wrong, 0, "lists of another moment");
+    });
 }

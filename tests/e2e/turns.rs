@@ -9,10 +9,10 @@ use crate::{
     bulk::{self, written},
 };
 use plasmon_protocol::{
-    limits::{PIN_SLOTS, RECALL_NAMES_MAX},
+    limits::{PAGE_NAMES_MAX, PIN_SLOTS, RECALL_NAMES_MAX},
     message::{
-        AddRegion, Bind, Change, Committed, Describe, Failure, FindMany, FoundMany, FoundOne, ListPins,
-        NameSlot, Payload, ReadStats, Reserve,
+        AddRegion, Bind, Change, Committed, Describe, Failure, FindMany, FoundMany, FoundOne, ListNames,
+        ListPins, NameSlot, NamesPage, Payload, ReadStats, Reserve,
     },
     name::{Name, Namespace},
     object::{Header, Kind},
@@ -257,6 +257,40 @@ fn many_names_are_looked_up_at_one_moment_while_others_are_served() {
     let refusal = reader.requests.call(&bad);
     assert_eq!(refusal, Err(Failure::BadSlot { slot: 0 }));
     assert_eq!(reader.requests.call(&ReadStats {}).expect("the store answers").pins, 0);
+}
+
+/// Requests that must not see half of a commit wait until it is whole. However many these are, they are not answered in one
+/// turn.
+#[test]
+fn listings_that_have_waited_for_a_long_commit_hold_up_nobody() {
+    const NAMES: u32 = 50_000;
+    const PAGES: usize = 32;
+    let daemon = Daemon::start(STORE, "32MiB");
+    let mut others = Others::begin(&daemon);
+    let mut writer = RawSession::begin(daemon.socket());
+    writer.requests.be_patient();
+    let mut listing: Vec<_> = (0..8).map(|_| RawSession::begin(daemon.socket())).collect();
+    let learn = written(&mut writer, NAMES);
+    writer.requests.send(1, &learn);
+    let first = Describe { namespace: bulk::namespace(), name: bulk::name(0) };
+    let list = ListNames { namespace: Some(bulk::namespace()), prefix: String::new(), after: None, limit: 0 };
+    plasmon_tests::eventually("a part of the commit is visible", || {
+        others.session.requests.call(&first).expect("the store answers").binding.is_some()
+    });
+    let (times, pages) = others.served_during("256 listings wait for a long commit", || {
+        for session in &mut listing {
+            session.requests.be_patient();
+            (0..PAGES).for_each(|number| session.requests.send(number as u64, &list));
+        }
+        let pages = listing.iter_mut().flat_map(|session| {
+            (0..PAGES).map(|_| session.requests.receive::<NamesPage>().expect("a page")).collect::<Vec<_>>()
+        });
+        pages.map(|page| page.names.len()).collect::<Vec<_>>()
+    });
+    writer.requests.receive::<Committed>().expect("all of it is bound");
+    assert_eq!(pages, [PAGE_NAMES_MAX as usize; 8 * PAGES]);
+    let (worst, all) = (times[times.len() - 1], times.iter().sum::<Duration>());
+    assert!(worst * 4 < all, "one round trip took {worst:?} of {all:?}");
 }
 
 fn rebind(namespace: Namespace, name: Name) -> Change {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,9 +68,12 @@ def test_frames_are_shared_or_copied(store: plasmon.Store, cache: PlasmonCache) 
     cache.set("array", np.zeros(10))
     with pytest.raises(ValueError, match="read-only"):
         cache.get("array")[0] = 1
-    mine = PlasmonCache(store.path, copy=True).get("array")
-    mine[0] = 1
-    assert cache.get("array")[0] == 0
+    copies = PlasmonCache(store.path, copy=True)
+    mine, many = copies.get("array"), copies.get_many("array", "absent", "array")
+    assert many[1] is None
+    for copy in (mine, many[0], many[2]):
+        copy[0] += 1
+        assert copy[0] == 1 and cache.get("array")[0] == 0
 
 
 def test_a_cache_makes_room_for_what_is_new_and_drops_nothing_else() -> None:
@@ -222,7 +226,8 @@ def test_serverside_outputs_stay_in_the_store(store: plasmon.Store) -> None:
 
 def test_sessions_do_not_see_each_other_and_go_when_idle(store: plasmon.Store) -> None:
     brain = store.connect()
-    sessions = Sessions(brain, ttl=0.5)
+    assert Sessions(brain, ttl="30m").begin() != Sessions(brain, ttl=datetime.timedelta(minutes=30)).begin()
+    sessions = Sessions(brain, ttl="500ms")
     mine, yours = sessions.begin(), sessions.begin()
     assert mine != yours
     version = sessions.learn(mine, "a", np.arange(1000))

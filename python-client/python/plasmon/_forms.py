@@ -266,7 +266,7 @@ def shape(found: _plasmon.Object) -> tuple[int, ...] | None:
     if found.kind == "tensor":
         return tuple(found.value().shape)
     if found.kind == "table":
-        if (blocks := found.blocks()) and blocks[2]:
+        if blocks := found.blocks():
             rows, columns = json.loads(bytes(blocks[0]))["shape"]
             return rows, columns
         with _UNDISTURBED:
@@ -351,13 +351,13 @@ def _description(table: pa.Table) -> Any:
 def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
     """Return what a table was in Python."""
     try:
-        if (blocks := found.blocks()) and blocks[2]:
-            described, body, trusted = blocks
+        if blocks := found.blocks():
+            described, body = blocks
             description = json.loads(bytes(described))
             if description.get("type") in ("pandas.DataFrame", "pandas.Series"):
                 from plasmon import _pandas
 
-                return _pandas.decode(found, description, body, trusted, copy)
+                return _pandas.decode(found, description, body, copy)
         table = table_of(found)
         return _as_described(table, _description(table), found.described, copy)
     except (PlasmonError, MemoryError):

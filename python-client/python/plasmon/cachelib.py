@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachelib import BaseCache
 
+from plasmon import _forms
 from plasmon._brain import Brain
 from plasmon.exceptions import (
     ConditionFailed,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import datetime
     import os
     from collections.abc import Callable
+
+    from plasmon import _plasmon
 
 _Answer = TypeVar("_Answer")
 
@@ -106,12 +109,9 @@ class PlasmonCache(BaseCache):
 
     def get_many(self, *keys: str) -> list[Any]:
         """Return the values of all keys as they were at one moment, ``None`` where there is none."""
-        if self._copy:
-            return [self.get(key) for key in keys]
-        names = [_name(key) for key in keys]
-        found: dict[str, Any] = {}
-        found = self._unless_away(lambda: self.brain.recall_many(names, missing_ok=True), found)
-        return [found.get(name) for name in names]
+        found: list[_plasmon.Object | None] = [None] * len(keys)
+        found = self._unless_away(lambda: self.brain.client.objects([_name(key) for key in keys]), found)
+        return [None if one is None else _forms.convert(one, None, None, self._copy) for one in found]
 
     def has(self, key: str) -> bool:
         """Return whether a key has a value. One look at the shared index."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dash_extensions.enrich import ServersideBackend
 
+from plasmon._times import seconds
 from plasmon.cachelib import PlasmonCache
 from plasmon.exceptions import NameNotFound, NamespaceInUse, NamespaceNotFound, StoreUnavailable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import os
 
     from plasmon._brain import Brain
+    from plasmon._times import Time
 
 __all__ = ["PlasmonBackend", "PlasmonCache", "Sessions"]
 
@@ -79,7 +81,7 @@ class Sessions:
 
     Args:
         brain: Whose store it is in.
-        ttl: Seconds after its last use at which a session's state goes.
+        ttl: How long after its last use a session's state goes: seconds, or as ``ttl`` of `Brain.learn`.
         prefix: What the namespaces' names begin with.
 
     Examples:
@@ -96,9 +98,9 @@ class Sessions:
 
     """
 
-    def __init__(self, brain: Brain, *, ttl: float = 1800, prefix: str = "session-") -> None:
+    def __init__(self, brain: Brain, *, ttl: Time = 1800, prefix: str = "session-") -> None:
         self._brain = brain
-        self._ttl = ttl
+        self._ttl = seconds("a ttl", ttl)
         self._prefix = prefix
         self._swept = time.monotonic()
 

@@ -270,8 +270,10 @@ impl State {
             if let Some(rest) = rest {
                 return self.commits.queue.push_front(rest);
             }
-            // What has expired, or is to give way, has waited long enough: it comes before the next commit.
-            if !slice.spend() || std::mem::take(&mut self.unbinding.is_behind) {
+            // What has expired, is to give way, or has what it needs has waited long enough: it comes before the next
+            // commit.
+            let is_behind = std::mem::take(&mut self.unbinding.is_behind);
+            if is_behind || self.parked.can_go_on(self.moment()) || !slice.spend() {
                 return;
             }
         }
