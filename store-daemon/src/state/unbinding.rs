@@ -108,6 +108,12 @@ impl State {
         tracing::debug!(expired, "bindings have expired");
     }
 
+    /// Whether somebody is still to be told that a name has changed.
+    #[cfg(test)]
+    pub(super) fn is_telling(&self) -> bool {
+        self.is_mid_commit() || self.unbinding.has_untold() || self.parked.can_go_on(self.moment())
+    }
+
     /// Tells those who wait for names that were unbound, for a slice, once what unbound them is all visible.
     pub(super) fn tell_unbound(&mut self) {
         if self.is_mid_commit() {
