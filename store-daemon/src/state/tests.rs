@@ -599,7 +599,9 @@ impl World {
                 let found = Found::parse(reply.body.into()).expect("an answer to Find");
                 self.on_found(who, place, slot, found.location);
             }
-            (Asked::Change(place, version), Failed::KIND) if !self.state.is_telling() => {
+            (Asked::Change(place, version), Failed::KIND)
+                if !self.state.is_telling() && !self.may_change(place) =>
+            {
                 let id = self.state.catalog.namespace(&namespace(place.0));
                 let linked = id.and_then(|id| self.state.catalog.linked(id, &name(place.1)));
                 let now = linked.map_or(0, |(_, record)| record.entry.version);
@@ -770,7 +772,7 @@ fn peer(who: usize) -> Peer {
 }
 
 /// How many schedules are tried, and how long each is. More are tried with `PLASMON_SIMULATIONS`.
-const SIMULATIONS: u64 = 150;
+const SIMULATIONS: u64 = 300;
 const EVENTS: u64 = 600;
 
 #[test]
