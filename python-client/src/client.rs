@@ -508,6 +508,12 @@ impl PendingWait {
         let Some(pending) = pending else { return Err(PyValueError::new_err("this wait is over")) };
         Ok(detached(py, || pending.finish()).or_raise(py)?.unwrap_or(0))
     }
+
+    /// Waits no longer, whoever still refers to this.
+    fn give_up(&self, py: Python<'_>) {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        detached(py, || drop(pending));
+    }
 }
 
 impl Client {

@@ -5,6 +5,7 @@
 //! daemon threads that come back from a wait, or begin with a table, once the end has begun stay where they are, as they
 //! do from 3.14 on; and the end begins when no thread is on its way back or in the middle of a table.
 
+use crate::stack::with_room;
 use pyo3::{prelude::*, types::PyTuple};
 use std::{
     cell::Cell,
@@ -50,8 +51,13 @@ fn stay() -> ! {
     }
 }
 
-/// Calls `wait` without the interpreter lock.
+/// Calls `wait`, which runs no Python code, without the interpreter lock.
 pub(crate) fn detached<T: Send>(py: Python<'_>, wait: impl FnOnce() -> T + Send) -> T {
+    detached_here(py, || with_room(wait))
+}
+
+/// Calls `wait` without the interpreter lock, on this thread's own stack.
+pub(crate) fn detached_here<T: Send>(py: Python<'_>, wait: impl FnOnce() -> T + Send) -> T {
     let result = py.detach(|| {
         let result = wait();
         if !arrive() {

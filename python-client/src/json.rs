@@ -1,6 +1,6 @@
 //! JSON-like Python values as JSON text, exactly or not at all.
 
-use crate::errors::raise;
+use crate::{errors::raise, stack::with_room};
 use plasmon::Json;
 use pyo3::{
     prelude::*,
@@ -155,10 +155,6 @@ pub(crate) fn value_of(text: &str) -> serde_json::Result<serde_json::Value> {
 
 pub(crate) fn text_of(value: serde_json::Value) -> String {
     with_room(|| value.to_string())
-}
-
-fn with_room<R>(work: impl FnOnce() -> R) -> R {
-    stacker::maybe_grow(512 << 10, 1 << 20, work)
 }
 
 /// The Python value that JSON says; for text that others wrote.

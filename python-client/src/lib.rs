@@ -4,7 +4,7 @@
 //! * `options`: what goes with a value. `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
 //! * `numpy`: what is needed of NumPy, looked up once.
 //! * `json`: JSON-like Python values as JSON text, and back. `texts`: columns of texts. `memory`: the buffer protocol and Arrow's C interface.
-//! * `waiting`: waits that can be given up. `exit`: the end of the interpreter. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
+//! * `waiting`: waits that can be given up. `exit`: the end of the interpreter. `stack`: threads whose stack is short. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
 //!
 //! Which form a value takes, beyond the plain types, is decided in Python (`plasmon/_forms.py`).
 #![deny(unsafe_code)]
@@ -20,6 +20,7 @@ mod options;
 mod payload;
 mod programs;
 mod recalled;
+mod stack;
 mod texts;
 mod waiting;
 #[expect(unsafe_code, reason = "the buffer protocol's methods are unsafe to call")]

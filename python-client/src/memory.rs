@@ -2,9 +2,10 @@
 //! of the package.
 
 use crate::{
-    exit::detached,
+    exit::detached_here,
     numpy,
     recalled::{copied_writable, count_copied},
+    stack::{in_thread_with_room, with_room},
 };
 use arrow_array::{
     RecordBatchReader,
@@ -374,14 +375,17 @@ pub(crate) fn import_table(source: &Bound<'_, PyAny>) -> PyResult<Table> {
     let capsule = source.call_method0(pyo3::intern!(source.py(), "__arrow_c_stream__"))?;
     let capsule = capsule.cast::<PyCapsule>()?;
     let stream = capsule.pointer_checked(Some(STREAM_NAME))?.cast::<FFI_ArrowArrayStream>();
-    // SAFETY: `RecordBatchStreamReader::from_raw` asks for a valid C stream, which it moves out, leaving a released one
+    // SAFETY: `FFI_ArrowArrayStream::from_raw` asks for a valid C stream, which it moves out, leaving a released one
     // behind. A capsule of this name holds a pointer to one, as Arrow's PyCapsule interface promises; a released one is
     // refused. Trusted, not proven: that the producer, code of this process, keeps that promise.
-    let reader = unsafe { RecordBatchStreamReader::from_raw(stream.as_ptr()) }.map_err(broken)?;
-    let schema = reader.schema();
+    let stream = unsafe { FFI_ArrowArrayStream::from_raw(stream.as_ptr()) };
     // The producer may take as long as it likes, and may need the interpreter itself.
-    let batches = detached(source.py(), || reader.collect::<Result<Vec<_>, _>>()).map_err(broken)?;
-    Table::new(schema, batches).map_err(|error| PyValueError::new_err(error.to_string()))
+    let read = || {
+        let reader = RecordBatchStreamReader::try_new(stream)?;
+        Ok((reader.schema(), reader.collect::<Result<Vec<_>, _>>()?))
+    };
+    let (schema, batches) = detached_here(source.py(), || in_thread_with_room(read)).map_err(broken)?;
+    with_room(|| Table::new(schema, batches)).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 fn broken(error: ArrowError) -> PyErr {

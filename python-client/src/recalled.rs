@@ -6,6 +6,7 @@ use crate::{
     json,
     memory::{self, Buffer, Recall, TableStream},
     numpy,
+    stack::with_room,
 };
 use plasmon::{Blob, Json, Kind, Pickle, TensorView, Text};
 use plasmon_protocol::name::Namespace;
@@ -14,9 +15,12 @@ use pyo3::{
     prelude::*,
     types::{PyByteArray, PyBytes, PyMemoryView, PyString},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::UNIX_EPOCH,
 };
 
 /// Copies of more bytes than this are made without the interpreter lock.
@@ -97,6 +101,13 @@ impl Object {
         self.object.version()
     }
 
+    /// When the binding was made, in nanoseconds since 1970: it tells one store's versions from another's, which was
+    /// started at the same place later.
+    #[getter]
+    fn created_ns(&self) -> u128 {
+        self.object.created().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+    }
+
     /// Its length in the store, in bytes.
     #[getter]
     fn nbytes(&self) -> u64 {
@@ -126,7 +137,7 @@ impl Object {
     /// `UntrustedPickle` if another user wrote it.
     fn pickle(&self, py: Python<'_>, copies: bool) -> PyResult<(Buffer, Vec<Buffer>)> {
         self.unpickling.check(py, &self.object)?;
-        let pickle = self.object.to::<Pickle>().or_raise(py)?;
+        let pickle = with_room(|| self.object.to::<Pickle>()).or_raise(py)?;
         if !copies {
             count_copied(pickle.stream().len() as u64);
         }
@@ -138,7 +149,7 @@ impl Object {
 
     /// The object as a table, whatever its kind: an object with `__arrow_c_stream__`.
     fn table(&self, py: Python<'_>) -> PyResult<TableStream> {
-        Ok(TableStream::new(self.object.table().or_raise(py)?))
+        Ok(TableStream::new(with_room(|| self.object.table()).or_raise(py)?))
     }
 
     /// The object as an Arrow IPC file, in place, if its writer is trusted to have written a valid one; `None` if not.
@@ -149,7 +160,7 @@ impl Object {
     /// Of a table that was learned as blocks, if its writer is trusted to have written what the description says: the
     /// description, and the bytes that the places in it refer to. `None` of all others.
     fn blocks(&self, py: Python<'_>) -> PyResult<Option<(Buffer, Buffer)>> {
-        let found = self.object.blocks().or_raise(py)?;
+        let found = with_room(|| self.object.blocks()).or_raise(py)?;
         Ok(found.map(|(description, body)| (Buffer::new(description), Buffer::new(body))))
     }
 
@@ -168,7 +179,7 @@ impl Object {
 
     /// The object as an Arrow IPC file, copied.
     fn ipc<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let file = self.object.as_ipc().or_raise(py)?;
+        let file = with_room(|| self.object.as_ipc()).or_raise(py)?;
         copied(py, &file)
     }
 }

@@ -15,7 +15,7 @@ use nix::{
 use plasmon::{Brain, Error};
 use pyo3::{exceptions::PyOSError, intern, prelude::*};
 use std::{
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,11 @@ impl Cancel {
     /// Ends the waits that were given this, and those that will be.
     fn cancel(&self) {
         let _ = self.event.write(1); // fails only where it has been written to 2^64 times
+    }
+
+    /// A descriptor that is readable once it was cancelled.
+    fn fileno(&self) -> RawFd {
+        self.event.as_fd().as_raw_fd()
     }
 
     /// Whether it was cancelled.

@@ -447,6 +447,7 @@ def nested(levels: int, make: Callable[[Any], Any] = lambda inner: [inner]) -> A
 ON_A_SHORT_STACK = """
 import threading, sys, plasmon
 brain = plasmon.Brain(sys.argv[1], sys.argv[2])
+{first}
 threading.stack_size({stack})
 out = []
 def work():
@@ -460,8 +461,8 @@ print(*out)
 """
 
 
-def on_a_short_stack(brain: plasmon.Brain, stack: int, work: str) -> str:
-    code = ON_A_SHORT_STACK.format(stack=stack, work=work)
+def on_a_short_stack(brain: plasmon.Brain, stack: int, work: str, first: str = "") -> str:
+    code = ON_A_SHORT_STACK.format(stack=stack, work=work, first=first)
     done = subprocess.run(
         [sys.executable, "-c", code, brain.path, brain.namespace], text=True, capture_output=True, check=False
     )
@@ -481,6 +482,39 @@ def test_what_is_nested_is_learned_on_a_short_stack_and_recalled_or_refused(
         assert brain["value"] == value and brain.metadata("value")["kind"] == "json"
         said = on_a_short_stack(brain, stack, f"found = brain['value']\n        {build}assert found == value")
         assert said == "done" if levels == 1 or stack == 256 << 10 else said in ("done", "MalformedObject")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "np.ones(100)",
+        "np.ones((300, 300))[::2]",
+        "{'array': np.ones(100_000)}",
+        "pa.table({'a': [1, 2]})",
+        "pd.DataFrame({'a': [1.5], 'b': ['x']})",
+        "pd.DataFrame(np.ones((5, 2_000)))",
+    ],
+)
+def test_arrays_and_frames_are_learned_and_recalled_on_the_shortest_stack(brain: plasmon.Brain, value: str) -> None:
+    # Importing takes more than such a stack has.
+    first = f"""import numpy as np, pandas as pd, pyarrow as pa
+value = {value}
+brain['value'] = value; brain['value'], brain.recall('value', copy=True), brain.stat('value')"""
+    work = """brain['value'] = value
+        assert type(brain['value']) is type(value)
+        brain.recall('value', copy=True), brain.stat('value'), brain.names(), brain.stats()"""
+    assert on_a_short_stack(brain, 32 << 10, work, first) == "done"
+
+
+@pytest.mark.parametrize(("levels", "said"), [(20, "done"), (60, "done"), (90, "NotStorable")])
+def test_types_of_arrow_that_are_nested_do_not_end_a_thread(brain: plasmon.Brain, levels: int, said: str) -> None:
+    first = f"""import pyarrow as pa
+kind = pa.int8()
+for _ in range({levels}): kind = pa.list_(kind)
+value = pa.table({{'a': pa.nulls(1, kind)}})"""
+    work = """brain['value'] = value
+        assert brain['value'].schema.field('a').type == kind"""
+    assert on_a_short_stack(brain, 256 << 10, work, first) == said
 
 
 def test_metadata_and_descriptions_that_are_nested_do_not_end_a_thread(brain: plasmon.Brain) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_a_reference_is_to_one_version(brain: plasmon.Brain) -> None:
         ref.newest()()
     with pytest.raises(plasmon.NameNotFound):
         brain.ref("a")
+
+
+def test_a_reference_is_to_one_store_and_not_to_the_next_at_its_place(tmp_path: Path) -> None:
+    with plasmon.Store(size="16MB", path=tmp_path / "store.sock") as store:
+        store.connect()["a"] = "old"
+        ref = pickle.loads(pickle.dumps(store.connect().ref("a")))
+    with plasmon.Store(size="16MB", path=tmp_path / "store.sock") as store:
+        assert store.connect().learn("a", "new") == ref.version  # versions begin anew
+        with pytest.raises(plasmon.VersionGone, match="started anew"):
+            ref()
+        assert ref != store.connect().ref("a")
+        assert ref.newest()() == "new"
 
 
 def test_a_reference_recalls_as_a_brain_does(brain: plasmon.Brain, nothing_is_left: Any) -> None:

@@ -30,7 +30,7 @@ def _waits(brain: plasmon.Brain) -> int:
     return brain.stats()["waits"]
 
 
-@pytest.fixture(params=["recall", "wait"])
+@pytest.fixture(params=["recall", "wait", "wait_change"])
 def wait(request: pytest.FixtureRequest, brain: plasmon.Brain) -> Iterator[Callable[..., object]]:
     def recall(name: str, timeout: float, cancel: plasmon.Cancel | None = None) -> object:
         return brain.recall(name, timeout=timeout, cancel=cancel)
@@ -38,8 +38,11 @@ def wait(request: pytest.FixtureRequest, brain: plasmon.Brain) -> Iterator[Calla
     def wait(name: str, timeout: float, cancel: plasmon.Cancel | None = None) -> object:
         return brain.wait(name, timeout=timeout, cancel=cancel)
 
+    def wait_change(name: str, timeout: float, cancel: plasmon.Cancel | None = None) -> object:
+        return brain.wait_change(name, version=0, timeout=timeout, cancel=cancel)
+
     before = _waits(brain)
-    yield recall if request.param == "recall" else wait
+    yield {"recall": recall, "wait": wait, "wait_change": wait_change}[request.param]
     _until(lambda: _waits(brain) == before)  # and the store waits for nobody any more
 
 
@@ -96,12 +99,14 @@ def test_a_signal_interrupts_a_wait_at_once(wait: Callable[..., object]) -> None
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e300, "2w"])
-def test_a_wait_of_any_length_ends_with_what_it_waits_for(brain: plasmon.Brain, timeout: float) -> None:
+def test_a_wait_of_any_length_ends_with_what_it_waits_for(
+    brain: plasmon.Brain, wait: Callable[..., object], timeout: float
+) -> None:
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        waiting = threads.submit(brain.recall, "later", timeout=timeout)
+        waiting = threads.submit(wait, "later", timeout)
         _until(lambda: _waits(brain) >= 1)
-        brain["later"] = 7
-        assert waiting.result() == 7
+        version = brain.learn("later", 7)
+        assert waiting.result() in (7, version)
 
 
 def test_a_waiting_thread_sends_one_request_and_sleeps(brain: plasmon.Brain) -> None:

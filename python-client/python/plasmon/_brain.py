@@ -351,7 +351,7 @@ class Brain(MutableMapping[str, Any]):
         if found is None:
             raise _not_found(name, client)
         place = (client.path, client.namespace, self._timeout, tuple(client.trust))
-        return Ref(place, name, found.version)
+        return Ref(place, name, found.version, found.created_ns)
 
     def wait(
         self,
@@ -373,25 +373,40 @@ class Brain(MutableMapping[str, Any]):
         with cancelling(cancel) as cancels:
             return client.wait(name, after, seconds("a timeout", timeout), cancels)
 
-    def wait_change(self, name: str, *, version: int, timeout: Time, namespace: str | None = None) -> int | None:
+    def wait_change(
+        self,
+        name: str,
+        *,
+        version: int,
+        timeout: Time,
+        cancel: Cancel | None = None,
+        namespace: str | None = None,
+    ) -> int | None:
         """Wait until ``name`` has another version than ``version``; return it, or ``None`` if it is not bound any more.
 
         Args:
             name: The name.
             version: What is known; 0 is that it is not bound.
             timeout: In seconds, or as ``ttl`` of `learn`.
+            cancel: As in `recall`.
             namespace: Another namespace than this brain's.
 
         Raises:
             WaitTimeout: ``timeout`` passed first.
+            WaitCancelled: The wait was cancelled, as in `recall`.
 
         """
         from plasmon._memoize import until_readable
 
         client = self._in(namespace)
+        time_left = seconds("a timeout", timeout)
         pending = client.begin_wait_change(name, _version(version) or 0)
-        if until_readable(pending, seconds("a timeout", timeout)):
-            return pending.finish() or None
+        try:
+            with cancelling(cancel) as cancels:
+                if until_readable(pending, time_left, cancels):
+                    return pending.finish() or None
+        finally:
+            pending.give_up()  # the trace of an exception refers to it
         error = WaitTimeout(f"{name!r} in namespace {client.namespace!r} did not change within {timeout!r}")
         error.name, error.namespace = name, client.namespace
         raise error
@@ -458,6 +473,7 @@ class Brain(MutableMapping[str, Any]):
         from plasmon._memoize import Memoized
 
         times: dict[str, Any] = {} if ttl is None else {"ttl": seconds("a ttl", ttl), "sliding": sliding}
+        _plasmon.Options(**times)  # what cannot be kept for so long is said now
         brain = self.in_namespace(namespace)
         return lambda function: Memoized(function, brain, key, times, strict)
 

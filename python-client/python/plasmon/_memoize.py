@@ -23,6 +23,7 @@ import math
 import os
 import selectors
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final
@@ -38,10 +39,11 @@ from plasmon.exceptions import (
     PlasmonError,
     StoreFull,
     StoreUnavailable,
+    WaitCancelled,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from plasmon import _plasmon
     from plasmon._brain import Brain
@@ -523,13 +525,34 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 # ---- waiting
 
+#: Longest time to select for: systems take no number of milliseconds above 2**31.
+_SELECT_SECONDS_MAX = 86_400.0
 
-def until_readable(pending: _plasmon.PendingWait, timeout: float = math.inf) -> bool:
-    """Wait until a wait is over, at most so many seconds; return whether it is."""
+
+def until_readable(
+    pending: _plasmon.PendingWait, timeout: float = math.inf, cancels: Iterable[_plasmon.Cancel] = ()
+) -> bool:
+    """Wait until a wait is over, at most so many seconds; return whether it is.
+
+    Raises:
+        WaitCancelled: One of ``cancels`` was cancelled.
+
+    """
+    deadline = time.monotonic() + timeout
     # Looked up when it is needed: programs for greenlets put another selector in the place of this one.
     with selectors.DefaultSelector() as selector:
         selector.register(pending, selectors.EVENT_READ)
-        return bool(selector.select(None if timeout == math.inf else timeout))
+        for cancel in cancels:
+            selector.register(cancel, selectors.EVENT_READ)
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            ready = [key.fileobj for key, _ in selector.select(min(left, _SELECT_SECONDS_MAX))]
+            if pending in ready:
+                return True
+            if ready:
+                raise WaitCancelled("the wait was cancelled; what was waited for may still come")
+            if left == 0:
+                return False
 
 
 async def _readable(pending: _plasmon.PendingWait) -> None:

@@ -20,11 +20,19 @@ class Ref:
     without copying it. It holds nothing: the name has to be bound until the last of those who use it has recalled it.
     """
 
-    __slots__ = ("_brain", "_place", "name", "version")
+    __slots__ = ("_brain", "_created_ns", "_place", "name", "version")
 
-    def __init__(self, place: tuple[str, str, float, tuple[int, ...]], name: str, version: int | None) -> None:
+    def __init__(
+        self,
+        place: tuple[str, str, float, tuple[int, ...]],
+        name: str,
+        version: int | None,
+        created_ns: int | None = None,
+    ) -> None:
         self._place = place
         self._brain: Brain | None = None
+        #: When that version was made: a store that was started anew begins anew with its versions.
+        self._created_ns = created_ns
         #: The name of the value.
         self.name = name
         #: The version that it is of, as `Brain.learn` returned it; ``None`` for whatever is the newest.
@@ -74,12 +82,17 @@ class Ref:
                 missing._client = client
                 raise
             raise self._gone(None) from None
-        if self.version is not None and found.version != self.version:
+        if self.version is not None and (found.version, found.created_ns) != (self.version, self._created_ns):
             raise self._gone(found.version)
         return found
 
     def _gone(self, found: int | None) -> VersionGone:
-        now = "it is not bound any more" if found is None else f"it has version {found} by now"
+        if found is None:
+            now = "it is not bound any more"
+        elif found == self.version:
+            now = "the store has been started anew since, and this is another value"
+        else:
+            now = f"it has version {found} by now"
         error = VersionGone(
             f"version {self.version} of {self.name!r} in namespace {self.namespace!r} is gone: {now}; keep a name "
             "bound and unchanged while references to it are in use, or take newest() of the reference"
@@ -92,15 +105,19 @@ class Ref:
         """Whether both refer to the same version of the same name of the same store."""
         if not isinstance(other, Ref):
             return NotImplemented
-        return (*self._place[:2], self.name, self.version) == (*other._place[:2], other.name, other.version)
+        return self._referred_to == other._referred_to
 
     def __hash__(self) -> int:
         """Hash by what it refers to."""
-        return hash((*self._place[:2], self.name, self.version))
+        return hash(self._referred_to)
+
+    @property
+    def _referred_to(self) -> tuple[object, ...]:
+        return (*self._place[:2], self.name, self.version, self._created_ns)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a reference; who unpickles it connects when the value is used."""
-        return Ref, (self._place, self.name, self.version)
+        return Ref, (self._place, self.name, self.version, self._created_ns)
 
     def __repr__(self) -> str:
         """Show what it refers to."""
