@@ -32,6 +32,7 @@ mod connection;
 mod copy;
 mod effect;
 mod evict;
+mod fair_queue;
 mod limits;
 mod log;
 mod memory;

@@ -56,6 +56,13 @@ pub(crate) struct ReplyTo {
     pub(crate) held: Held,
 }
 
+impl ReplyTo {
+    /// Who asked.
+    pub(crate) fn process(self) -> Peer {
+        self.held.peer
+    }
+}
+
 /// Something that cannot go on yet.
 #[derive(Debug)]
 pub(crate) struct Suspended {
@@ -295,7 +302,7 @@ impl Parked {
     fn insert(&mut self, who: Suspended, wants: Wants, deadline: Option<Instant>) -> Ticket {
         self.last += 1;
         let ticket = Ticket(self.last);
-        let process = self.by_process.entry(who.reply_to.held.peer);
+        let process = self.by_process.entry(who.reply_to.process());
         let rounds = process.or_insert(Rounds { last: self.round, count: 0 });
         rounds.last = self.round.max(rounds.last) + 1;
         rounds.count += 1;
@@ -314,10 +321,10 @@ impl Parked {
     pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Suspended> {
         let entry = self.by_ticket.remove(&ticket)?;
         self.by_need.remove(&(entry.wants.key(), entry.round, ticket));
-        if let Some(rounds) = self.by_process.get_mut(&entry.who.reply_to.held.peer) {
+        if let Some(rounds) = self.by_process.get_mut(&entry.who.reply_to.process()) {
             rounds.count -= 1;
             if rounds.count == 0 {
-                self.by_process.remove(&entry.who.reply_to.held.peer);
+                self.by_process.remove(&entry.who.reply_to.process());
             }
         }
         if let Some(at) = entry.deadline {

@@ -162,7 +162,24 @@ impl Server {
         }
     }
 
-    /// Handles what was left over from an earlier turn.
+    /// Handles what was left over from earlier turns: as much as there is time for, of those first who have had least.
+    pub(super) fn take_backlogs(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        if ready.len() > 1 {
+            ready.sort_by_cached_key(|id| self.place_of(id.0));
+        }
+        self.shares.begin_waiting();
+        let mut rest = ready.into_iter();
+        while !self.shares.are_spent()
+            && let Some(id) = rest.next()
+        {
+            self.take_backlog(id);
+        }
+        self.is_crowded |= !rest.as_slice().is_empty();
+        self.ready.extend(rest);
+    }
+
+    /// Handles what was left over of a connection from an earlier turn.
     pub(super) fn take_backlog(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.backlogged = false;
@@ -184,6 +201,9 @@ impl Server {
                 return;
             }
             let peer = connection.peer;
+            if handled == 0 {
+                self.shares.serve(peer);
+            }
             if (handled == FRAMES_PER_TURN || self.shares.is_spent(peer)) && connection.has_input() {
                 connection.backlogged = true;
                 self.ready.push(id);
@@ -448,7 +468,7 @@ impl Server {
             self.carry_out();
         }
         while let Some(id) = self.ready.pop() {
-            self.shares.begin_turn(); // everybody is answered, and nobody waits for others any more
+            self.shares.begin_turn(false); // everybody is answered, and nobody waits for others any more
             self.take_backlog(id);
         }
     }

@@ -43,6 +43,9 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Connections accepted in one turn of the loop.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Events noticed in one turn of the loop.
+const EVENTS_PER_TURN: usize = 1_024;
+
 /// Frames of one connection handled in one turn of the loop.
 const FRAMES_PER_TURN: usize = 64;
 
@@ -138,8 +141,10 @@ pub(crate) struct Server {
     broken: Vec<(ConnectionId, Broken)>,
     /// Sessions that were made for a child, and whose lifeline was closed before anybody has joined them.
     childless: Vec<SessionId>,
-    /// What each process has had of this turn.
+    /// What each process has had of the loop's time.
     shares: Shares,
+    /// Whether there was more to be handled in the turn before than there was time for.
+    is_crowded: bool,
     /// No frame or handshake runs out of time before this moment.
     earliest_deadline: Option<Instant>,
 
@@ -224,6 +229,7 @@ impl Server {
             broken: Vec::new(),
             childless: Vec::new(),
             shares: Shares::default(),
+            is_crowded: false,
             earliest_deadline: None,
             listener: Some(listener),
             listening: true,
@@ -247,7 +253,7 @@ impl Server {
     /// # Errors
     /// [`ServeError`] if it stopped for another reason; it has closed the store all the same.
     pub(crate) fn run(mut self) -> Result<(), ServeError> {
-        let mut ready = vec![EpollEvent::empty(); 256];
+        let mut ready = vec![EpollEvent::empty(); EVENTS_PER_TURN];
         let mut polling = Polling::default();
         let mut requests = 0;
         let end = loop {
@@ -265,7 +271,12 @@ impl Server {
                 Err(nix::Error::EINTR) => 0,
                 Err(error) => break Err(error.into()),
             };
-            self.shares.begin_turn();
+            // What there is no time for is noticed again in the next turn.
+            let was_crowded = std::mem::take(&mut self.is_crowded);
+            self.shares.begin_turn(was_crowded);
+            if was_crowded {
+                ready[..count].sort_by_cached_key(|event| self.place_of(event.data()));
+            }
             for event in &ready[..count] {
                 self.on_event(event.data(), event.events());
                 self.carry_out();
@@ -300,8 +311,18 @@ impl Server {
             token if token & tokens::PROCESS != 0 => {
                 self.state.end_session(SessionId(token & !tokens::PROCESS));
             }
+            token if self.shares.are_spent() => {
+                self.is_crowded = true;
+                self.place_of(token);
+            }
             token => self.on_connection(ConnectionId(token), flags),
         }
+    }
+
+    /// What events are ordered by where there is no time for all of them: what concerns no connection comes first, then
+    /// who has had least.
+    pub(super) fn place_of(&mut self, token: u64) -> Option<Duration> {
+        self.connections.get(&ConnectionId(token)).map(|connection| self.shares.wait(connection.peer))
     }
 
     fn on_wake(&mut self) {
@@ -341,9 +362,7 @@ impl Server {
     /// Does what is due, for a slice each: first frames that have come, then what the state has to do, then what
     /// connections need.
     fn end_turn(&mut self) {
-        for id in std::mem::take(&mut self.ready) {
-            self.take_backlog(id);
-        }
+        self.take_backlogs();
         self.turn_state();
         for (due, run) in STEPS {
             if due(self).is_now(&self.state.clock) {

@@ -1,7 +1,7 @@
 //! Commits, and look-ups of many names: from a message's body to the answer.
 //!
 //! A commit is *prepared*, which means read and given its room, and then waits its turn. All that are being prepared take
-//! turns slice by slice, so that a small one does not wait behind a large one. Turns come one after the other: while one
+//! turns slice by slice, so that a small one does not wait behind a large one. Where many wait, processes take turns. Turns come one after the other: while one
 //! is under way, nothing else changes the catalog. What a commit needs meanwhile (a scan, room, pages, a copy) it waits for
 //! among everything else that waits.
 
@@ -11,6 +11,7 @@ use crate::{
     copy::{Copied, CopyJob, Run},
     effect::{Answer, Effect},
     evict::Shortage,
+    fair_queue::FairQueue,
     parked::{Key, LongCommit, Need, ReplyTo, Suspended, Ticket, What},
     request::LookUp,
     session::{Session, SessionId},
@@ -25,7 +26,6 @@ use plasmon_protocol::{
 };
 use plasmon_shm::{FaultPoint, fault_point};
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,9 +34,11 @@ use std::{
 #[derive(Default)]
 pub(super) struct Commits {
     /// Those that are read, take their room or give it back.
-    preparing: VecDeque<Box<CommitJob>>,
+    preparing: FairQueue<Box<CommitJob>>,
+    /// The one whose turn it is.
+    turn: Option<Turn>,
     /// Those that have their room, and look-ups of many names.
-    queue: VecDeque<Turn>,
+    queue: FairQueue<Turn>,
     /// Whether a long commit is on its way. One at a time is in private memory, so that a few clients cannot fill it.
     has_long: bool,
 }
@@ -48,17 +50,22 @@ enum Turn {
 }
 
 impl Commits {
+    /// Goes on preparing `job` when the turn of its process comes.
+    fn prepare(&mut self, job: Box<CommitJob>) {
+        self.preparing.push(job.reply_to.process(), job);
+    }
+
     pub(super) fn has_preparing(&self) -> bool {
         !self.preparing.is_empty()
     }
 
     pub(super) fn has_turns(&self) -> bool {
-        !self.queue.is_empty()
+        self.turn.is_some() || !self.queue.is_empty()
     }
 
     /// Whether the turn of one has come and it is not done.
     pub(super) fn is_under_way(&self) -> bool {
-        self.queue.front().is_some_and(|turn| match turn {
+        self.turn.as_ref().is_some_and(|turn| match turn {
             Turn::Commit(job) => job.is_under_way(),
             Turn::LookUp(look_up) => look_up.is_under_way(),
         })
@@ -66,14 +73,14 @@ impl Commits {
 
     /// Whether one is half visible.
     fn is_half_visible(&self) -> bool {
-        matches!(self.queue.front(), Some(Turn::Commit(job)) if job.is_half_visible())
+        matches!(&self.turn, Some(Turn::Commit(job)) if job.is_half_visible())
     }
 
     /// Drops all of them, and returns who must not wait for an answer any more: nothing has changed. Of a commit that
     /// is half visible its client must not believe that, nor that of one that is visible and unanswered.
     pub(super) fn drain(&mut self) -> Vec<ReplyTo> {
-        let preparing = self.preparing.drain(..).map(Turn::Commit);
-        let turns = preparing.chain(self.queue.drain(..));
+        let preparing = self.preparing.drain().map(Turn::Commit);
+        let turns = preparing.chain(self.turn.take()).chain(self.queue.drain());
         let unanswered = turns.filter_map(|turn| match turn {
             Turn::Commit(job) => (job.version() == 0).then_some(job.reply_to),
             Turn::LookUp(look_up) => Some(look_up.reply_to),
@@ -89,7 +96,7 @@ impl State {
             return self.fail(reply_to, Failure::ShuttingDown {});
         }
         match self.new_commit(reply_to, session, body) {
-            Some(job) => self.commits.preparing.push_back(job),
+            Some(job) => self.prepare_later(job),
             None => self.fail(reply_to, Failure::UnknownSession {}),
         }
     }
@@ -105,7 +112,7 @@ impl State {
         if self.closing {
             return self.fail(look_up.reply_to, Failure::ShuttingDown {});
         }
-        self.commits.queue.push_back(Turn::LookUp(Box::new(look_up)));
+        self.commits.queue.push(look_up.reply_to.process(), Turn::LookUp(Box::new(look_up)));
     }
 
     /// Begins a commit whose body stands in a lease.
@@ -153,7 +160,7 @@ impl State {
                 if let Err(reason) = done {
                     job.fail(Failure::Internal { reason });
                 }
-                self.commits.preparing.push_back(job);
+                self.prepare_later(job);
             }
             Copied::Body { ticket, body } => {
                 let who = self.parked.take(Ticket(ticket));
@@ -168,7 +175,7 @@ impl State {
                 match job {
                     Ok(mut job) => {
                         job.is_long = true;
-                        self.commits.preparing.push_back(job);
+                        self.prepare_later(job);
                     }
                     Err(failure) => {
                         self.fail(reply_to, failure);
@@ -200,19 +207,21 @@ impl State {
     /// Reads commits and takes their room, for a slice.
     pub(super) fn prepare_commits(&mut self) {
         let mut slice = self.clock.slice();
-        while let Some(mut job) = self.commits.preparing.pop_front() {
+        // One that needs nothing more goes on at once.
+        let mut at_hand = None;
+        while let Some(mut job) = at_hand.take().or_else(|| self.commits.preparing.pop()) {
             if !self.open.contains(&job.reply_to.connection) {
                 job.fail(Failure::UnknownSession {}); // nobody will hear it
             }
             let (mut bench, commits) = self.workbench();
             match job.prepare(&mut bench, &mut slice) {
-                Prepared::More => return commits.preparing.push_back(job),
+                Prepared::More => return commits.prepare(job),
                 Prepared::Ready => {
                     fault_point(FaultPoint::CommitPlaced);
-                    commits.queue.push_back(Turn::Commit(job));
+                    commits.queue.push(job.reply_to.process(), Turn::Commit(job));
                 }
                 Prepared::Placed { missing } if missing.is_empty() || !self.facts.populates => {
-                    self.write_commit(job);
+                    at_hand = self.copy_first(job);
                 }
                 Prepared::Placed { missing } => {
                     let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
@@ -232,43 +241,54 @@ impl State {
                 Prepared::Failed(failure) => self.finish_commit(job, Err(failure)),
             }
             if !slice.spend() {
+                at_hand.into_iter().for_each(|job| self.prepare_later(job));
                 return;
             }
         }
     }
 
-    /// A commit goes on being prepared.
+    /// A commit goes on being prepared when the turn of its process comes.
     pub(super) fn prepare_later(&mut self, job: Box<CommitJob>) {
-        self.commits.preparing.push_back(job);
+        self.commits.prepare(job);
     }
 
     /// Has a commit give back its room, slice by slice, and then answers why.
     pub(super) fn abandon_commit(&mut self, mut job: Box<CommitJob>, failure: Failure) {
         job.fail(failure);
-        self.commits.preparing.push_back(job);
+        self.prepare_later(job);
     }
 
-    /// A commit has its room, and the pages of it are there.
-    pub(super) fn write_commit(&mut self, mut job: Box<CommitJob>) {
+    /// A commit has its room, and the pages of it are there: what must be copied into the arena is copied. Returns the
+    /// commit if there is nothing to be copied.
+    fn copy_first(&mut self, mut job: Box<CommitJob>) -> Option<Box<CommitJob>> {
         let runs = job.take_runs();
         if runs.is_empty() {
-            return self.commits.preparing.push_front(job); // nothing keeps it from going on at once
+            return Some(job);
         }
         let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
         let ticket = self.parked.add(who, Key::Copy, None);
         self.effect(Effect::Copy(CopyJob::Objects { ticket: ticket.0, runs }));
+        None
+    }
+
+    /// The pages of a commit's room are there.
+    pub(super) fn write_commit(&mut self, job: Box<CommitJob>) {
+        if let Some(job) = self.copy_first(job) {
+            self.prepare_later(job);
+        }
     }
 
     /// Works off the commits that have their room, for a slice.
     pub(super) fn work_off_commits(&mut self) {
         let mut slice = self.clock.slice();
-        while let Some(turn) = self.commits.queue.pop_front() {
+        while let Some(turn) = self.commits.turn.take().or_else(|| self.commits.queue.pop()) {
             let rest = match turn {
                 Turn::Commit(job) => self.work_off_commit(job, &mut slice).map(Turn::Commit),
                 Turn::LookUp(look_up) => self.look_up(look_up, &mut slice).map(Turn::LookUp),
             };
             if let Some(rest) = rest {
-                return self.commits.queue.push_front(rest);
+                self.commits.turn = Some(rest);
+                return;
             }
             // What has expired, is to give way, or has what it needs has waited long enough: it comes before the next
             // commit.

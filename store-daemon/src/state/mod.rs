@@ -26,6 +26,7 @@ use crate::{
     connection::ConnectionId,
     copy::Copied,
     effect::{Answer, Effect, Reply},
+    fair_queue::FairQueue,
     limits::MemoryLimit,
     objects::Objects,
     options::Options,
@@ -45,12 +46,7 @@ use plasmon_protocol::{
     name::Namespace,
 };
 use plasmon_shm::{Kernel, Region};
-use std::{
-    collections::{HashSet, VecDeque},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 /// What does not change while the store runs.
 pub(crate) struct Facts {
@@ -123,7 +119,7 @@ pub(crate) struct State {
     unbinding: Unbinding,
     parked: Parked,
     /// Listings that look through more namespaces than a slice of time is long enough for.
-    listings: VecDeque<Listing>,
+    listings: FairQueue<Listing>,
     /// Connections that are there.
     pub(crate) open: HashSet<ConnectionId>,
     /// Connections that are not there any more, and may have something parked.
@@ -152,7 +148,7 @@ impl State {
             eviction: None,
             unbinding: Unbinding::default(),
             parked: Parked::default(),
-            listings: VecDeque::new(),
+            listings: FairQueue::default(),
             open: HashSet::new(),
             ended: Vec::new(),
             counters: Counters::default(),
@@ -283,13 +279,13 @@ impl State {
 
     /// A listing that was put off, whose turn it is.
     pub(crate) fn next_listing(&mut self) -> Option<Listing> {
-        self.listings.pop_front()
+        self.listings.pop()
     }
 
     /// Goes on with `listing` in another turn, behind the others.
     pub(crate) fn put_off_listing(&mut self, listing: Listing) {
         if self.open.contains(&listing.reply_to.connection) {
-            self.listings.push_back(listing);
+            self.listings.push(listing.reply_to.process(), listing);
         } else {
             self.drop_request(listing.reply_to); // nobody will hear of it
         }
@@ -453,9 +449,9 @@ impl State {
         self.closing = true;
         self.finish_half_visible();
         self.catalog.close();
-        let listings = std::mem::take(&mut self.listings);
+        let mut listings = std::mem::take(&mut self.listings);
         let waiting: Vec<ReplyTo> = std::iter::from_fn(|| self.parked.take_any().map(|who| who.reply_to))
-            .chain(listings.into_iter().map(|listing| listing.reply_to))
+            .chain(listings.drain().map(|listing| listing.reply_to))
             .collect();
         let commits = self.commits.drain();
         waiting.into_iter().chain(commits).for_each(|to| self.fail(to, Failure::ShuttingDown {}));

@@ -28,7 +28,7 @@ use plasmon_protocol::{
 };
 use plasmon_shm::Backend;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::Duration,
 };
 
