@@ -82,7 +82,7 @@ impl Commits {
         let preparing = self.preparing.drain().map(Turn::Commit);
         let turns = preparing.chain(self.turn.take()).chain(self.queue.drain());
         let unanswered = turns.filter_map(|turn| match turn {
-            Turn::Commit(job) => (job.version() == 0).then_some(job.reply_to),
+            Turn::Commit(job) => (!job.is_visible()).then_some(job.reply_to),
             Turn::LookUp(look_up) => Some(look_up.reply_to),
         });
         unanswered.collect()
@@ -228,8 +228,8 @@ impl State {
                     let ticket = self.parked.add(who, Key::Pages, None);
                     self.effect(Effect::Populate(ticket, missing));
                 }
-                Prepared::NoRoom => {
-                    let shortage = Shortage::Room(job.wanted_room());
+                Prepared::NoRoom(room) => {
+                    let shortage = Shortage::Room(room);
                     let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
                     self.park(who, Need::Room(shortage));
                 }
@@ -304,15 +304,15 @@ impl State {
         let (mut bench, _) = self.workbench();
         match job.work(&mut bench, slice) {
             Worked::More => return Some(job),
-            Worked::Failed(Failure::IndexFull { .. }) => {
-                let shortage = Shortage::Entries(job.give_up_turn());
+            Worked::NoEntries(missing) => {
+                let shortage = Shortage::Entries(missing);
                 let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
                 self.park(who, Need::Room(shortage));
             }
             Worked::Failed(failure) => self.abandon_commit(job, failure),
             Worked::Done => {
                 fault_point(FaultPoint::CommitVisible);
-                let version = job.version();
+                let version = job.committed().map_or(0, |committed| committed.version);
                 let is_waited_for = !self.parked.has_no_waiters();
                 let tell = |id: &NameId| self.parked.name_changed(id, version);
                 if is_waited_for && !job.announce(slice, tell) {
@@ -332,9 +332,9 @@ impl State {
         }
     }
 
-    fn finish_commit(&mut self, job: Box<CommitJob>, result: Result<(), Failure>) {
-        self.end_leases(job.writer.session, &job.end_leases);
-        self.unbinding.untold.extend_from_slice(&job.unbound_waited);
+    fn finish_commit(&mut self, mut job: Box<CommitJob>, result: Result<(), Failure>) {
+        self.end_leases(job.writer.session, job.end_leases());
+        self.unbinding.untold.append(&mut job.take_unbound_waited());
         let writer = job.writer.session;
         if self.sessions.get(writer).is_none_or(Session::is_leaving) {
             self.depart(writer); // it has bound what ends with it after it ended
@@ -342,8 +342,9 @@ impl State {
         match result {
             Ok(()) => {
                 self.counters.commits += 1;
-                tracing::trace!(version = job.version(), pid = job.writer.pid, "committed");
-                self.reply(job.reply_to, &job.committed());
+                let Some(committed) = job.committed() else { return };
+                tracing::trace!(version = committed.version, pid = job.writer.pid, "committed");
+                self.reply(job.reply_to, committed);
                 fault_point(FaultPoint::CommitAnswered);
             }
             Err(failure) => {

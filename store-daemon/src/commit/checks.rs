@@ -1,0 +1,292 @@
+//! Checks before a commit changes anything: behind them nothing fails any more.
+
+use super::{Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench, apply::Applying};
+use crate::{catalog::Catalog, slice::Slice};
+use plasmon_protocol::{
+    id::{NameId, NamespacePrefix},
+    message::{Bind, Change, Condition, Expect, Failure, Payload, Ttl},
+    name::{Name, Namespace},
+    object::{Flags, Header},
+};
+use plasmon_shm::{FaultPoint, fault_point};
+use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
+
+/// The conditions are held against the catalog. From here it is the commit's turn.
+#[derive(Debug)]
+pub(super) struct CheckingConditions {
+    lists: Box<Lists>,
+    extents: Extents,
+    /// When its turn came, by CLOCK_BOOTTIME: what has expired by then is absent to it.
+    moment_ns: u64,
+}
+
+/// The changes are held against the catalog, and against each other.
+#[derive(Debug)]
+pub(super) struct CheckingChanges {
+    lists: Box<Lists>,
+    extents: Extents,
+    moment_ns: u64,
+    checks: Checks,
+    ids: Ids,
+}
+
+impl CheckingConditions {
+    pub(super) fn begin(mut lists: Box<Lists>, extents: Extents, moment_ns: u64) -> Self {
+        lists.conditions.rewind();
+        CheckingConditions { lists, extents, moment_ns }
+    }
+
+    pub(super) fn into_extents(self) -> Extents {
+        self.extents
+    }
+
+    pub(super) fn run(
+        mut self,
+        bench: &Workbench<'_>,
+        unbinds: bool,
+        slice: &mut Slice,
+    ) -> Result<Step, Box<Refused>> {
+        while slice.spend() {
+            let Some(condition) = self.lists.conditions.again() else {
+                let CheckingConditions { lists, extents, moment_ns } = self;
+                let checking = CheckingChanges::begin(lists, extents, moment_ns, unbinds);
+                return Ok(Step::Next(Stage::CheckingChanges(checking)));
+            };
+            if let Err(failure) = check_condition(bench.catalog, &condition, self.moment_ns) {
+                let CheckingConditions { lists, extents, .. } = self;
+                return Err(Box::new(Refused { lists, extents, why: Why::Failure(failure) }));
+            }
+        }
+        Ok(Step::NoTime(Stage::CheckingConditions(self)))
+    }
+}
+
+impl CheckingChanges {
+    fn begin(mut lists: Box<Lists>, extents: Extents, moment_ns: u64, unbinds: bool) -> Self {
+        lists.changes.rewind();
+        // The set is never moved, because that would take long.
+        let touched = HashSet::with_capacity(extents.len());
+        let checks = Checks { touched, empties: unbinds, ..Checks::default() };
+        CheckingChanges { lists, extents, moment_ns, checks, ids: Ids::default() }
+    }
+
+    pub(super) fn into_extents(self) -> Extents {
+        self.extents
+    }
+
+    pub(super) fn run(
+        mut self,
+        bench: &mut Workbench<'_>,
+        unbinds: bool,
+        slice: &mut Slice,
+    ) -> Result<Step, Box<Refused>> {
+        while slice.spend() {
+            let Some(change) = self.lists.changes.again() else {
+                return self.end(bench, unbinds);
+            };
+            match self.checks.add(bench.catalog, &change, self.moment_ns) {
+                Ok(id) if self.lists.changes.is_kept() => self.ids.0.push(id),
+                Ok(_) => {}
+                Err(failure) => return Err(self.refuse(Why::Failure(failure))),
+            }
+        }
+        Ok(Step::NoTime(Stage::CheckingChanges(self)))
+    }
+
+    /// The last check, over all changes together; behind it nothing fails any more.
+    fn end(self, bench: &mut Workbench<'_>, unbinds: bool) -> Result<Step, Box<Refused>> {
+        if let Err(why) = self.checks.check_room(bench.catalog) {
+            return Err(self.refuse(why));
+        }
+        let CheckingChanges { lists, extents, moment_ns, checks, ids } = self;
+        let applying = Applying::begin(bench, lists, extents, ids, moment_ns)
+            .of_several_names(bench, checks.names() > 1)
+            .unbinding_first(unbinds);
+        fault_point(FaultPoint::CommitBegun);
+        Ok(Step::Next(Stage::Applying(applying)))
+    }
+
+    fn refuse(self, why: Why) -> Box<Refused> {
+        Box::new(Refused { lists: self.lists, extents: self.extents, why })
+    }
+}
+
+/// What checking has gathered.
+#[derive(Debug, Default)]
+struct Checks {
+    touched: HashSet<NameId>,
+    /// Whether a change may empty a namespace: only then [`changed_in`](Self::changed_in) is kept.
+    empties: bool,
+    emptied: BTreeSet<Namespace>,
+    /// Namespaces of names that are changed, and the first such name of each.
+    changed_in: BTreeMap<Namespace, Name>,
+    prefixes: BTreeMap<NamespacePrefix, Namespace>,
+    /// The last namespace that was found to be in order: mostly that of the next change, too.
+    registered: Option<Namespace>,
+    new_namespaces: u64,
+    new_names: u64,
+    /// Bytes of new descriptions and metadata, and of those that they replace.
+    longer_bytes: u64,
+    shorter_bytes: u64,
+    /// Names that are unbound one by one.
+    unbound_names: u64,
+    /// Names that go with all others of their namespace.
+    emptied_names: u64,
+}
+
+impl Checks {
+    /// Names that are changed, with those that go with their namespace.
+    fn names(&self) -> u64 {
+        self.touched.len() as u64 + self.emptied_names
+    }
+
+    /// Whether the catalog has room for all changes together.
+    fn check_room(&self, catalog: &Catalog) -> Result<(), Why> {
+        let room = catalog.room() + self.unbound_names + self.emptied_names;
+        if self.new_names > room {
+            return Err(Why::NoEntries(self.new_names - room));
+        }
+        let too_many = |what: &str, limit| Why::Failure(Failure::TooMany { what: what.to_owned(), limit });
+        let namespaces = catalog.check_namespaces(self.new_namespaces);
+        namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
+        let texts = catalog.check_texts(self.longer_bytes, self.shorter_bytes);
+        texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))
+    }
+
+    /// Checks one change against the catalog, and against the changes before it. Returns the id of a name that it binds.
+    fn add(&mut self, catalog: &Catalog, change: &Change, now_ns: u64) -> Result<Option<NameId>, Failure> {
+        match change {
+            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
+                let Bind { namespace, name, header, description, metadata, ttl, payload } = bind;
+                check_ttl(ttl.as_ref())?;
+                check_header(name, header, payload)?;
+                let id = self.touch(namespace, name)?;
+                self.register(catalog, namespace)?;
+                let known = catalog
+                    .check_id(&id, name)
+                    .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
+                self.new_names += u64::from(known.is_none());
+                let texts = [
+                    (description, known.map(|record| &record.description)),
+                    (metadata, known.map(|record| &record.metadata)),
+                ];
+                for (new, before) in texts {
+                    if let Some(new) = new {
+                        self.longer_bytes += new.len() as u64;
+                        self.shorter_bytes += before.map_or(0, |before| before.len() as u64);
+                    }
+                }
+                return Ok(Some(id));
+            }
+            Change::Unbind { namespace, name } => {
+                self.touch(namespace, name)?;
+                if catalog.namespace(namespace).is_some_and(|id| catalog.linked(id, name).is_some()) {
+                    self.unbound_names += 1;
+                }
+            }
+            Change::RemoveNamespace { namespace } | Change::RemoveEmptyNamespace { namespace }
+                if **namespace == *Namespace::DEFAULT =>
+            {
+                return Err(Failure::DefaultNamespace {});
+            }
+            Change::RemoveNamespace { namespace }
+            | Change::RemoveEmptyNamespace { namespace }
+            | Change::ClearNamespace { namespace } => {
+                let unknown = || Failure::UnknownNamespace { namespace: namespace.clone() };
+                let id = catalog.namespace(namespace).ok_or_else(unknown)?;
+                if matches!(change, Change::RemoveEmptyNamespace { .. }) {
+                    let names = catalog.living_names_in(id, now_ns);
+                    if names > 0 {
+                        return Err(Failure::NamespaceInUse { namespace: namespace.clone(), names });
+                    }
+                }
+                if let Some(name) = self.changed_in.get(namespace) {
+                    return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
+                }
+                if self.emptied.insert(namespace.clone()) {
+                    self.emptied_names += catalog.names_in(id);
+                }
+            }
+            Change::RegisterNamespace { namespace } | Change::EnsureCache { namespace } => {
+                self.register(catalog, namespace)?;
+            }
+            Change::DeclareNamespace { namespace, ttl, .. } => {
+                check_ttl(ttl.as_ref())?;
+                self.register(catalog, namespace)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// `name` is changed: once, and not beside the removal of its namespace. Returns its id.
+    fn touch(&mut self, namespace: &Namespace, name: &Name) -> Result<NameId, Failure> {
+        let id = NameId::new(namespace, name);
+        let new = self.touched.insert(id);
+        if !new || self.emptied.contains(namespace) {
+            return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
+        }
+        if self.empties && !self.changed_in.contains_key(namespace) {
+            self.changed_in.insert(namespace.clone(), name.clone());
+        }
+        Ok(id)
+    }
+
+    /// `namespace` will exist after this commit: no other one, in the catalog or in this commit, may have its prefix.
+    fn register(&mut self, catalog: &Catalog, namespace: &Namespace) -> Result<(), Failure> {
+        if self.registered.as_ref() == Some(namespace) {
+            return Ok(());
+        }
+        let taken = |holder: String| Failure::IdTaken { wanted: namespace.to_string(), holder };
+        catalog.check_prefix(namespace).map_err(|error| taken(error.holder))?;
+        match self.prefixes.entry(NamespacePrefix::new(namespace)) {
+            Entry::Occupied(known) if known.get() != namespace => {
+                return Err(taken(known.get().to_string()));
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(unknown) => {
+                unknown.insert(namespace.clone());
+                self.new_namespaces += u64::from(catalog.namespace(namespace).is_none());
+            }
+        }
+        self.registered = Some(namespace.clone());
+        Ok(())
+    }
+}
+
+/// A value stands in the header, or it has bytes: never both.
+fn check_header(name: &Name, header: &Header, payload: &Payload) -> Result<(), Failure> {
+    let claims = header.flags.has(Flags::INLINE);
+    let reason = match payload {
+        Payload::InHeader {} if !claims => "has no bytes, and no value in its header",
+        Payload::InHeader {} if header.inline().is_none() => {
+            "claims a value in its header of more than 32 bytes"
+        }
+        Payload::Inline { .. } | Payload::Leased { .. } if claims => "has bytes, and a value in its header",
+        _ => return Ok(()),
+    };
+    Err(Failure::Malformed { reason: format!("the object for {name:?} {reason}") })
+}
+
+fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {
+    match ttl {
+        Some(Ttl { ttl_ns: 0, .. }) => {
+            Err(Failure::Malformed { reason: "a time to live is at least 1 ns, and this is 0".to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Result<(), Failure> {
+    let Condition { namespace, name, expect } = condition;
+    let found = catalog.find(namespace, name, now_ns).map(|(_, record)| record.entry.version);
+    let holds = match expect {
+        Expect::Absent {} => found.is_none(),
+        Expect::Present {} => found.is_some(),
+        Expect::Version { version } => found == Some(*version),
+    };
+    if holds {
+        return Ok(());
+    }
+    let (namespace, name, expect) = (namespace.clone(), name.clone(), expect.clone());
+    Err(Failure::ConditionFailed { namespace, name, expect, found })
+}
