@@ -38,7 +38,8 @@ impl Rm {
         if missing.is_empty() || self.missing_ok {
             return Ok(());
         }
-        Err(Trouble::NothingToForget { namespace: brain.namespace().to_owned(), names: missing })
+        let namespace = brain.namespace().to_owned();
+        Err(Trouble::NothingToForget { namespace, names: missing, forgotten: removed.len() })
     }
 }
 
@@ -128,7 +129,7 @@ pub(super) struct Wait {
     name: String,
 
     /// Longest time to wait [default: without end]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<Duration>,
 
     /// Wait for a version above this one

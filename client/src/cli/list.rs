@@ -29,7 +29,7 @@ pub(super) struct Ls {
     #[arg(short, long)]
     long: bool,
 
-    /// What to sort by: names from A to Z, bytes and ages from the largest, the newest, the last recalled
+    /// What to sort by
     #[arg(short, long, value_enum, default_value = "name")]
     sort: Sort,
 
