@@ -1035,6 +1035,14 @@ fn the_same_table_in_csv_parquet_and_ipc_is_the_same_object() -> TestResult {
 }
 
 #[test]
+fn what_is_declared_is_told_as_the_store_has_it() {
+    let daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--cache", "pages=10m"]);
+    let bench = Bench { daemon, directory: tempfile::tempdir().expect("a directory") };
+    assert_eq!(bench.ok(&["declare", "pages"]).trim(), "pages: a cache; names live 10 min");
+    assert_eq!(bench.ok(&["declare", "plain", "--ttl", "1h"]).trim(), "plain: no cache; names live 60 min");
+}
+
+#[test]
 fn names_that_expire_and_namespaces_that_are_caches_are_declared_and_shown() -> TestResult {
     let bench = Bench::new();
     let csv = bench.file("t.csv", "n\n1\n");

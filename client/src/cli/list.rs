@@ -348,7 +348,8 @@ pub(super) fn namespaces(context: &mut Context) -> Result<(), Trouble> {
     write_text(context, &grid(&headings, &rows))
 }
 
-fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
+/// How long names of a namespace live, if anything was declared.
+pub(super) fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
     info.ttl.as_ref().map(|ttl| Duration::from_nanos(ttl.ttl_ns))
 }
 
