@@ -10,7 +10,8 @@ use plasmon_protocol::{
     pins::RegionError,
 };
 use std::{
-    fmt, io,
+    fmt, fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,7 +21,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call on the store did not do what was asked. After any of these nothing has changed, unless the variant says
 /// otherwise.
-#[derive(Debug, thiserror::Error)]
+///
+/// The `Debug` form is the variant's name and the message: a person reads what `main` returns and `unwrap` finds in it.
+#[derive(thiserror::Error)]
 #[expect(missing_docs, reason = "the fields' names and the message say it")]
 #[non_exhaustive]
 pub enum Error {
@@ -54,7 +57,7 @@ pub enum Error {
     #[error("{}", conditional(.namespace, .name, .expect, *.found))]
     ConditionFailed { namespace: String, name: String, expect: Expect, found: Option<u64> },
     /// The name was not bound in time.
-    #[error("{name:?} in namespace {namespace:?} was not bound within {} seconds", .waited.as_secs_f64())]
+    #[error("{name:?} in namespace {namespace:?} was not bound within {}", seconds(*.waited))]
     WaitTimeout { namespace: String, name: String, waited: Duration },
     /// No store answers. Values already recalled stay valid; a later call connects again when a store is back.
     #[error("{}", unavailable(.sockets, .source.as_ref()))]
@@ -336,6 +339,41 @@ pub(crate) struct SocketDeleted {
     pub(crate) store_pid: u32,
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variant = match self {
+            Error::NameNotFound { .. } => "NameNotFound",
+            Error::NamespaceNotFound { .. } => "NamespaceNotFound",
+            Error::NamespaceInUse { .. } => "NamespaceInUse",
+            Error::DefaultNamespace => "DefaultNamespace",
+            Error::BadName(..) => "BadName",
+            Error::StoreFull(..) => "StoreFull",
+            Error::IndexFull { .. } => "IndexFull",
+            Error::ConditionFailed { .. } => "ConditionFailed",
+            Error::WaitTimeout { .. } => "WaitTimeout",
+            Error::StoreUnavailable { .. } => "StoreUnavailable",
+            Error::OutcomeUnknown { .. } => "OutcomeUnknown",
+            Error::NoAnswer { .. } => "NoAnswer",
+            Error::NotAStore { .. } => "NotAStore",
+            Error::UntrustedStore { .. } => "UntrustedStore",
+            Error::NotAdmitted { .. } => "NotAdmitted",
+            Error::VersionMismatch { .. } => "VersionMismatch",
+            Error::TooMany { .. } => "TooMany",
+            Error::TooLarge { .. } => "TooLarge",
+            Error::WrongKind { .. } => "WrongKind",
+            Error::Codec(..) => "Codec",
+            Error::WriterFailed { .. } => "WriterFailed",
+            Error::NamedTwice { .. } => "NamedTwice",
+            Error::IdTaken { .. } => "IdTaken",
+            Error::MetadataNotAnObject { .. } => "MetadataNotAnObject",
+            Error::NoTimeToLive => "NoTimeToLive",
+            Error::UnknownProcess { .. } => "UnknownProcess",
+            Error::Internal { .. } => "Internal",
+        };
+        write!(f, "{variant}: {self}")
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         match failure {
@@ -437,6 +475,11 @@ impl From<plasmon_shm::Error> for Error {
     }
 }
 
+fn seconds(waited: Duration) -> String {
+    let seconds = if waited == Duration::from_secs(1) { "second" } else { "seconds" };
+    format!("{} {seconds}", waited.as_secs_f64())
+}
+
 fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>) -> String {
     let wanted = match expect {
         Expect::Absent {} => "to be absent".to_owned(),
@@ -499,9 +542,20 @@ fn unreachable_at(socket: &Path, source: &io::Error) -> String {
              {} && plasmon-store --size 1GiB --socket {shown}",
             directory.unwrap_or(socket).display()
         ),
-        io::ErrorKind::ConnectionRefused => {
-            format!("{} (what is there was left by one that has ended)", start_one(socket))
-        }
+        io::ErrorKind::NotFound => match lock_holder(socket) {
+            Some(pid) => format!(
+                "there is no socket at {shown}, but process {pid} holds its lock: a store that is about to listen, or one \
+                 whose socket was deleted, to which nobody can connect any more; end that one, and start it again"
+            ),
+            None => start_one(socket),
+        },
+        io::ErrorKind::ConnectionRefused => match fs::metadata(socket) {
+            Ok(there) if !there.file_type().is_socket() => format!(
+                "no store answers at {shown}: that is a {}, and no socket; name the socket of a store",
+                if there.is_dir() { "directory" } else { "file" }
+            ),
+            _ => format!("{} (what is there was left by one that has ended)", start_one(socket)),
+        },
         io::ErrorKind::TimedOut => format!(
             "something listens at {shown} and says nothing: a store that was stopped (look with: ps -o stat), or no \
              plasmon-store"
@@ -511,6 +565,24 @@ fn unreachable_at(socket: &Path, source: &io::Error) -> String {
         ),
         _ => start_one(socket),
     }
+}
+
+/// The process that holds the lock of the store at `socket`, as far as this process may see it.
+fn lock_holder(socket: &Path) -> Option<u32> {
+    // Trying the lock would take it for a moment, and refuse it to a store that starts in that moment.
+    let lock = fs::metadata(format!("{}.lock", socket.display())).ok()?;
+    let (major, minor) = (nix::sys::stat::major(lock.dev()), nix::sys::stat::minor(lock.dev()));
+    holder_in(&fs::read_to_string("/proc/locks").ok()?, &format!("{major:02x}:{minor:02x}:{}", lock.ino()))
+}
+
+/// Who holds the lock on a file, by the lines of `/proc/locks`; `file` is its device and inode as they are written there.
+fn holder_in(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1); // the lock's number
+        let kind = words.next()?; // `->` is one who waits
+        let pid = words.nth(2)?.parse().ok()?; // behind ADVISORY and WRITE
+        (kind == "FLOCK" && words.next()? == file).then_some(pid)
+    })
 }
 
 /// The first directory on the way to `directory`, and it included, that this user may not enter.
@@ -553,6 +625,39 @@ mod tests {
             Error::StoreUnavailable { sockets: vec!["/tmp/store.sock".into()], source: Some(source) };
         assert!(deleted.to_string().contains("was deleted"), "{deleted}");
         assert!(deleted.to_string().contains("process 7"), "{deleted}");
+    }
+
+    #[test]
+    fn what_is_no_socket_is_named() {
+        let there = |path: &str| {
+            let source = Some(io::ErrorKind::ConnectionRefused.into());
+            Error::StoreUnavailable { sockets: vec![path.into()], source }.to_string()
+        };
+        assert!(there("/").contains("a directory, and no socket"), "{}", there("/"));
+        assert!(
+            there("/proc/self/status").contains("a file, and no socket"),
+            "{}",
+            there("/proc/self/status")
+        );
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_found_in_the_kernels_list() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 12 fd:00:77 0 EOF\n\
+                     1: -> FLOCK  ADVISORY  WRITE 13 fd:00:78 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 14 fd:00:78 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 15 fd:00:78 0 EOF\n";
+        assert_eq!(holder_in(locks, "fd:00:78"), Some(15));
+        assert_eq!(holder_in(locks, "fd:00:7"), None);
+    }
+
+    /// What `main` returns and `unwrap` finds is shown in the `Debug` form.
+    #[test]
+    fn an_error_that_nobody_handles_says_what_to_do() {
+        let error = Error::StoreUnavailable { sockets: vec!["/a".into(), "/b".into()], source: None };
+        let shown = format!("{error:?}");
+        assert!(shown.starts_with("StoreUnavailable: no store answers at /a, nor at /b"), "{shown}");
+        assert!(shown.ends_with("start one with: plasmon-store --size 1GiB"), "{shown}");
     }
 
     /// Nobody is told of something that his language does not have.

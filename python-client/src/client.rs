@@ -432,6 +432,15 @@ impl Client {
             dict.set_item(figure.name, figure.value)?;
         }
         dict.set_item("store_pid", stats.store_pid)?;
+        let refusals = PyList::empty(py);
+        for refusal in &stats.refusals {
+            let entry = PyDict::new(py);
+            entry.set_item("reason", &refusal.reason)?;
+            entry.set_item("namespace", refusal.namespace.as_ref().map(|namespace| namespace.as_str()))?;
+            entry.set_item("learns", refusal.learns)?;
+            refusals.append(entry)?;
+        }
+        dict.set_item("refusals", refusals)?;
         Ok(dict)
     }
 

@@ -449,6 +449,8 @@ def test_a_cache_takes_more_than_it_holds_and_nothing_else_gives_way() -> None:
         with pytest.raises(plasmon.StoreFull) as caught:
             plain["too large"] = np.zeros(2_000_000)
         assert caught.value.cached_bytes > 8_000_000
+        refused = {"reason": "store_full", "namespace": None, "learns": 1}  # asked for in advance
+        assert (plain.stats()["refused_learns"], plain.stats()["refusals"]) == (1, [refused])
 
 
 def test_what_is_asked_wrongly_is_refused_by_the_name_of_the_argument(brain: plasmon.Brain) -> None:

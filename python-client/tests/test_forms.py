@@ -134,6 +134,29 @@ def test_columns_of_whatever_has_columns(brain: plasmon.Brain) -> None:
         brain.recall("value", columns=["mw"])
 
 
+@pytest.mark.parametrize("as_", [None, "pandas", "polars", "arrow", "numpy"])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(brain: plasmon.Brain, as_: Any) -> None:
+    brain["pandas"] = pd.DataFrame({"price": [1.0], "volume": [2]})
+    brain["polars"] = pl.DataFrame({"price": [1.0], "volume": [2]})
+    brain["arrow"] = pa.table({"price": [1.0], "volume": [2]})
+    for name in ("pandas", "polars", "arrow"):
+        with pytest.raises(WrongKind, match="asks for 'prise', and this table has 'price', 'volume'"):
+            brain.recall(name, columns=["prise", "price"], as_=as_)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_where_its_library_is_not_installed_says_what_to_install(brain: plasmon.Brain, library: str) -> None:
+    brain["frame"] = {"pandas": pd, "polars": pl}[library].DataFrame({"price": [1.0]})
+    program = (
+        "import plasmon, sys; sys.modules[sys.argv[3]] = None; brain = plasmon.Brain(*sys.argv[1:3])\n"
+        "assert brain.recall('frame', as_='arrow').to_pydict() == {'price': [1.0]}\n"
+        "try: brain['frame']\nexcept plasmon.UnpicklingFailed as error: print(error)"
+    )
+    command = [sys.executable, "-c", program, brain.path, brain.namespace, library]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"has no module {library!r}" in done.stdout and "as_='arrow'" in done.stdout, done
+
+
 def test_columns_of_one_name_are_data_where_the_form_has_them(brain: plasmon.Brain) -> None:
     for index in (range(1), pd.MultiIndex.from_tuples([("x", 1)])):
         brain["value"] = pd.DataFrame([[1, 2.5]], columns=["a", "a"], index=index)

@@ -194,6 +194,14 @@ def test_a_memoized_result_that_cannot_be_unpickled_is_not_taken_for_missing(bra
 # ---- names that are like another
 
 
+def test_a_wait_for_a_wrong_name_brings_near_ones(brain: plasmon.Brain) -> None:
+    brain["daily-prices"] = 1
+    with pytest.raises(plasmon.WaitTimeout, match=r'within 0\.01 seconds; did you mean "daily-prices"\?') as raised:
+        brain.recall("daily_prices", timeout=0.01)
+    copied = pickle.loads(pickle.dumps(raised.value))
+    assert (str(copied), copied.name) == (str(raised.value), "daily_prices")
+
+
 def test_a_wrong_name_brings_near_ones(store: plasmon.Store, brain: plasmon.Brain) -> None:
     brain.update({"daily-prices": 1, "volume": 2})
     store.connect("elsewhere")["monthly"] = 3
@@ -264,7 +272,7 @@ def test_what_is_no_length_of_time_is_refused(store: plasmon.Store, brain: plasm
         lambda: brain.wait("a", timeout=wrong),
         lambda: plasmon.Brain(store.path, timeout=wrong),
     ):
-        with pytest.raises(ValueError, match=r"seconds or more|how long is said"):
+        with pytest.raises(ValueError, match=r"seconds or more|a time is a number"):
             use()
     with pytest.raises(TypeError, match="number of seconds"):
         brain.learn("a", 1, ttl=[])  # type: ignore[arg-type]

@@ -59,6 +59,19 @@ def test_a_result_is_computed_once_and_shared(memoize: Callable[..., Any], brain
     assert list(brain) == []
 
 
+def test_the_decorator_needs_no_parentheses() -> None:
+    with plasmon.start(size="16MB") as store:
+        brain = store.connect()
+
+        @brain.memoize
+        def doubled(number: int) -> int:
+            return 2 * number
+
+        assert (doubled(4), doubled(4)) == (8, 8) and len(brain.in_namespace("memoized")) == 1
+        with pytest.raises(TypeError, match=r"memoize\(ttl='10m'\), and this is '10m'"):
+            brain.memoize("10m")  # type: ignore[call-overload]
+
+
 def test_a_function_written_anew_starts_anew(memoize: Callable[..., Any]) -> None:
     def versions() -> list[Any]:
         def f(x: str) -> Any:

@@ -42,6 +42,16 @@ def test_the_command_line_and_python_see_the_same(brain: plasmon.Brain, tmp_path
     assert brain["table"].to_pydict() == {"a": [1, 2], "b": ["x", "y"]}
 
 
+def test_the_installed_program_completes_names(brain: plasmon.Brain) -> None:
+    """What a shell runs for a TAB; what it reads does not end in a line end."""
+    brain.update({"prices": 1, "prices-2": 2})
+    line = ["plasmon", "--socket", brain.path, "--namespace", brain.namespace, "get", "pri"]
+    asked = {"PLASMON_COMPLETE": "bash", "_CLAP_IFS": "|", "_CLAP_COMPLETE_COMP_TYPE": "9"}
+    place = {"_CLAP_COMPLETE_INDEX": str(len(line) - 1), "_CLAP_COMPLETE_SPACE": "true"}
+    done = run(str(SCRIPTS / "plasmon"), "--", *line, env={**os.environ, **asked, **place})
+    assert [name.strip() for name in done.stdout.split("|")] == ["prices", "prices-2"], done
+
+
 def test_a_store_in_the_background_outlives_its_terminal(tmp_path: Path) -> None:
     socket = tmp_path / "s.sock"
     master, slave = os.openpty()
@@ -101,6 +111,29 @@ def test_a_store_that_cannot_start_says_why() -> None:
         plasmon.Store(size=1)
     with pytest.raises(plasmon.StoreUnavailable, match="nonsense"):
         plasmon.Store(size="nonsense")
+    with pytest.raises(plasmon.StoreUnavailable, match=r'"-1" is not a size'):
+        plasmon.start(size=-1)
+    with pytest.raises(TypeError, match=r"a list, such as \['--reserve', 'now'\]"):
+        plasmon.start(options="--reserve now")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a time is a number"):
+        plasmon.start(timeout="soon")
+
+
+def test_how_long_a_start_may_take_is_said_as_other_times() -> None:
+    with plasmon.start(size="1MB", timeout="1m30s") as store:
+        assert store.connect().size() == 1_000_000
+
+
+def test_where_there_is_no_socket_the_store_that_lost_it_is_named(tmp_path: Path) -> None:
+    """Also to a process that never spoke to that store: to start another there would be refused."""
+    with plasmon.start(size="1MB", path=tmp_path / "store.sock") as store:
+        os.unlink(store.path)
+        done = run(sys.executable, "-c", "import plasmon, sys; plasmon.Brain(sys.argv[1])", store.path)
+        assert f"process {store.pid} holds its lock" in done.stderr and "was deleted" in done.stderr, done.stderr
+    with pytest.raises(plasmon.StoreUnavailable, match="a directory, and no socket"):
+        plasmon.Brain(tmp_path)
+    with pytest.raises(plasmon.StoreUnavailable, match=f"mkdir -p {tmp_path}/none"):
+        plasmon.start(size="1MB", path=tmp_path / "none" / "store.sock")
 
 
 #: Tries something in a process of its own, whose only child a store would be, and reports what is left of it.

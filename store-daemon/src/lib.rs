@@ -65,7 +65,7 @@ pub use socket::SocketError;
 pub use standing::{Cache, CacheError};
 pub use startup::{Host, Ready, StartError, Stopper, prepare, probe};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::{
     ffi::OsString,
     io::Write,
@@ -129,9 +129,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         return 1;
     }
     tracing::info!(
-        "ready: {} ({capacity_bytes} bytes) at {}, arena {arena:?}, reserve {reserve:?}, pid {}",
+        "ready: {} ({capacity_bytes} bytes) at {}, arena {}, reserve {}, pid {}",
         Human(capacity_bytes),
         ready.socket().display(),
+        spelled(arena),
+        spelled(reserve),
         std::process::id(),
     );
     notify_systemd();
@@ -158,6 +160,11 @@ fn notify_systemd() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
+}
+
+/// A value of an option, as it is written there.
+fn spelled(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Tells whoever started the store, and reads its standard output, that it is ready.

@@ -77,6 +77,12 @@ pub enum SocketError {
         /// Its owner.
         owner: u32,
     },
+    /// The directory of a path that was asked for is not there.
+    #[error("the directory {0} is not there; make it with: mkdir -p {0}, or choose another --socket", .path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("cannot serve {}: {source}; choose a --socket that this user can make", .path.display())]
     Io {
@@ -120,6 +126,12 @@ impl SocketPath {
         let io_error = |source| SocketError::Io { path: path.clone(), source };
         if is_default && let Some(directory) = path.parent() {
             make_private(directory)?;
+        }
+        if let Some(directory) = path.parent()
+            && !directory.as_os_str().is_empty()
+            && fs::metadata(directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            return Err(SocketError::NoDirectory { path: directory.to_owned() });
         }
         short(&path)?; // a path that cannot be bound is no reason to make a lock
         let lock_path = PathBuf::from(format!("{}.lock", path.display()));

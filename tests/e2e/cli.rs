@@ -547,7 +547,7 @@ fn a_get_that_fails_leaves_the_file_as_it_was() {
     assert_eq!(fs::read_to_string(&out).expect("it is there"), "precious");
     assert_eq!(fs::read_dir(bench.directory.path()).expect("a directory").count(), 1, "nothing half written");
     bench.fails(2, &["get", "t", "-o", &bench.path("")], &["is a directory"]);
-    bench.fails(1, &["get", "t", "-o", &bench.path("no/such/folder.csv")], &["no/such/folder.csv"]);
+    bench.fails(1, &["get", "t", "-o", &bench.path("no/such/folder.csv")], &["no/such ("]);
 }
 
 #[test]
@@ -695,7 +695,7 @@ fn exit_codes_say_what_went_wrong() {
     // 3
     bench.fails(3, &["get", "u"], &["\"u\"", "\"default\""]);
     bench.fails(3, &["stat", "u"], &["\"u\""]);
-    bench.fails(3, &["rm", "u", "t"], &["\"u\"", "--missing-ok"]);
+    bench.fails(3, &["rm", "u", "t"], &["\"u\"", "and the other name is forgotten", "--missing-ok"]);
     bench.fails(3, &["ls", "--namespace", "nowhere"], &["\"nowhere\""]);
     bench.fails(3, &["rmns", "nowhere", "--yes"], &["\"nowhere\""]);
     assert_eq!(bench.json(&["ls"]), json!([]), "rm forgets what it can");
@@ -842,6 +842,8 @@ fn a_wrong_name_brings_near_ones() -> TestResult {
         let (code, _, said) = bench.run(arguments);
         assert!(code == 3 && said.contains(r#"did you mean "prices"?"#), "{arguments:?}: {code} {said}");
     }
+    let (code, _, said) = bench.run(&["wait", "price", "--timeout", "1ms"]);
+    assert!(code == 6 && said.contains(r#"within 0.001 seconds; did you mean "prices"?"#), "{code}: {said}");
     let (_, _, said) = bench.run(&["get", "volume"]);
     assert!(said.contains(r#"it is bound in namespace "elsewhere""#), "{said}");
     let (_, _, said) = bench.run(&["get", "temperature"]);
@@ -896,6 +898,10 @@ fn what_is_there_instead_of_a_store_is_named() -> TestResult {
     let gone = said(&at("gone/store.sock"));
     assert!(gone.contains("its directory is not there") && gone.contains("mkdir -p"), "{gone}");
 
+    assert!(said(&at("")).contains("a directory, and no socket"));
+    fs::write(at("a-file"), "")?;
+    assert!(said(&at("a-file")).contains("a file, and no socket"));
+
     let stale = at("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale)?);
     assert!(said(&stale).contains("left by one that has ended"));
@@ -920,6 +926,8 @@ fn what_is_there_instead_of_a_store_is_named() -> TestResult {
     brain.learn("a", &1)?;
     fs::remove_file(bench.socket())?;
     let _waiting = brain.begin_wait("never", 0, std::time::Duration::from_secs(600))?; // on the idle connection
+    let unseen = said(bench.socket()); // by somebody who never spoke to that store
+    assert!(unseen.contains(&format!("process {} holds its lock", bench.daemon.pid())), "{unseen}");
     for _ in 0..2 {
         let deleted = brain.stats().expect_err("nobody can connect any more").to_string();
         assert!(deleted.contains("was deleted") && deleted.contains("still runs"), "{deleted}");
@@ -1024,6 +1032,14 @@ fn the_same_table_in_csv_parquet_and_ipc_is_the_same_object() -> TestResult {
         assert_eq!(strings.value(1), "y");
     }
     Ok(())
+}
+
+#[test]
+fn what_is_declared_is_told_as_the_store_has_it() {
+    let daemon = Daemon::start_with(STORE, &["--size", "16MiB", "--cache", "pages=10m"]);
+    let bench = Bench { daemon, directory: tempfile::tempdir().expect("a directory") };
+    assert_eq!(bench.ok(&["declare", "pages"]).trim(), "pages: a cache; names live 10 min");
+    assert_eq!(bench.ok(&["declare", "plain", "--ttl", "1h"]).trim(), "plain: no cache; names live 60 min");
 }
 
 #[test]

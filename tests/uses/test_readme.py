@@ -22,6 +22,7 @@ def blocks(language: str) -> list[str]:
 
 BLOCKS = blocks("python")
 
+#: In the place of `app.run()`, which serves until it is stopped.
 ASK = """
 session = app.layout().children[0].data
 version = pick("JFK", session)
@@ -32,14 +33,14 @@ assert show(version, session) == "111,279 flights", show(version, session)
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(len(BLOCKS))])
 def test_the_examples_of_the_readme_run(store: plasmon.Store, block: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(block + (ASK if "def pick" in block else ""))
+    program.write_text(block.replace("app.run()", ASK))
     environment = {**os.environ, "PLASMON_SOCKET": store.path}
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
 def test_there_are_such_examples() -> None:
-    assert len(BLOCKS) == 3 and sum("def pick" in block for block in BLOCKS) == 1
+    assert len(BLOCKS) == 3 and sum("\napp.run() " in block for block in BLOCKS) == 1
 
 
 def test_the_rust_program_compiles_with_the_lines_of_its_manifest(tmp_path: Path) -> None:

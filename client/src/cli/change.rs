@@ -1,11 +1,13 @@
 //! What changes names, and what waits for a change: `rm`, `declare`, `rmns`, `wait`.
 
 use super::{
-    Context, lifetime, seconds,
+    Context, lifetime,
+    list::ttl_of,
+    seconds,
     show::{count, lives, plain, took},
     trouble::Trouble,
 };
-use crate::NamespaceOptions;
+use crate::{Error, NamespaceOptions};
 use clap::Args;
 use plasmon_protocol::name::Namespace;
 use serde_json::json;
@@ -38,7 +40,8 @@ impl Rm {
         if missing.is_empty() || self.missing_ok {
             return Ok(());
         }
-        Err(Trouble::NothingToForget { namespace: brain.namespace().to_owned(), names: missing })
+        let namespace = brain.namespace().to_owned();
+        Err(Trouble::NothingToForget { namespace, names: missing, forgotten: removed.len() })
     }
 }
 
@@ -79,14 +82,21 @@ impl Declare {
         if let Some(ttl) = *ttl {
             options = if *sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
         }
-        context.brain()?.in_namespace(target)?.declare(&options)?;
+        let brain = context.brain()?;
+        brain.in_namespace(target)?.declare(&options)?;
+        // What the store itself was started with (`plasmon-store --cache`) holds whatever is declared.
+        let namespace = target.clone();
+        let found = brain.namespaces()?.into_iter().find(|info| info.namespace.as_str() == target);
+        let info = found.ok_or(Error::NamespaceNotFound { namespace })?;
+        let (cache, ttl) = (info.is_cache, ttl_of(&info));
+        let sliding = info.ttl.as_ref().is_some_and(|ttl| ttl.is_sliding);
         if context.common.json {
             let ttl_s = ttl.map(|ttl| ttl.as_secs_f64());
             let document = json!({ "namespace": target, "cache": cache, "ttl_s": ttl_s, "sliding": sliding });
             return Ok(context.out.json(&document)?);
         }
-        let kind = if *cache { "a cache" } else { "no cache" };
-        Ok(context.out.line(format!("{target}: {kind}; names live {}", lives(*ttl, *sliding)))?)
+        let kind = if cache { "a cache" } else { "no cache" };
+        Ok(context.out.line(format!("{target}: {kind}; names live {}", lives(ttl, sliding)))?)
     }
 }
 
@@ -128,7 +138,7 @@ pub(super) struct Wait {
     name: String,
 
     /// Longest time to wait [default: without end]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<Duration>,
 
     /// Wait for a version above this one

@@ -11,6 +11,7 @@ use clap_complete::{
 };
 use std::{
     ffi::{OsStr, OsString},
+    io::Write as _,
     time::Duration,
 };
 
@@ -58,7 +59,8 @@ pub(super) fn answer(arguments: &[OsString]) -> Option<u8> {
     let asked = CompleteEnv::with_factory(Cli::command).var(ASKS);
     match asked.try_complete(arguments.iter().cloned(), here.as_deref()) {
         Ok(false) => None,
-        Ok(true) => Some(0),
+        // Rust flushes standard output when its own main returns, and nobody does when an interpreter runs this.
+        Ok(true) => Some(u8::from(std::io::stdout().flush().is_err())),
         Err(_) => Some(1), // the person is still typing: this is no moment for messages
     }
 }

@@ -294,10 +294,14 @@ fn whole_lines(text: &[u8]) -> &[u8] {
 fn with_delimiter(error: ArrowError, delimiter: u8) -> ArrowError {
     match error {
         ArrowError::CsvError(what) => {
-            let delimiter = char::from(delimiter).escape_default();
-            ArrowError::CsvError(format!(
-                "{what}; fields were divided at '{delimiter}': --delimiter changes that"
-            ))
+            let cure = if what.contains("UTF-8") {
+                "the file is in another encoding; make it UTF-8 with, say: iconv -f latin1 -t utf-8"
+                    .to_owned()
+            } else {
+                let delimiter = char::from(delimiter).escape_default();
+                format!("fields were divided at '{delimiter}': --delimiter changes that")
+            };
+            ArrowError::CsvError(format!("{what}; {cure}"))
         }
         other => other,
     }

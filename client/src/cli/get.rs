@@ -585,6 +585,7 @@ impl Target {
         // Where a link leads, not the link, is replaced; the file keeps the mode it had.
         let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = place.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        fs::metadata(folder).map_err(file_trouble("write into", folder))?;
         let mode = there.map_or(0o666, |there| there.permissions().mode() & 0o777);
         let mut builder = tempfile::Builder::new();
         builder.prefix(".plasmon-").permissions(fs::Permissions::from_mode(mode));

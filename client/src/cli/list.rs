@@ -29,7 +29,7 @@ pub(super) struct Ls {
     #[arg(short, long)]
     long: bool,
 
-    /// What to sort by: names from A to Z, bytes and ages from the largest, the newest, the last recalled
+    /// What to sort by
     #[arg(short, long, value_enum, default_value = "name")]
     sort: Sort,
 
@@ -348,7 +348,8 @@ pub(super) fn namespaces(context: &mut Context) -> Result<(), Trouble> {
     write_text(context, &grid(&headings, &rows))
 }
 
-fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
+/// How long names of a namespace live, if anything was declared.
+pub(super) fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
     info.ttl.as_ref().map(|ttl| Duration::from_nanos(ttl.ttl_ns))
 }
 

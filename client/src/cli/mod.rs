@@ -160,8 +160,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 /// Names that are like one that is not bound, if there are any.
 fn near(context: &Context, trouble: &Trouble) -> Option<Near> {
     let (namespace, name) = match trouble {
-        Trouble::Store(Error::NameNotFound { namespace, name }) => (namespace, name),
-        Trouble::NothingToForget { namespace, names } => (namespace, names.first()?),
+        Trouble::Store(
+            Error::NameNotFound { namespace, name } | Error::WaitTimeout { namespace, name, .. },
+        ) => (namespace, name),
+        Trouble::NothingToForget { namespace, names, .. } => (namespace, names.first()?),
         _ => return None,
     };
     let near = context.brain().ok()?.in_namespace(namespace).ok()?.near(name).ok()?;

@@ -258,7 +258,7 @@ impl Kick {
 #[derive(Debug, Args)]
 pub(super) struct Ping {
     /// Longest time to wait for a store
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "0")]
     timeout: Duration,
 }
 

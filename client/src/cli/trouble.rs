@@ -28,8 +28,11 @@ pub(super) enum Trouble {
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// Some of the names were not bound; the others are forgotten.
-    #[error("nothing is bound to {} in namespace {namespace:?}; --missing-ok ignores that", quoted(.names))]
-    NothingToForget { namespace: String, names: Vec<String> },
+    #[error(
+        "nothing is bound to {} in namespace {namespace:?}{}; --missing-ok ignores that",
+        quoted(.names), others(*.forgotten)
+    )]
+    NothingToForget { namespace: String, names: Vec<String>, forgotten: usize },
     /// The person at the terminal said no.
     #[error("nothing was done")]
     Declined,
@@ -72,6 +75,15 @@ impl Trouble {
             },
             _ => 1,
         }
+    }
+}
+
+/// What has become of the other names.
+fn others(forgotten: usize) -> String {
+    match forgotten {
+        0 => String::new(),
+        1 => ", and the other name is forgotten".to_owned(),
+        n => format!(", and the {n} others are forgotten"),
     }
 }
 

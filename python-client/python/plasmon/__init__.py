@@ -10,8 +10,9 @@ A store (``plasmon-store``) keeps values in shared memory; a `Brain` is that sto
     {'AAPL': 187.2, 'MSFT': 402.5}
     >>> store.close()
 
-What is recalled is the value itself, of the same type. Arrays, tables and frames are views of the shared memory:
-read-only, not copied, and valid for as long as they are held, whatever happens to their name or to the store.
+What is recalled is the value itself, of the same type. Arrays, tables and frames are views of the shared memory: not
+copied, and valid for as long as they are held, whatever happens to their name or to the store. Arrays and tables are
+read-only; of a frame that is written to, this process gets a copy of what it writes.
 """
 
 import atexit as _atexit

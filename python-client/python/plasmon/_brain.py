@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from fnmatch import fnmatchcase
 from html import escape
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final, overload
 
 from plasmon import _forms, _mapping, _overview, _plasmon
 from plasmon._ref import Ref
@@ -45,9 +45,10 @@ As = Literal["arrow", "pandas", "polars", "numpy", "buffer"]
 class Brain(MutableMapping[str, Any]):
     """A store as a dictionary: learns, recalls and forgets named values in one namespace.
 
-    What is recalled is equal to what was learned, and of the same type. Arrays, tables and frames are read-only views
-    of the store's shared memory: recalling them copies nothing, and takes as long for a gigabyte as for a kilobyte.
-    They stay valid when their name is rebound or forgotten, and when the store ends.
+    What is recalled is equal to what was learned, and of the same type. Arrays, tables and frames are views of the
+    store's shared memory: recalling them copies nothing, and takes as long for a gigabyte as for a kilobyte.
+    Nothing that is written to a frame comes into the store, and arrays and tables are read-only. They stay valid
+    when their name is rebound or forgotten, and when the store ends.
 
     Safe to share between threads, and over ``fork``; pickled, it is a reference to its store and namespace. All brains
     of a process on one store share one session. Nothing has to be closed.
@@ -269,7 +270,7 @@ class Brain(MutableMapping[str, Any]):
                 found = client.recall(name)
             else:
                 found = client.object(name)
-        except NameNotFound as error:
+        except (NameNotFound, WaitTimeout) as error:
             error._client = client
             raise
         if as_ is None and columns is None and not copy:
@@ -419,6 +420,10 @@ class Brain(MutableMapping[str, Any]):
         """Return whether something is bound to ``name``; ``False`` for what is no name."""
         return isinstance(name, str) and self._client.contains(name)
 
+    @overload
+    def memoize(self, function: Callable[_Arguments, _Result], /) -> Memoized[_Arguments, _Result]: ...
+
+    @overload
     def memoize(
         self,
         *,
@@ -427,8 +432,22 @@ class Brain(MutableMapping[str, Any]):
         key: Callable[..., Any] | None = None,
         strict: bool = False,
         namespace: str = "memoized",
-    ) -> Callable[[Callable[_Arguments, _Result]], Memoized[_Arguments, _Result]]:
+    ) -> Callable[[Callable[_Arguments, _Result]], Memoized[_Arguments, _Result]]: ...
+
+    def memoize(  # type: ignore[misc]  # mypy finds no common form of two signatures with a ParamSpec
+        self,
+        function: Callable[_Arguments, _Result] | None = None,
+        /,
+        *,
+        ttl: Time | None = None,
+        sliding: bool = False,
+        key: Callable[..., Any] | None = None,
+        strict: bool = False,
+        namespace: str = "memoized",
+    ) -> Memoized[_Arguments, _Result] | Callable[[Callable[_Arguments, _Result]], Memoized[_Arguments, _Result]]:
         """Return a decorator that keeps what a function returns in the store, for all processes.
+
+        ``@brain.memoize`` is ``@brain.memoize()``.
 
         Equal calls at once, from any number of threads, greenlets, tasks and processes, compute once: the others wait
         for the result. If the process that computes ends, another takes over; if the function raises, the exception
@@ -447,6 +466,7 @@ class Brain(MutableMapping[str, Any]):
         The decorated function has ``forget(*args)``, ``clear()`` and ``name(*args)``, the result's name in the store.
 
         Args:
+            function: What ``@brain.memoize`` without parentheses decorates.
             ttl: How long after that a result is forgotten, as in `learn`; ``None`` keeps it as long as there is room.
             sliding: Whether the time starts anew with each use.
             key: Called with the arguments, returns what counts instead of them. What the function holds and has no
@@ -475,7 +495,14 @@ class Brain(MutableMapping[str, Any]):
         times: dict[str, Any] = {} if ttl is None else {"ttl": seconds("a ttl", ttl), "sliding": sliding}
         _plasmon.Options(**times)  # what cannot be kept for so long is said now
         brain = self.in_namespace(namespace)
-        return lambda function: Memoized(function, brain, key, times, strict)
+        given: Any = function
+        if given is not None and not callable(given) and not isinstance(given, classmethod):
+            raise TypeError(f"memoize takes its options by name, as in memoize(ttl='10m'), and this is {given!r}")
+
+        def decorate(function: Callable[_Arguments, _Result]) -> Memoized[_Arguments, _Result]:
+            return Memoized(function, brain, key, times, strict)
+
+        return decorate if function is None else decorate(function)
 
     # ---- forgetting
 
@@ -930,11 +957,13 @@ class Brain(MutableMapping[str, Any]):
         """Return the ids of all values, in the order of their names."""
         return list(self.object_ids(namespace=namespace).values())
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Return the store's figures of one moment.
 
         They have the names that docs/operations.md lists under "Metrics", without ``plasmon_`` and ``_total``; those
-        that end in ``_bytes`` are bytes, in ``_s`` seconds. ``store_pid`` is the daemon's process.
+        that end in ``_bytes`` are bytes, in ``_s`` seconds. ``store_pid`` is the daemon's process. ``refusals`` is a
+        list of dictionaries: the refused learns, by ``reason`` and ``namespace`` (``None`` where the memory was asked
+        for in advance).
         """
         return self._client.stats()
 
@@ -945,11 +974,11 @@ class Brain(MutableMapping[str, Any]):
     def used(self) -> int:
         """Return how many bytes of the store are used, forgotten values that somebody still holds included."""
         stats = self.stats()
-        return stats["capacity_bytes"] - stats["free_bytes"]
+        return int(stats["capacity_bytes"] - stats["free_bytes"])
 
     def free(self) -> int:
         """Return how many bytes of the store are free."""
-        return self.stats()["free_bytes"]
+        return int(self.stats()["free_bytes"])
 
     @property
     def bytes(self) -> int:
@@ -1213,7 +1242,9 @@ def _names(names: Iterable[str]) -> list[str]:
 
 
 def _not_found(name: str, client: _plasmon.Client) -> NameNotFound:
-    error = NameNotFound(f"nothing is bound to {name!r} in namespace {client.namespace!r}")
+    asked, namespace = json.dumps(name, ensure_ascii=False), json.dumps(client.namespace)
+    text = f"nothing is bound to {asked} in namespace {namespace}; learn it first, or wait for it with a timeout"
+    error = NameNotFound(text)
     error.name, error.namespace, error._client = name, client.namespace, client
     return error
 

@@ -60,6 +60,9 @@ _UNDISTURBED = _plasmon.Undisturbed()
 #: Buffers of a pickle from this length on, in bytes, lie beside it.
 OUT_OF_BAND_BYTES = 4096
 
+#: Most columns of a table that a message names.
+_COLUMNS_SHOWN = 20
+
 #: How much of a pickle that cannot be read is looked at, to say what it is of.
 _LOOK_BYTES = 64 << 10
 
@@ -310,6 +313,15 @@ def _unpickling_failed(found: _plasmon.Object, stream: _plasmon.Buffer, error: E
     return failed
 
 
+def _not_installed(found: _plasmon.Object, error: ModuleNotFoundError) -> UnpicklingFailed:
+    failed = UnpicklingFailed(
+        f"{found.name!r} in namespace {found.namespace!r} is there, but this Python has no module {error.name!r} to "
+        "make it with: install that, or recall it with as_='arrow', which does without"
+    )
+    failed.name, failed.namespace, failed.type_name = found.name, found.namespace, None
+    return failed
+
+
 def _names_in_pickle(stream: memoryview) -> list[str]:
     """Return the classes and functions that a pickle names, as far as they stand in its first operations."""
     import pickletools
@@ -362,6 +374,8 @@ def _decode_table(found: _plasmon.Object, copy: bool) -> Any:
         return _as_described(table, _description(table), found.described, copy)
     except (PlasmonError, MemoryError):
         raise
+    except ModuleNotFoundError as error:  # nothing is wrong with the value
+        raise _not_installed(found, error) from error
     except Exception as error:
         text = f"the description of what a table was in Python is wrong: {type(error).__name__}: {one_line(error)}"
         raise MalformedObject(f"{text}; as_='arrow' reads the table") from error
@@ -702,33 +716,42 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
     if copy:
         _plasmon.count_copied(found.nbytes)
     if as_ is None:
-        value = decode(found, copy)
-        return value if columns is None else _select(value, columns)
+        return _select(decode(found, copy), columns)
     if as_ == "buffer":
         buffer = found.buffer()
         if buffer is None:
             raise WrongKind(f"a value of kind {found.kind} has no single buffer; as_='arrow' gives its columns")
         return memoryview(bytearray(buffer)) if copy else memoryview(buffer)
     if as_ == "arrow":
-        table = _data(found)
-        table = table if columns is None else table.select(columns)
+        table = _select(_data(found), columns)
         return _copied(table) if copy else table
     if as_ == "pandas":
         return _as_pandas(found, columns, copy)
     if as_ == "polars":
-        frame = _as_polars(found, copy)
-        return frame if columns is None else frame.select(columns)
+        return _select(_as_polars(found, copy), columns)
     if as_ == "numpy":
         return _as_numpy(found, columns, copy)
     raise ValueError(f'as_ is "arrow", "pandas", "polars", "numpy" or "buffer", and this is {as_!r}')
 
 
-def _select(value: Any, columns: list[str]) -> Any:
-    if isinstance(value, _classes(("pyarrow", "Table"), ("pyarrow", "RecordBatch"), ("polars", "DataFrame"))):
-        return value.select(columns)
-    if isinstance(value, _classes(("pandas", "DataFrame"))):
-        return value[columns]
-    raise WrongKind(f"columns= is for tables, and this is a {_full_name(type(value))}")
+def _select(value: Any, columns: list[str] | None) -> Any:
+    """Return a table of these columns, or, if none are asked for, the value itself."""
+    if columns is None:
+        return value
+    if isinstance(value, _classes(("pyarrow", "Table"), ("pyarrow", "RecordBatch"))):
+        there, select = value.column_names, value.select
+    elif isinstance(value, _classes(("polars", "DataFrame"))):
+        there, select = value.columns, value.select
+    elif isinstance(value, _classes(("pandas", "DataFrame"))):
+        there, select = value.columns, value.__getitem__
+    else:
+        raise WrongKind(f"columns= is for tables, and this is a {_full_name(type(value))}")
+    missing = [column for column in columns if column not in there]
+    if missing:
+        shown = ", ".join(map(repr, there[:_COLUMNS_SHOWN])) + (", …" if len(there) > _COLUMNS_SHOWN else "")
+        asked = ", ".join(map(repr, missing))
+        raise WrongKind(f"columns= asks for {asked}, and this table has {shown or 'no columns'}")
+    return select(columns)
 
 
 def _classes(*names: tuple[str, str]) -> tuple[Any, ...]:
@@ -767,11 +790,10 @@ def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) ->
     if found.kind in ("table", "pickle"):
         value = decode(found, copy)
         if isinstance(value, _classes(("pandas", "DataFrame"), ("pandas", "Series"), ("pandas", "Index"))):
-            return value if columns is None else _select(value, columns)
+            return _select(value, columns)
     from plasmon import _pandas
 
-    table = _data(found)
-    table = table if columns is None else table.select(columns)
+    table = _select(_data(found), columns)
     return _copied(table).to_pandas().copy() if copy else _pandas.copied_on_write(table.to_pandas())
 
 
@@ -821,7 +843,7 @@ def _is_rows(value: Any) -> bool:
 
 def _arrays(table: pa.Table, columns: list[str] | None) -> dict[str, np.ndarray[Any, Any]]:
     """Return the columns of a table by name."""
-    table = table if columns is None else table.select(columns)
+    table = _select(table, columns)
     if len(set(table.column_names)) != table.num_columns:
         raise WrongKind("arrays by name cannot be had of a table with columns of one name; as_='arrow' has them all")
     is_frame = b'"pandas.' in (table.schema.metadata or {}).get(PYTHON_KEY, b"")

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from plasmon._brain import Brain
 from plasmon._programs import STORE_PROGRAM
+from plasmon._times import Time, seconds
 from plasmon.exceptions import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class Store:
             machine, or of the container).
         path: Where its socket is. Without it, in a new directory that only this user can enter.
         options: More options of ``plasmon-store``, such as ``["--reserve", "now"]``.
-        timeout: Longest wait for it to be ready, in seconds.
+        timeout: Longest wait for it to be ready: seconds, or as ``ttl`` of `Brain.learn`.
 
     Raises:
+        TypeError: ``options`` is a text, not a list of texts.
         StoreUnavailable: It could not start; the message says how it ended, and has the daemon's own words. Nothing is
             left running or lying about, also when this is interrupted.
 
@@ -56,12 +58,15 @@ class Store:
         *,
         path: str | os.PathLike[str] | None = None,
         options: list[str] | None = None,
-        timeout: float = 60.0,
+        timeout: Time = 60.0,
     ) -> None:
+        if isinstance(options, str):
+            raise TypeError(f"options are a list, such as {options.split()!r}, and this is one str: {options!r}")
+        patience = seconds("a timeout", timeout)
         self._owner = os.getpid()
         self._daemon = _Daemon(None if path is None else os.fspath(path), str(size), options or [])
         try:
-            self._daemon.start(timeout)
+            self._daemon.start(patience)
             self.path = self._daemon.path
             _started.add(self)
         except BaseException:
@@ -118,7 +123,7 @@ class _Daemon:
 
     def __init__(self, path: str | None, size: str, options: list[str]) -> None:
         self._asked_path = path
-        self._arguments = ["--size", size, *options]
+        self._arguments = [f"--size={size}", *options]  # so that -1 is no option
         self._directory: str | None = None
         self._log: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -156,7 +161,7 @@ class _Daemon:
             raise StoreUnavailable(f"the store could not be started: {_explained(self._failed)}") from self._failed
         if not _is_ready(process, process.stdout, deadline):
             said = self._words()
-            how = self.ended() or f"it was not ready in {timeout} seconds{f': {said}' if said else ''}"
+            how = self.ended() or f"it was not ready in {timeout:g} seconds{f': {said}' if said else ''}"
             raise StoreUnavailable(f"the store did not start: {how}")
 
     def stop(self) -> None:
@@ -233,7 +238,8 @@ class _Daemon:
         # By position, for the daemon writes where this descriptor stands.
         length = os.fstat(self._log.fileno()).st_size
         begin = max(0, length - _WORDS_BYTES)
-        return os.pread(self._log.fileno(), length - begin, begin).decode(errors="replace").strip()
+        words = os.pread(self._log.fileno(), length - begin, begin).decode(errors="replace")
+        return words.strip().removesuffix("For more information, try '--help'.").rstrip()  # nobody here typed a command
 
     def _tidy(self) -> None:
         """Remove what a daemon that was killed could not: its socket, its lock, and named regions."""
@@ -328,8 +334,14 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in foreign}
 
 
-def start(size: int | str = "1GiB", **options: Any) -> Store:
-    """Start a private store, which ends with this process. ``options`` are those of `Store`.
+def start(
+    size: int | str = "1GiB",
+    *,
+    path: str | os.PathLike[str] | None = None,
+    options: list[str] | None = None,
+    timeout: Time = 60.0,
+) -> Store:
+    """Start a private store, which ends with this process. The arguments are those of `Store`.
 
     Examples:
         >>> import plasmon
@@ -341,4 +353,4 @@ def start(size: int | str = "1GiB", **options: Any) -> Store:
         >>> store.close()
 
     """
-    return Store(size, **options)
+    return Store(size, path=path, options=options, timeout=timeout)

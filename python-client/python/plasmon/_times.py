@@ -65,5 +65,5 @@ def _read(text: str) -> float:
     while part := _PART.match(text, at):
         found, at = found + float(part[1]) * _UNITS_S[part[2]], part.end()
     if at == 0 or at < len(text):
-        raise ValueError(f"how long is said with the units ms, s, m, h, d and w, as in '10m' or '1h30m', not {text!r}")
+        raise ValueError(f"a time is a number with a unit (ms, s, m, h, d, w), like '10m' or '1h30m', not {text!r}")
     return found

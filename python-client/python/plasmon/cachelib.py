@@ -10,7 +10,11 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cachelib import BaseCache
+try:
+    from cachelib import BaseCache
+except ModuleNotFoundError as error:
+    text = f"{error}; plasmon.cachelib needs it: pip install cachelib"
+    raise ModuleNotFoundError(text, name=error.name) from error
 
 from plasmon import _forms
 from plasmon._brain import Brain

@@ -12,7 +12,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from dash_extensions.enrich import ServersideBackend
+try:
+    from dash_extensions.enrich import ServersideBackend
+except ModuleNotFoundError as error:
+    text = f"{error}; plasmon.dash needs it: pip install dash-extensions"
+    raise ModuleNotFoundError(text, name=error.name) from error
 
 from plasmon._times import seconds
 from plasmon.cachelib import PlasmonCache

@@ -28,11 +28,8 @@ class PlasmonError(Exception):
 # What went wrong with a name or a namespace.
 
 
-class NameNotFound(PlasmonError, KeyError):
-    """Nothing is bound to the name. Attributes: ``name``, ``namespace``.
-
-    Its text has names that are like it, as far as a store answers when the text is asked for.
-    """
+class _NearNames(PlasmonError):
+    """A name was not there. The text has names that are like it, as far as a store answers when it is asked for."""
 
     name: str
     namespace: str
@@ -56,6 +53,10 @@ class NameNotFound(PlasmonError, KeyError):
         str(self)
         kept = {key: value for key, value in self.__dict__.items() if key != "_client"}
         return (type(self), self.args, kept)
+
+
+class NameNotFound(_NearNames, KeyError):
+    """Nothing is bound to the name. Attributes: ``name``, ``namespace``. The text has names that are like it."""
 
 
 class VersionGone(NameNotFound):
@@ -148,7 +149,7 @@ class ConditionFailed(PlasmonError):
 
 
 class UnpicklingFailed(PlasmonError, UnpicklingError):
-    """The value is there, and Python could not make it anew from its pickle; ``__cause__`` is what was raised then.
+    """The value is there, and Python could not make it anew; ``__cause__`` is what was raised then.
 
     Attributes: ``name``, ``namespace``, and ``type_name``, the first class or function that the pickle names.
     """
@@ -183,11 +184,8 @@ class UntrustedPickle(PlasmonError, PermissionError):
 # What went wrong with the store.
 
 
-class WaitTimeout(PlasmonError, TimeoutError):
-    """The name was not bound in time. Attributes: ``name``, ``namespace``."""
-
-    name: str
-    namespace: str
+class WaitTimeout(_NearNames, TimeoutError):
+    """The name was not bound in time. Attributes: ``name``, ``namespace``. The text has names that are like it."""
 
 
 class WaitCancelled(PlasmonError):

@@ -95,7 +95,12 @@ impl Server {
             self.counts.add(peer).err()
         };
         if let Some(failure) = refusal {
-            let reason = format!("uid {}, pid {}: {failure:?}", peer.uid, peer.pid);
+            let why = match &failure {
+                Failure::NotAdmitted { uid, .. } => format!("not admitted; --allow-uid {uid} would admit it"),
+                Failure::TooMany { what, limit } => format!("too many {what}: the limit is {limit}"),
+                other => format!("{other:?}"),
+            };
+            let reason = format!("uid {}, pid {}: {why}", peer.uid, peer.pid);
             let _ = connection.send(0, Reply::failed(failure), facts.options.max_queued_output);
             self.state.counters.refused += 1;
             return Err(reason);
