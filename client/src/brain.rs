@@ -16,7 +16,7 @@ use plasmon_protocol::{
     message::{
         BareNames, BareNamesPage, Change, Describe, DescribeNamespace, DescribedName, Expect, Failure, Find,
         FindMany, FoundOne, Kick, ListBareNames, ListDescribed, ListNames, ListNamespaces, ListPins,
-        ListedName, Location, NameSlot, PinInfo, ReadStats, Request, Wait, WaitChange,
+        ListedName, NameSlot, PinInfo, ReadStats, Request, Wait, WaitChange,
     },
     name::{NAME_BYTES_MAX, Name, Namespace},
     object::{Flags, Kind},
@@ -1353,14 +1353,12 @@ fn may_still_pin(error: &CallError) -> bool {
 }
 
 /// An object that the store has looked up, and pinned in `slot` unless its value stands in the entry.
-fn located(session: &Arc<Session>, location: Location, slot: Slot) -> Result<Object> {
-    let Location { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header } = location;
-    let entry = Entry { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header };
+fn located(session: &Arc<Session>, entry: Entry, slot: Slot) -> Result<Object> {
     // By the flag alone, as the store decided whether to pin.
-    if header.flags.has(Flags::INLINE) {
+    if entry.header.flags.has(Flags::INLINE) {
         return Object::new(session, entry, None);
     }
-    slot.published_by_store(offset);
+    slot.published_by_store(entry.offset);
     Object::new(session, entry, Some(slot))
 }
 

@@ -34,6 +34,7 @@
 //! R2 of [`crate::pins`], where the argument stands.
 
 use crate::{
+    codec::codec_struct,
     id::NameId,
     layout::{INDEX_MAGIC, IndexShape, LAYOUT_VERSION, bucket, entry, index_header},
     limits::LOOKUP_TRIES_MAX,
@@ -46,7 +47,7 @@ use alloc::vec::Vec;
 /// The offset in an entry whose value stands in its header: outside every arena.
 pub const NO_EXTENT: u64 = u64::MAX;
 
-/// A binding as the index holds it.
+/// A binding as the index holds it, and as the answer to a look-up tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Version of the binding.
@@ -64,6 +65,8 @@ pub struct Entry {
     /// Kind and shortcuts.
     pub header: Header,
 }
+
+codec_struct!(Entry { version, offset, len_bytes, created_ns, expires_ns, writer_uid, header });
 
 impl Entry {
     /// Where in the arena the object lies; `None` where the value stands in the header.

@@ -274,7 +274,6 @@ make_structs! {
     }
     Holder { pid command bytes }
     PinPlace { session offset }
-    Location { version offset len_bytes created_ns expires_ns writer_uid header }
     NameSlot { namespace name slot }
     ListedName { namespace name }
     DescribedName { binding description metadata }

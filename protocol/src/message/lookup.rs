@@ -1,9 +1,9 @@
 use super::{Message, choice, message, part};
 use crate::{
     codec::{BoundedList, DecodeError, ListReader, ListWriter, Reader, codec_struct},
+    index::Entry,
     limits,
     name::{Name, Namespace},
-    object::Header,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -27,27 +27,7 @@ message! {
     /// What the name is bound to. Reply 19, since protocol 1.
     Found = 19 {
         /// `None` if the name is not bound.
-        location: Option<Location>,
-    }
-}
-
-part! {
-    /// Where an object is, as in the index.
-    Location {
-        /// Version of the binding.
-        version: u64,
-        /// Offset of the object in the arena, in bytes.
-        offset: u64,
-        /// Length of the object, in bytes.
-        len_bytes: u64,
-        /// When the binding was made: CLOCK_REALTIME, in nanoseconds.
-        created_ns: u64,
-        /// When it expires: the daemon's CLOCK_BOOTTIME, in nanoseconds; 0 never.
-        expires_ns: u64,
-        /// Uid of the writer as the daemon sees it.
-        writer_uid: u32,
-        /// Kind and shortcuts.
-        header: Header,
+        location: Option<Entry>,
     }
 }
 
@@ -115,7 +95,7 @@ choice! {
         /// Where its object is.
         1 = At {
             /// The place.
-            location: Location,
+            location: Entry,
         },
     }
 }

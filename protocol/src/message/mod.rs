@@ -23,8 +23,7 @@ pub use listing::{
     NamespaceDescribed, NamespaceInfo, NamespacesListed,
 };
 pub use lookup::{
-    Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, FoundOneByOne, Location, NameSlot, Wait,
-    WaitChange,
+    Bound, Changed, Find, FindMany, Found, FoundMany, FoundOne, FoundOneByOne, NameSlot, Wait, WaitChange,
 };
 pub use operator::{
     Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, RefusedLearns, Stats,

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     codec::{BoundedList, Problem},
     frame::{FrameHeader, HEADER_BYTES},
+    index::Entry,
     limits,
     name::{Name, Namespace},
     object::{Dtype, Flags, Header, Kind},
@@ -752,8 +753,8 @@ fn stats() -> Stats {
     }
 }
 
-fn location() -> Location {
-    Location {
+fn location() -> Entry {
+    Entry {
         version: 42,
         offset: 1 << 21,
         len_bytes: 100_000,

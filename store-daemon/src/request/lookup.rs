@@ -11,9 +11,7 @@ use plasmon_protocol::{
     codec::{DecodeError, ListReader},
     id::NameId,
     index::Entry,
-    message::{
-        Bound, Changed, Failure, Find, Found, FoundOne, FoundOneByOne, Location, NameSlot, Wait, WaitChange,
-    },
+    message::{Bound, Changed, Failure, Find, Found, FoundOne, FoundOneByOne, NameSlot, Wait, WaitChange},
     name::{Name, Namespace},
     object::{Flags, Header},
     pins::pin_for,
@@ -162,7 +160,7 @@ impl State {
         name: &Name,
         slot: u32,
         now_ns: u64,
-    ) -> Result<Option<Location>, Failure> {
+    ) -> Result<Option<Entry>, Failure> {
         let bad_slot = || Failure::BadSlot { slot };
         let (region, region_slot) =
             self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
@@ -177,7 +175,7 @@ impl State {
             return Err(bad_slot());
         }
         let Some((number, record)) = found else { return Ok(None) };
-        let location = location(&record.entry);
+        let location = record.entry;
         self.catalog.recalls.note(number, now_ns);
         self.catalog.slide(number, now_ns);
         Ok(Some(location))
@@ -194,16 +192,4 @@ impl State {
 /// Whether a recall of this object holds a pin: a value that stands in the index needs none.
 fn is_pinned(header: &Header) -> bool {
     !header.flags.has(Flags::INLINE)
-}
-
-fn location(entry: &Entry) -> Location {
-    Location {
-        version: entry.version,
-        offset: entry.offset,
-        len_bytes: entry.len_bytes,
-        created_ns: entry.created_ns,
-        expires_ns: entry.expires_ns,
-        writer_uid: entry.writer_uid,
-        header: entry.header,
-    }
 }

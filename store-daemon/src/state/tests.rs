@@ -575,7 +575,7 @@ impl World {
                 if let FoundOne::At { location } = one {
                     let place = (0, number);
                     let slot = FIND_MANY_SLOT + u32::try_from(number).expect("few");
-                    self.on_found(who, place, slot, Some(location.clone()));
+                    self.on_found(who, place, slot, Some(*location));
                 }
             }
         }
@@ -639,7 +639,7 @@ impl World {
     }
 
     /// A client has found an object, which the store holds in place for it.
-    fn on_found(&mut self, who: usize, place: Place, slot: u32, location: Option<Location>) {
+    fn on_found(&mut self, who: usize, place: Place, slot: u32, location: Option<Entry>) {
         let Some(location) = location else {
             let known = self.known.get(&place).filter(|_| !self.may_change(place));
             assert!(known.is_none(), "{place:?} is {known:?}, and is not found");
