@@ -41,6 +41,8 @@ pub(crate) struct Writer {
     pub(crate) session: SessionId,
     pub(crate) pid: u32,
     pub(crate) uid: u32,
+    /// Whether the uid is the store's own or root.
+    pub(crate) is_own: bool,
 }
 
 /// What the daemon lends to a commit while it works.
@@ -594,9 +596,10 @@ impl CommitJob {
             return Err(Failure::IndexFull { requested: checks.new_names, used, limit });
         }
         let too_many = |what: &str, limit| Failure::TooMany { what: what.to_owned(), limit };
-        let namespaces = bench.catalog.check_namespaces(checks.new_namespaces);
+        let is_own = self.writer.is_own;
+        let namespaces = bench.catalog.check_namespaces(checks.new_namespaces, is_own);
         namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
-        let texts = bench.catalog.check_texts(checks.longer_bytes, checks.shorter_bytes);
+        let texts = bench.catalog.check_texts(checks.longer_bytes, checks.shorter_bytes, is_own);
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))?;
         bench.versions.last += 1;
         self.version = bench.versions.last;
@@ -1010,7 +1013,7 @@ mod tests {
         /// Does `commit`, and checks that it happened if it should have. Returns what it took.
         fn apply(&mut self, commit: &Commit) -> Slices {
             let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1, held: Held::default() };
-            let writer = Writer { session: SessionId(1), pid: 1, uid: 1 };
+            let writer = Writer { session: SessionId(1), pid: 1, uid: 1, is_own: true };
             let before = self.versions.last;
             let mut body = Vec::new();
             commit.encode(&mut body);
