@@ -8,7 +8,7 @@
 use crate::{commit::kept_entries_max, connection::Peer, options::Options};
 use bytes::Bytes;
 use plasmon_protocol::message::Failure;
-use plasmon_protocol::name::NAMESPACE_BYTES_MIN;
+use plasmon_protocol::{index_of, limits::PIN_SLOTS, name::NAMESPACE_BYTES_MIN};
 use std::collections::HashMap;
 
 /// Bytes that a process may always have on their way, also while others use up what there is in all.
@@ -171,13 +171,22 @@ impl Connections {
 }
 
 /// Takes `less` off a count, which is forgotten once it is zero.
-fn take_some<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, less: usize) {
+pub(crate) fn take_some<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, less: usize) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= less;
         if *count == 0 {
             counts.remove(&key);
         }
     }
+}
+
+/// As many regions beyond the first of each session has a uid as so many processes may have.
+const UID_PROCESSES: usize = 4;
+
+/// How many session regions, of `PIN_SLOTS` pins each, a process may have, and a uid beyond the first of each session.
+pub(crate) fn regions_max(pins_max: u32) -> (usize, usize) {
+    let of_process = index_of(pins_max.div_ceil(PIN_SLOTS).max(1).into());
+    (of_process, UID_PROCESSES * of_process)
 }
 
 /// What connections, or sessions, may take of the daemon's descriptors.

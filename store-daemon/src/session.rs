@@ -4,7 +4,10 @@
 //! It ends at goodbye, or when the process is gone. A lifeline that closes while the process lives ends leases and
 //! waits, but never pins: arrays of a living process are never pulled away.
 
-use crate::{connection::ConnectionId, reclaim::PinRegions};
+use crate::{
+    connection::{ConnectionId, Peer},
+    reclaim::PinRegions,
+};
 use nix::libc;
 use plasmon_protocol::{
     index_of,
@@ -66,6 +69,16 @@ impl Session {
     /// Whether the client has said goodbye, and may hold pins still.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaves_after_scan.is_some()
+    }
+
+    /// Who has it: for a child that nobody has seen, the process that had it made.
+    pub(crate) fn owner(&self) -> Peer {
+        Peer { pid: if self.is_awaited { self.parent_pid } else { self.pid }, uid: self.uid }
+    }
+
+    /// Whether its handles rest on its parent's pins still.
+    pub(crate) fn rests_on_parent(&self) -> bool {
+        !self.inherits.is_empty() && self.hand_over() == HandOver::Waiting
     }
 
     /// What a scan reads: first what the session inherits (`plasmon_protocol::pins` says why in this order).
@@ -212,6 +225,12 @@ impl Sessions {
         self.by_id.len()
     }
 
+    /// Session regions of those sessions that `counts` names, and how many of them are beyond the first of each.
+    pub(crate) fn regions(&self, counts: impl Fn(&Session) -> bool) -> (usize, usize) {
+        let sessions = self.by_id.values().filter(|session| counts(session));
+        sessions.fold((0, 0), |(all, more), it| (all + it.regions.len(), more + it.regions.len() - 1))
+    }
+
     pub(crate) fn of_process(&self, pid: u32) -> usize {
         self.by_id.values().filter(|session| session.pid == pid).count()
     }
@@ -221,9 +240,16 @@ impl Sessions {
         self.by_id.values().filter(|session| session.is_awaited && session.parent_pid == pid).count()
     }
 
-    /// Descriptors that all of them take: of their processes and regions.
-    pub(crate) fn descriptors(&self) -> usize {
-        self.by_id.values().map(|session| 1 + session.regions.len()).sum()
+    /// Descriptors that sessions take of those whom `counts` names: of their processes and regions, and of the leases of
+    /// those that have no way to write the arena, which `leases` counts.
+    pub(crate) fn descriptors(
+        &self,
+        counts: impl Fn(Peer) -> bool,
+        leases: impl Fn(SessionId) -> usize,
+    ) -> usize {
+        let sessions = self.iter().filter(|(_, session)| counts(session.owner()));
+        let staging = |id, session: &Session| if session.writable { 0 } else { leases(id) };
+        sessions.map(|(id, session)| 1 + session.regions.len() + staging(id, session)).sum()
     }
 
     pub(crate) fn of_uid(&self, uid: u32) -> usize {

@@ -3,6 +3,7 @@
 
 use crate::{
     allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES, Room},
+    budget::take_some,
     copy::Run,
     populate::Populated,
     session::SessionId,
@@ -72,6 +73,8 @@ pub(crate) struct Space {
     leases_by_offset: BTreeMap<u64, LeaseId>,
     /// By session and slot.
     leases_by_slot: BTreeMap<(SessionId, u32), LeaseId>,
+    /// How many each session has that has any.
+    lease_counts: HashMap<SessionId, usize>,
     next_lease: u64,
 }
 
@@ -86,6 +89,7 @@ impl Space {
             leases: HashMap::new(),
             leases_by_offset: BTreeMap::new(),
             leases_by_slot: BTreeMap::new(),
+            lease_counts: HashMap::new(),
             next_lease: 1,
         }
     }
@@ -124,6 +128,7 @@ impl Space {
         self.leases.insert(id, lease);
         self.leases_by_offset.insert(extent.offset, id);
         self.leases_by_slot.insert((session, slot), id);
+        *self.lease_counts.entry(session).or_default() += 1;
         Some(id)
     }
 
@@ -278,6 +283,7 @@ impl Space {
             }
             self.leases_by_offset.remove(&lease.extent.offset);
             self.leases_by_slot.remove(&(lease.session, lease.slot));
+            take_some(&mut self.lease_counts, lease.session, 1);
             self.let_go.extend(lease.staging);
             self.release_all(lease.rest);
         }
@@ -306,6 +312,11 @@ impl Space {
             return Some(behind);
         }
         (0..slots).find(|&slot| used.next() != Some(slot))
+    }
+
+    /// Number of leases of one session.
+    pub(crate) fn lease_count_of(&self, session: SessionId) -> usize {
+        self.lease_counts.get(&session).copied().unwrap_or(0)
     }
 
     /// Number of leases.

@@ -5,9 +5,9 @@ use plasmon_protocol::{
     frame::FrameHeader,
     index::NO_EXTENT,
     message::{
-        AddRegion, Change, Commit, Condition, Describe, EndLease, Expect, Failed, Failure, Find, FindMany,
-        Goodbye, Hello, Kick, Kicked, ListNames, ListPins, MAGIC, Message, NameSlot, Payload, ReadStats,
-        Reserve, Role, Stats, VERSION, Wait,
+        AddRegion, Attached, Change, ChildAdded, Commit, Condition, Describe, EndLease, Expect, Failed,
+        Failure, Find, FindMany, Goodbye, Hello, Kick, Kicked, ListNames, ListPins, MAGIC, Message, NameSlot,
+        Payload, ReadStats, Reserve, Role, Stats, VERSION, Wait,
     },
     name::Namespace,
     object::{Header, Kind},
@@ -769,11 +769,12 @@ fn one_process_cannot_take_all_connections() {
     }
 }
 
-/// Sessions and their regions take descriptors of the daemon; those of connections and its own are not touched.
+/// Sessions and their regions take descriptors of the daemon; those of others, of connections and its own are not touched.
 #[test]
-fn sessions_cannot_take_all_descriptors() {
+fn sessions_of_a_process_cannot_take_all_descriptors() {
     let limited = "ulimit -n 256 && exec \"$0\" \"$@\"";
-    let mut daemon = Daemon::start_with("sh", &["-c", limited, STORE, "--size", "4MiB"]);
+    let mut daemon =
+        Daemon::start_with("sh", &["-c", limited, STORE, "--size", "4MiB", "--max-pins", "67108864"]);
     let mut sessions: Vec<RawSession> = (0..7).map(|_| RawSession::begin(daemon.socket())).collect();
     let refusal = sessions.iter_mut().find_map(|session| {
         (0..15).find_map(|id| {
@@ -787,6 +788,7 @@ fn sessions_cannot_take_all_descriptors() {
     lifeline.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
     assert!(too_many(&lifeline.receive::<Stats>(), "ulimit -n"));
     stats(&mut sessions[0]);
+    Client::start(CLIENT, daemon.socket()).ask("learn theirs 100000 1");
     drop(sessions.split_off(1));
     let mut daemon_serves = || {
         let mut raw = Raw::connect(daemon.socket());
@@ -875,6 +877,50 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     assert!(store.wait().expect("it ends").success(), "{}", log.lines().last().unwrap_or_default());
     let lines = log.lines().filter(|line| line.contains("request")).count();
     assert!(lines < requests && log.contains(" lines of the log are missing here"), "{lines} lines");
+}
+
+/// Every scan reads all pins: what a process may have of them holds for all its sessions together.
+#[test]
+fn sessions_of_a_process_share_its_pins() {
+    let daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-pins", "196608"]);
+    let mut sessions: Vec<RawSession> = (0..2).map(|_| RawSession::begin(daemon.socket())).collect();
+    let mut add = |session: usize| {
+        let requests = &mut sessions[session].requests;
+        requests.send(1, &AddRegion {});
+        let (header, body, _) = requests.receive_with_fds();
+        (header.kind == 1).then(|| Err::<Stats, _>(Failed::parse(body.into()).expect("valid").failure))
+    };
+    assert!(add(0).is_none(), "the third region of three");
+    for session in 0..2 {
+        assert!(too_many(&add(session).expect("the fourth is refused"), "--max-pins"));
+    }
+}
+
+/// Scans read for a child that has not filled its regions those of its parent: if that could be a parent as well, those of
+/// all before it would be read for each of a long line.
+#[test]
+fn who_rests_on_its_parents_pins_hands_none_over() {
+    let daemon = Daemon::start(STORE, "4MiB");
+    let parent = RawSession::begin(daemon.socket());
+    let mut lifeline = Raw::connect(daemon.socket());
+    lifeline.send(1, &hello_child(&parent));
+    let (_, body, mut fds) = lifeline.receive_with_fds();
+    let child = ChildAdded::parse(body.into()).expect("a session for the child");
+    let mut requests = Raw::connect(daemon.socket());
+    requests.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token: child.token } });
+    requests.receive::<Attached>().expect("the child is there");
+    let grandchild = || {
+        let mut lifeline = Raw::connect(daemon.socket());
+        let role = Role::Child { token: child.token, regions: 1 };
+        lifeline.send(1, &Hello { magic: MAGIC, version: VERSION, role });
+        let (header, body, _) = lifeline.receive_with_fds();
+        (header.kind == Failed::KIND).then(|| Failed::parse(body.into()).expect("a failure").failure)
+    };
+    assert_eq!(grandchild(), Some(Failure::UnknownSession {}));
+    let region = plasmon_shm::ClientRegion::from_fd(fds.remove(0), parent.welcome.session_bytes);
+    let words = region.expect("our region").map_words().expect("it can be mapped");
+    plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").set_filled();
+    assert_eq!(grandchild(), None, "it has pins of its own now");
 }
 
 /// Asks for a session for a child that is about to be forked.

@@ -145,9 +145,11 @@ pub(super) fn count(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A name on one line, without characters that a terminal would obey.
+/// A name on one line, without characters that a terminal would obey, and those that turn the direction of what follows.
 pub(super) fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown =
+        |c: char| if c.is_control() || turns(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }
 
@@ -315,6 +317,7 @@ mod tests {
     #[test]
     fn nothing_in_a_name_steers_the_terminal() {
         assert_eq!(plain("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
+        assert_eq!(plain("a\u{202e}bä\u{2069}"), "a\\u{202e}bä\\u{2069}");
         assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
     }
 }

@@ -172,23 +172,25 @@ impl Catalog {
         self
     }
 
-    /// Whether `namespaces` more fit.
+    /// Whether `namespaces` more fit. `is_own`: whether the store's own uid or root asks; others leave it half of them.
     ///
     /// # Errors
     /// The limit.
-    pub(crate) fn check_namespaces(&self, namespaces: u64) -> Result<(), u64> {
-        let fits = namespaces == 0 || self.namespace_count() + namespaces <= self.namespaces_max;
-        if fits { Ok(()) } else { Err(self.namespaces_max) }
+    pub(crate) fn check_namespaces(&self, namespaces: u64, is_own: bool) -> Result<(), u64> {
+        let max = limit_for(self.namespaces_max, is_own);
+        let fits = namespaces == 0 || self.namespace_count() + namespaces <= max;
+        if fits { Ok(()) } else { Err(max) }
     }
 
-    /// Whether descriptions and metadata that are so much longer, and shorter, than those before fit.
+    /// Whether descriptions and metadata that are so much longer, and shorter, than those before fit. `is_own`: as above.
     ///
     /// # Errors
     /// The limit.
-    pub(crate) fn check_texts(&self, longer_bytes: u64, shorter_bytes: u64) -> Result<(), u64> {
+    pub(crate) fn check_texts(&self, longer_bytes: u64, shorter_bytes: u64, is_own: bool) -> Result<(), u64> {
+        let max = limit_for(self.text_bytes_max, is_own);
         let grows = longer_bytes > shorter_bytes;
-        let fits = !grows || self.text_bytes + (longer_bytes - shorter_bytes) <= self.text_bytes_max;
-        if fits { Ok(()) } else { Err(self.text_bytes_max) }
+        let fits = !grows || self.text_bytes + (longer_bytes - shorter_bytes) <= max;
+        if fits { Ok(()) } else { Err(max) }
     }
 
     /// Length of an index region of `shape`, in bytes.
@@ -509,4 +511,9 @@ fn last_use(recalls: &Recalls, number: u32, learned_ns: u64) -> u64 {
 fn deadline(ttl: &Ttl, now_ns: u64) -> Option<u64> {
     let slack_ns = if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
     now_ns.checked_add(ttl.ttl_ns)?.checked_add(slack_ns)
+}
+
+/// What a limit on names of all is for whoever asks: users that are merely admitted cannot use up what the store's own has.
+fn limit_for(max: u64, is_own: bool) -> u64 {
+    if is_own { max } else { max / 2 }
 }

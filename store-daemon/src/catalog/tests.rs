@@ -422,9 +422,19 @@ fn what_the_operator_declared_holds_whatever_others_declare() {
 fn limits_are_counted_with_what_is_there() {
     let (catalog, _seen) = fresh(ENTRIES, 1 << 20);
     let catalog = catalog.with_limits(3, 10);
-    assert_eq!(catalog.check_namespaces(2), Ok(()));
-    assert_eq!(catalog.check_namespaces(3), Err(3), "`default` counts");
-    assert_eq!(catalog.check_texts(10, 0), Ok(()));
-    assert_eq!(catalog.check_texts(11, 0), Err(10));
-    assert_eq!(catalog.check_texts(11, 1), Ok(()), "what is replaced counts");
+    assert_eq!(catalog.check_namespaces(2, true), Ok(()));
+    assert_eq!(catalog.check_namespaces(3, true), Err(3), "`default` counts");
+    assert_eq!(catalog.check_texts(10, 0, true), Ok(()));
+    assert_eq!(catalog.check_texts(11, 0, true), Err(10));
+    assert_eq!(catalog.check_texts(11, 1, true), Ok(()), "what is replaced counts");
+}
+
+/// Users that are merely admitted leave half of both to the store's own.
+#[test]
+fn other_users_have_half_of_a_limit() {
+    let (catalog, _seen) = fresh(ENTRIES, 1 << 20);
+    let catalog = catalog.with_limits(8, 10);
+    assert_eq!((catalog.check_namespaces(3, false), catalog.check_namespaces(4, false)), (Ok(()), Err(4)));
+    assert_eq!((catalog.check_texts(5, 0, false), catalog.check_texts(6, 0, false)), (Ok(()), Err(5)));
+    assert_eq!((catalog.check_namespaces(7, true), catalog.check_texts(10, 0, true)), (Ok(()), Ok(())));
 }

@@ -78,11 +78,12 @@ impl CheckingChanges {
         mut self,
         bench: &mut Workbench<'_>,
         unbinds: bool,
+        is_own: bool,
         slice: &mut Slice,
     ) -> Result<Step, Box<Refused>> {
         while slice.spend() {
             let Some(change) = self.lists.changes.again() else {
-                return self.end(bench, unbinds);
+                return self.end(bench, unbinds, is_own);
             };
             match self.checks.add(bench.catalog, &change, self.moment_ns) {
                 Ok(id) if self.lists.changes.is_kept() => self.ids.0.push(id),
@@ -94,8 +95,8 @@ impl CheckingChanges {
     }
 
     /// The last check, over all changes together; behind it nothing fails any more.
-    fn end(self, bench: &mut Workbench<'_>, unbinds: bool) -> Result<Step, Box<Refused>> {
-        if let Err(why) = self.checks.check_room(bench.catalog) {
+    fn end(self, bench: &mut Workbench<'_>, unbinds: bool, is_own: bool) -> Result<Step, Box<Refused>> {
+        if let Err(why) = self.checks.check_room(bench.catalog, is_own) {
             return Err(self.refuse(why));
         }
         let CheckingChanges { lists, extents, moment_ns, checks, ids } = self;
@@ -140,16 +141,16 @@ impl Checks {
         self.touched.len() as u64 + self.emptied_names
     }
 
-    /// Whether the catalog has room for all changes together.
-    fn check_room(&self, catalog: &Catalog) -> Result<(), Why> {
+    /// Whether the catalog has room for all changes together, of a writer whose uid is the store's own or root, or is not.
+    fn check_room(&self, catalog: &Catalog, is_own: bool) -> Result<(), Why> {
         let room = catalog.room() + self.unbound_names + self.emptied_names;
         if self.new_names > room {
             return Err(Why::NoEntries(self.new_names - room));
         }
         let too_many = |what: &str, limit| Why::Failure(Failure::TooMany { what: what.to_owned(), limit });
-        let namespaces = catalog.check_namespaces(self.new_namespaces);
+        let namespaces = catalog.check_namespaces(self.new_namespaces, is_own);
         namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
-        let texts = catalog.check_texts(self.longer_bytes, self.shorter_bytes);
+        let texts = catalog.check_texts(self.longer_bytes, self.shorter_bytes, is_own);
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Writer {
     pub(crate) session: SessionId,
     pub(crate) pid: u32,
     pub(crate) uid: u32,
+    /// Whether the uid is the store's own or root.
+    pub(crate) is_own: bool,
 }
 
 /// What the daemon lends to a commit while it works.
@@ -294,7 +296,9 @@ impl CommitJob {
                     Ok(Step::Next(Stage::CheckingConditions(checking)))
                 }
                 Stage::CheckingConditions(checking) => checking.run(bench, self.summary.unbinds, slice),
-                Stage::CheckingChanges(checking) => checking.run(bench, self.summary.unbinds, slice),
+                Stage::CheckingChanges(checking) => {
+                    checking.run(bench, self.summary.unbinds, self.writer.is_own, slice)
+                }
                 Stage::Applying(applying) => Ok(applying.run(bench, self.writer, slice)),
                 done => {
                     self.stage = done;

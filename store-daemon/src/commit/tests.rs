@@ -103,7 +103,7 @@ impl Model {
     /// Does `commit`, and checks that it happened if it should have. Returns what it took.
     fn apply(&mut self, commit: &Commit) -> Slices {
         let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1, held: Held::default() };
-        let writer = Writer { session: SessionId(1), pid: 1, uid: 1 };
+        let writer = Writer { session: SessionId(1), pid: 1, uid: 1, is_own: true };
         let before = self.versions.last;
         let mut body = Vec::new();
         commit.encode(&mut body);

@@ -1,6 +1,7 @@
 //! Beginning and joining sessions.
 
 use crate::{
+    budget::regions_max,
     connection::{Peer, Role},
     effect::{Answer, Effect, Reply},
     limits,
@@ -119,7 +120,7 @@ impl State {
             let what = format!("sessions of process {pid} (--max-sessions-per-process)");
             return Err(Failure::TooMany { what, limit: self.facts.options.max_sessions_per_process as u64 });
         }
-        self.check_descriptors(1 + regions)?;
+        self.check_descriptors(peer, 1 + regions)?;
         if self.sessions.of_uid(uid) >= self.facts.options.max_sessions_per_uid {
             let what = format!("sessions of uid {uid} (--max-sessions-per-uid)");
             return Err(Failure::TooMany { what, limit: self.facts.options.max_sessions_per_uid as u64 });
@@ -131,13 +132,52 @@ impl State {
         Ok(())
     }
 
-    /// Whether sessions may take so many descriptors more.
-    fn check_descriptors(&self, more: usize) -> Result<(), Failure> {
-        if self.sessions.descriptors() + more <= self.facts.session_descriptors {
-            return Ok(());
+    /// Whether sessions of `peer` may take so many descriptors more: no process takes more than a quarter of what there
+    /// is for sessions, and no uid more than half.
+    pub(crate) fn check_descriptors(&self, peer: Peer, more: usize) -> Result<(), Failure> {
+        let Peer { pid, uid } = peer;
+        let max = self.facts.session_descriptors;
+        let taken = |counts: &dyn Fn(Peer) -> bool| {
+            self.sessions.descriptors(counts, |session| self.space.lease_count_of(session))
+        };
+        let too_many = |whose: &str, limit: usize| {
+            let what = format!("descriptors of the store that sessions{whose} take (ulimit -n)");
+            Err(Failure::TooMany { what, limit: limit as u64 })
+        };
+        // Processes that this daemon cannot tell apart share the limit of their uid.
+        if pid != 0 && taken(&|owner| owner == peer) + more > max / 4 {
+            return too_many(&format!(" of process {pid}"), max / 4);
         }
-        let what = "descriptors of the store that sessions take (ulimit -n)".to_owned();
-        Err(Failure::TooMany { what, limit: self.facts.session_descriptors as u64 })
+        if taken(&|owner| owner.uid == uid) + more > max / 2 {
+            return too_many(&format!(" of uid {uid}"), max / 2);
+        }
+        if taken(&|_| true) + more > max {
+            return too_many("", max);
+        }
+        Ok(())
+    }
+
+    /// Whether sessions of process `pid` may have so many more regions of pins beyond the first of each, if that which
+    /// gets them has its `own` already.
+    fn check_pins_of_process(&self, pid: u32, own: usize, more: usize) -> Result<(), Failure> {
+        let pins_max = self.facts.options.max_pins;
+        let (of_process, _) = self.sessions.regions(|session| pid != 0 && session.pid == pid);
+        if more > 0 && of_process.max(own) + more > regions_max(pins_max).0 {
+            let what = format!("pins of process {pid} (--max-pins)");
+            return Err(Failure::TooMany { what, limit: pins_max.into() });
+        }
+        Ok(())
+    }
+
+    /// Whether sessions of `uid` may have so many more.
+    fn check_pins_of_uid(&self, uid: u32, more: usize) -> Result<(), Failure> {
+        let pins_max = self.facts.options.max_pins;
+        let (_, of_uid) = self.sessions.regions(|session| session.uid == uid);
+        if of_uid + more > regions_max(pins_max).1 {
+            let what = format!("pins of uid {uid}, which may have four times --max-pins");
+            return Err(Failure::TooMany { what, limit: 4 * u64::from(pins_max) });
+        }
+        Ok(())
     }
 
     /// A session for a child that is about to be forked: until it has filled its regions, scans read its parent's for
@@ -163,6 +203,8 @@ impl State {
         let parent = self.sessions.by_token(token).and_then(|parent| self.sessions.get(parent));
         let parent = parent.filter(|parent| {
             parent.uid == uid && parent.lifeline.is_some() && !parent.is_awaited && !parent.is_leaving()
+                // Or a scan would read regions for each of a line of children that of all before it.
+                && !parent.rests_on_parent()
         });
         let parent = parent.ok_or(Failure::UnknownSession {})?;
         let count = index_of(regions.into());
@@ -171,8 +213,17 @@ impl State {
             return Err(Failure::TooMany { what, limit: parent.regions.len().min(FDS_MAX) as u64 });
         }
         let (writable, command) = (parent.writable, parent.command.clone());
-        let inherits = parent.inherits.iter().chain(parent.regions.iter().map(|region| &region.words));
-        let inherits = inherits.map(Arc::clone).collect();
+        self.check_pins_of_uid(uid, count - 1)?;
+        let is_awaited = |session: &Session| session.is_awaited && session.parent_pid == peer.pid;
+        let (awaited, _) = self.sessions.regions(|session| peer.pid != 0 && is_awaited(session));
+        if awaited + count > sessions_max.max(count) {
+            let pid = peer.pid;
+            let what = format!(
+                "session regions of children of process {pid} that nobody has joined (--max-sessions-per-process)"
+            );
+            return Err(Failure::TooMany { what, limit: sessions_max as u64 });
+        }
+        let inherits = parent.regions.iter().map(|region| Arc::clone(&region.words)).collect();
         let made =
             (0..count).map(|number| self.make_session_region(number)).collect::<Result<Vec<_>, _>>()?;
         let (regions, fds): (Vec<PinRegion>, Vec<Option<OwnedFd>>) = made.into_iter().unzip();
@@ -226,10 +277,12 @@ impl State {
 
     /// If the session is of a forked child that nobody has seen: the process that joins it first is the child.
     fn meet_child(&mut self, newcomer: &mut Newcomer, session_id: SessionId) -> Result<(), Failure> {
-        let Some(session) = self.sessions.get_mut(session_id) else { return Ok(()) };
+        let Some(session) = self.sessions.get(session_id) else { return Ok(()) };
         if !session.is_awaited || session.uid != newcomer.peer.uid {
             return Ok(());
         }
+        self.check_pins_of_process(newcomer.peer.pid, 1, session.regions.len() - 1)?;
+        let Some(session) = self.sessions.get_mut(session_id) else { return Ok(()) };
         let pidfd = newcomer.take_pidfd().map_err(|_| Failure::UnknownSession {})?; // it has ended already
         session.pid = newcomer.peer.pid;
         session.command = command_of(session.pid);
@@ -283,13 +336,11 @@ pub(super) fn add_region(state: &mut State, session_id: SessionId) -> Answer {
         return Answer::fail(Failure::UnknownSession {});
     };
     let regions = session.regions.len();
-    let slots = index_of(plasmon_protocol::limits::PIN_SLOTS.into());
-    let pins_max = state.facts.options.max_pins;
-    if regions * slots >= index_of(pins_max.into()) {
-        let what = "pins of one process (--max-pins)".to_owned();
-        return Answer::fail(Failure::TooMany { what, limit: pins_max.into() });
-    }
-    let made = state.check_descriptors(1).and_then(|()| state.make_session_region_for(session_id, regions));
+    let peer = session.owner();
+    let made = state.check_pins_of_process(peer.pid, regions, 1);
+    let made = made.and_then(|()| state.check_pins_of_uid(peer.uid, 1));
+    let made = made.and_then(|()| state.check_descriptors(peer, 1));
+    let made = made.and_then(|()| state.make_session_region_for(session_id, regions));
     let (region, fd) = match made {
         Ok(made) => made,
         Err(failure) => return Answer::fail(failure),

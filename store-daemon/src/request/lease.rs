@@ -68,6 +68,9 @@ fn find_lease(state: &mut State, session_id: SessionId, len_bytes: u64) -> Resul
     let Some(slot) = state.space.free_lease_slot(session_id, limit) else {
         return Err(Failure::TooMany { what: "leases of one session".to_owned(), limit: limit.into() });
     };
+    if !session.writable {
+        state.check_descriptors(session.owner(), 1)?; // for a region of its own
+    }
     let region = Arc::clone(&session.regions.first().expect("a session begins with a region").words);
     Ok(state.space.lease(session_id, slot, &region, len_bytes))
 }

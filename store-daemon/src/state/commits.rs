@@ -103,7 +103,8 @@ impl State {
 
     fn new_commit(&self, reply_to: ReplyTo, id: SessionId, body: Bytes) -> Option<Box<CommitJob>> {
         let session = self.sessions.get(id)?;
-        let writer = Writer { session: id, pid: session.pid, uid: session.uid };
+        let (pid, uid, is_own) = (session.pid, session.uid, session.writable);
+        let writer = Writer { session: id, pid, uid, is_own };
         Some(Box::new(CommitJob::new(reply_to, writer, body)))
     }
 

@@ -21,6 +21,7 @@ use crate::{
 use bytes::Bytes;
 use plasmon_protocol::{
     codec::Codec,
+    index::Entry,
     message::*,
     name::Name,
     object::{Header, Kind},
