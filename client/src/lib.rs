@@ -58,8 +58,8 @@ pub use brain::{
     RefusedLearns, Stats,
 };
 pub use codec::{
-    BlockTable, CodecError, Described, Dtype, Json, Kind, Learn, Pickle, Prepared, ScatteredColumn,
-    ScatteredTable, Strided, Table, TablePart, Tensor, TensorElement, TensorView, Text,
+    BlockTable, CodecError, Described, Dtype, Json, Kind, Learn, Pickle, Prepared, Strided, Table, TablePart,
+    Tensor, TensorElement, TensorView, Text,
 };
 pub use create::{TableWriter, Writable};
 #[doc(hidden)]

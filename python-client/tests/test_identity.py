@@ -143,6 +143,46 @@ SOURCES = {
         "class C:\n def __init__(self, s): self.s = s\n def m(self): return self.s\nfunction = C(1).m",
         "class C:\n def __init__(self, s): self.s = s\n def m(self): return self.s\nfunction = C(2).m",
     ),
+    "what a method wraps": (
+        "import functools\nclass C:\n @functools.cache\n def m(self): return 1\ndef function(x): return C().m()",
+        "import functools\nclass C:\n @functools.cache\n def m(self): return 2\ndef function(x): return C().m()",
+    ),
+    "the arguments of a partial method": (
+        "import functools\nclass C:\n def k(self, x): return x\n m = functools.partialmethod(k, 1)\nfunction = C().m",
+        "import functools\nclass C:\n def k(self, x): return x\n m = functools.partialmethod(k, 2)\nfunction = C().m",
+    ),
+    "a method that is chosen by type": (
+        "import functools\nclass C:\n @functools.singledispatchmethod\n def m(self, x): return 1\nfunction = C",
+        "import functools\nclass C:\n @functools.singledispatchmethod\n def m(self, x): return 2\nfunction = C",
+    ),
+    "what a descriptor of one's own has": (
+        "class D:\n def __init__(s, f): s.f = f\n def __get__(s, i, o): return s.f(i)\nclass C:\n @D\n def m(s): return 1\nfunction = C",
+        "class D:\n def __init__(s, f): s.f = f\n def __get__(s, i, o): return s.f(i)\nclass C:\n @D\n def m(s): return 2\nfunction = C",
+    ),
+    "a class within a class": (
+        "class C:\n class Inner:\n  def m(self): return 1\nfunction = C",
+        "class C:\n class Inner:\n  def m(self): return 2\nfunction = C",
+    ),
+    "a metaclass": (
+        "class M(type):\n def m(cls): return 1\nclass C(metaclass=M): pass\nfunction = C",
+        "class M(type):\n def m(cls): return 2\nclass C(metaclass=M): pass\nfunction = C",
+    ),
+    "constants of a class": (
+        "class C:\n names = ('a', frozenset({'b', 'c'}), None)\nfunction = C",
+        "class C:\n names = ('a', frozenset({'b', 'd'}), None)\nfunction = C",
+    ),
+    "an enumeration": (
+        "import enum\nclass C(enum.Enum):\n a = 1\ndef function(x): return C.a.value",
+        "import enum\nclass C(enum.Enum):\n a = 2\ndef function(x): return C.a.value",
+    ),
+    "a partial function that it calls": (
+        "import functools\nhelper = functools.partial(pow, 2)\ndef function(x): return helper(x)",
+        "import functools\nhelper = functools.partial(pow, 3)\ndef function(x): return helper(x)",
+    ),
+    "an object that it calls": (
+        "class D:\n def __init__(self, f): self.f = f\n def __call__(self, x): return self.f(x)\n@D\ndef helper(x): return 1\ndef function(x): return helper(x)",
+        "class D:\n def __init__(self, f): self.f = f\n def __call__(self, x): return self.f(x)\n@D\ndef helper(x): return 2\ndef function(x): return helper(x)",
+    ),
     "an inherited method": (
         "class B:\n def m(self): return 1\nclass C(B): pass\nfunction = C().m",
         "class B:\n def m(self): return 2\nclass C(B): pass\nfunction = C().m",
@@ -167,6 +207,21 @@ def test_a_function_that_is_edited_in_place_is_another_one(brain: plasmon.Brain)
     assert remembered(1) == 2
     helper.__code__ = edited.__code__  # as %autoreload does
     assert remembered(1) == 101
+
+
+def test_a_memoized_method_that_another_one_calls_counts(brain: plasmon.Brain) -> None:
+    source = """
+class Model:
+    @memoize
+    def predict(self, x): return self.helper(x)
+    @memoize
+    def helper(self, x): return x + STEP
+"""
+    for step in (1, 2):
+        written = types.ModuleType("written")
+        written.__dict__["memoize"] = brain.memoize(namespace=brain.namespace)
+        exec(compile(source.replace("STEP", str(step)), "written", "exec"), written.__dict__)
+        assert written.Model().predict(1) == 1 + step
 
 
 def test_a_function_among_the_arguments_counts_by_its_code(brain: plasmon.Brain) -> None:
@@ -344,12 +399,17 @@ def test_what_only_coordinates_does_not_count() -> None:
 # ---- the same in every process
 
 PROGRAM = """
-import functools, plasmon, sys
+import enum, functools, plasmon, sys
 from plasmon._identity import digest, digest_of_function
 import numpy as np
 class Base:
     def m(self): return Other
+class Color(enum.Enum):
+    red, names = "r", frozenset("abc")
 class Other(Base):
+    names, colors = ("x", frozenset("abc")), Color
+    @functools.cache
+    def cached(self): return self.names
     def __init__(self): self.s = {"a", "b", "c"}; self.f = lambda: Base
 def even(n): return n == 0 or odd(n - 1)
 def odd(n): return n != 0 and even(n - 1)
@@ -357,7 +417,7 @@ def outer():
     tags = frozenset("abc")
     def inner(x): return inner(x - 1) if x in tags else (Other, even)
     return inner
-things = [even, odd, outer(), Other, Base, Other(), Other().m, functools.partial(odd, 1), np.mean, functools.lru_cache(even)]
+things = [Color, even, odd, outer(), Other, Base, Other(), Other().m, functools.partial(odd, 1), np.mean, functools.lru_cache(even)]
 if sys.argv[1] == "reversed":
     keys = [digest(thing).hex() for thing in reversed(things)][::-1]
 else:

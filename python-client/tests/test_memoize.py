@@ -23,6 +23,7 @@ import plasmon
 import polars as pl
 import pyarrow as pa
 import pytest
+from plasmon import _memoize
 from plasmon._memoize import digest
 
 
@@ -375,6 +376,27 @@ def test_a_signal_handler_may_call_what_it_interrupts(brain: plasmon.Brain) -> N
     print(calls)
     """
     assert in_a_process(brain, code) == "[1, 1, 1]"
+
+
+def test_a_signal_between_two_steps_leaves_nobody_waiting(
+    memoize: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt  # as a signal handler may where any function begins
+
+    async def fetch(n: int) -> int:
+        return n
+
+    remembered, awaited = memoize(lambda n: n), memoize(fetch)
+    with monkeypatch.context() as patched:
+        patched.setattr(_memoize._Flight, "__enter__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            remembered(1)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(awaited(1))
+    assert _memoize._flights == {}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(remembered, 1).result(60) == 1
 
 
 def test_a_wait_for_another_process_handles_signals_at_once(brain: plasmon.Brain) -> None:

@@ -256,9 +256,11 @@ impl Sessions {
         self.by_id.values().filter(|session| session.uid == uid).count()
     }
 
-    /// Sessions whose process has ended. A system call for each session.
+    /// Sessions whose process has ended. A system call for each session. Of a child that nobody has seen yet it is not
+    /// known which process it is: its session is looked at once its lifeline is closed.
     pub(crate) fn ended(&self) -> Vec<SessionId> {
-        self.iter().filter(|(_, session)| session.process_has_ended()).map(|(id, _)| id).collect()
+        let ended = self.iter().filter(|(_, session)| !session.is_awaited && session.process_has_ended());
+        ended.map(|(id, _)| id).collect()
     }
 
     /// Whether a session has said goodbye and may hold pins still.

@@ -1,10 +1,13 @@
 //! Bindings that end with their session, waiting for a change, and what is removed or declared under a condition.
 
-use crate::{CLIENT, STORE};
+use crate::{CLIENT, STORE, bulk};
 use nix::sys::signal::Signal;
 use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions};
 use plasmon_protocol::{
-    message::{Change, Changed, Commit, Failure, Goodbye, Payload, WaitChange},
+    message::{
+        Change, Changed, Commit, Committed, Describe, Failure, FindMany, FoundMany, Goodbye, NameSlot,
+        Payload, WaitChange,
+    },
     name::Namespace,
 };
 use plasmon_tests::{
@@ -304,4 +307,42 @@ fn an_ephemeral_binding_is_checked_as_any_other() -> TestResult {
     let twice = commit(vec![bind_ephemeral("a", 10), inline("a", 10)]);
     assert!(matches!(refusal(&twice), Failure::NamedTwice { .. }));
     Ok(())
+}
+
+/// Who waits for a name to change is told what it has become, and not what it was meanwhile: here it is unbound and bound
+/// again before a long commit keeps the store from telling anybody of either.
+#[test]
+fn who_knows_the_newest_version_is_not_told_that_the_name_is_unbound() {
+    let daemon = Daemon::start(STORE, "32MiB");
+    let begin = || RawSession::begin(daemon.socket());
+    let (mut first, mut writer, mut waiting, mut other) = (begin(), begin(), begin(), begin());
+    first.requests.be_patient();
+    writer.requests.be_patient();
+    let before = writer.requests.call(&commit(vec![inline("name", 10)])).expect("there is room").version;
+    waiting.requests.send(1, &wait_change("name", before));
+    let many = bulk::written(&mut first, 20_000);
+    first.requests.call(&many).expect("there is room");
+    // While names are looked up the commits queue. The last of them is visible in part at once, and for long.
+    let absent = |slot| NameSlot { namespace: Namespace::default(), name: bulk::name(slot), slot };
+    first.requests.send(1, &FindMany { names: (0..20_000).map(absent).collect() });
+    let unbind = Change::Unbind { namespace: Namespace::default(), name: name("name") };
+    writer.requests.send(2, &commit(vec![unbind]));
+    writer.requests.send(3, &commit(vec![inline("name", 10)]));
+    writer.requests.send(4, &commit(vec![Change::ClearNamespace { namespace: bulk::namespace() }]));
+    let describe = Describe { namespace: Namespace::default(), name: name("name") };
+    let mut now = before;
+    eventually("it is bound anew", || {
+        let described = other.requests.call(&describe).expect("the store answers");
+        now = described.binding.map_or(before, |binding| binding.version);
+        now != before
+    });
+    other.requests.send(5, &wait_change("name", now));
+    for _ in 0..3 {
+        writer.requests.receive::<Committed>().expect("it is done");
+    }
+    first.requests.receive::<FoundMany>().expect("the slots are free");
+    let told = waiting.requests.receive::<Changed>().expect("it has changed").version;
+    assert!(told == now || told == 0, "{told}");
+    let later = writer.requests.call(&commit(vec![inline("name", 10)])).expect("there is room").version;
+    assert_eq!(other.requests.receive::<Changed>(), Ok(Changed { version: later }));
 }

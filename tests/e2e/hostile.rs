@@ -1103,3 +1103,29 @@ fn a_list_of_pins_has_those_of_now_whoever_leaves_meanwhile() {
         assert_eq!(wrong, 0, "lists of another moment");
     });
 }
+
+/// Invariant 5. A child that closes all descriptors right after the fork has said before that which session is its own,
+/// however many have connected before it.
+#[test]
+fn a_child_is_heard_before_its_session_is_given_up_whoever_connected_before() {
+    let daemon = Daemon::start(STORE, "4MiB");
+    let mut parent = RawSession::begin(daemon.socket());
+    let mut lifeline = Raw::connect(daemon.socket());
+    lifeline.send(1, &hello_child(&parent));
+    let (header, body, mut fds) = lifeline.receive_with_fds();
+    assert_eq!(header.kind, ChildAdded::KIND);
+    let region = plasmon_shm::ClientRegion::from_fd(fds.remove(0), parent.welcome.session_bytes);
+    let mapped = region.and_then(|region| region.map_words()).expect("a session region");
+    let added = ChildAdded::parse(body.into()).expect("a valid answer");
+    daemon.signal(nix::sys::signal::Signal::SIGSTOP);
+    let silent: Vec<_> = (0..500).map(|_| Raw::connect(daemon.socket())).collect();
+    let mut child = Raw::connect(daemon.socket());
+    child.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token: added.token } });
+    drop(lifeline);
+    daemon.signal(nix::sys::signal::Signal::SIGCONT);
+    // It is known who the child is, so its session lasts as long as it does, though without a lifeline it asks nothing.
+    assert_eq!(child.receive::<Attached>(), Err(Failure::UnknownSession {}));
+    let after = stats(&mut parent);
+    assert_eq!((after.sessions, after.orphaned_sessions), (2, 1));
+    drop((silent, mapped));
+}

@@ -19,7 +19,7 @@ use super::{
     ends::Ends,
     error::CodecError,
     frame::padded,
-    gather::{self, ScatteredColumn, Source, Strided},
+    gather::{self, Source, Strided},
     layout,
     learn::{Prepared, by_our_encoder},
     value::slice_of,
@@ -197,7 +197,7 @@ impl TablePart {
                 if columns != 1 {
                     return Err(mismatch("1 column".to_owned()));
                 }
-                ScatteredColumn::check_chunks(chunks, field, rows)
+                gather::check(chunks, field, rows)
             }
             TablePart::Block(values) => {
                 let width = field.data_type().primitive_width();
@@ -331,9 +331,7 @@ impl Body {
                 });
             }
             TablePart::Column(chunks) => {
-                let rows = chunks.iter().map(|chunk| chunk.len()).sum();
-                let column = ScatteredColumn::Chunks(chunks.clone());
-                let (node, found) = column.sources(field, rows)?;
+                let (node, found) = gather::sources(chunks, field)?;
                 let mut sources = Vec::with_capacity(found.len());
                 for source in found {
                     let (start, len) = (self.len_bytes, source.len_bytes());

@@ -1,14 +1,7 @@
-//! Arrays and tables whose bytes do not lie in one piece: they are gathered while they are written, block by block, so
+//! Arrays and columns whose bytes do not lie in one piece: they are gathered while they are written, block by block, so
 //! that no second copy of them ever exists.
 
-use super::{
-    dictionary::contains_dictionary,
-    error::CodecError,
-    frame::{Frame, padded},
-    layout,
-    learn::{Prepared, value_header_of_batches},
-    tensor,
-};
+use super::{dictionary::contains_dictionary, error::CodecError, frame::padded, learn::Prepared, tensor};
 use arrow_array::{Array, ArrayRef, OffsetSizeTrait, RecordBatch, cast::AsArray};
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ToByteSlice};
 use arrow_ipc::{
@@ -16,10 +9,7 @@ use arrow_ipc::{
     writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
 };
 use arrow_schema::{DataType, Field, SchemaRef};
-use plasmon_protocol::{
-    index_of,
-    object::{Dtype, Kind},
-};
+use plasmon_protocol::{index_of, object::Dtype};
 use std::{io, sync::Arc};
 
 /// An array of numbers whose elements lie anywhere within some bytes, at regular distances: a column of a matrix, every
@@ -252,91 +242,6 @@ fn gather(bytes: &[u8], start: usize, stride: isize, run_bytes: usize, count: us
     }
 }
 
-/// A table of one batch whose columns need not lie in one piece. It is stored as any other table, and no column of it is
-/// copied before it is written.
-///
-/// # Examples
-/// ```
-/// use arrow_array::{ArrayRef, Int64Array, StringArray, record_batch};
-/// use plasmon::{ScatteredColumn, ScatteredTable, Table};
-/// use std::sync::Arc;
-///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
-/// let whole = record_batch!(("n", Int64, [1, 2, 3]), ("s", Utf8, ["a", "b", "c"]))?;
-/// let numbers: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];
-/// let texts: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec!["a"])), Arc::new(StringArray::from(vec!["b", "c"]))];
-/// let columns = [numbers, texts].map(ScatteredColumn::Chunks).to_vec();
-/// brain.learn("table", &ScatteredTable::new(whole.schema(), 3, columns)?)?;
-/// assert_eq!(brain.recall::<Table>("table")?[..], [whole]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct ScatteredTable {
-    schema: SchemaRef,
-    rows: usize,
-    columns: Vec<ScatteredColumn>,
-}
-
-/// A column of a [`ScatteredTable`].
-#[derive(Clone, Debug)]
-pub enum ScatteredColumn {
-    /// Arrays one behind the other.
-    Chunks(Vec<ArrayRef>),
-    /// Values of a type of fixed width, and which of them are null.
-    Strided(Strided, Option<NullBuffer>),
-}
-
-impl ScatteredTable {
-    /// A table of `rows`, with one column for each field of `schema`: of numbers, times, truth values, texts and bytes,
-    /// and of dictionaries in one chunk.
-    ///
-    /// # Errors
-    /// [`CodecError::ColumnMismatch`] names the first column that is of another type or length than it should be;
-    /// [`CodecError::Unsupported`] the first whose type cannot be gathered, or that has more bytes than its offsets can
-    /// number: put its chunks together first.
-    pub fn new(
-        schema: SchemaRef,
-        rows: usize,
-        columns: Vec<ScatteredColumn>,
-    ) -> Result<ScatteredTable, CodecError> {
-        layout::check_types(schema.fields())?;
-        if columns.len() != schema.fields().len() {
-            return Err(CodecError::ColumnMismatch {
-                column: "the table".to_owned(),
-                asked: format!("{} columns", schema.fields().len()),
-                found: format!("{}", columns.len()),
-            });
-        }
-        for (field, column) in schema.fields().iter().zip(&columns) {
-            column.check(field, rows)?;
-        }
-        Ok(ScatteredTable { schema, rows, columns })
-    }
-
-    pub(super) fn prepare_scattered(&self) -> Result<Prepared<'static>, CodecError> {
-        let (mut nodes, mut sources) = (Vec::new(), Vec::new());
-        for (field, column) in self.schema.fields().iter().zip(&self.columns) {
-            let (node, found) = column.sources(field, self.rows)?;
-            nodes.push(node);
-            sources.extend(found);
-        }
-        let lens: Vec<u64> = sources.iter().map(Source::len_bytes).collect();
-        let frame = Frame::of_columns(&self.schema, &self.dictionaries()?, self.rows as u64, &nodes, &lens)?;
-        Ok(Prepared::gathered(value_header_of_batches(Kind::TABLE), Arc::new(frame), sources))
-    }
-
-    fn dictionaries(&self) -> Result<Vec<EncodedData>, CodecError> {
-        let first_rows = self.schema.fields().iter().zip(&self.columns).map(|(field, column)| match column {
-            ScatteredColumn::Chunks(chunks) if contains_dictionary(field.data_type()) => {
-                chunks[0].slice(0, 1)
-            }
-            _ => arrow_array::new_null_array(field.data_type(), 1),
-        });
-        dictionaries(&self.schema, first_rows)
-    }
-}
-
 /// The dictionaries of a table as messages: copied, for they are small beside what refers to them. `first_rows` are its
 /// columns, of which a row is enough.
 pub(super) fn dictionaries(
@@ -357,128 +262,96 @@ pub(super) fn dictionaries(
         .map_err(CodecError::arrow("encode the dictionaries"))
 }
 
-impl ScatteredColumn {
-    fn check(&self, field: &Field, rows: usize) -> Result<(), CodecError> {
-        let asked = || format!("{rows} rows of {}", field.data_type());
-        let mismatch = |found: String| CodecError::ColumnMismatch {
-            column: field.name().clone(),
-            asked: asked(),
-            found,
-        };
-        match self {
-            ScatteredColumn::Chunks(chunks) => Self::check_chunks(chunks, field, rows),
-            ScatteredColumn::Strided(values, nulls) => {
-                let width = field.data_type().primitive_width();
-                if width != Some(values.width()) || values.shape != [rows] {
-                    return Err(mismatch(format!("{} of shape {:?}", values.dtype, values.shape)));
+/// Whether `chunks` are a column of `rows` that can be written in pieces.
+pub(super) fn check(chunks: &[ArrayRef], field: &Field, rows: usize) -> Result<(), CodecError> {
+    let mismatch = |found: String| CodecError::ColumnMismatch {
+        column: field.name().clone(),
+        asked: format!("{rows} rows of {}", field.data_type()),
+        found,
+    };
+    if let Some(other) = chunks.iter().find(|chunk| chunk.data_type() != field.data_type()) {
+        return Err(mismatch(format!("a chunk of {}", other.data_type())));
+    }
+    let found = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+    if found != rows {
+        return Err(mismatch(format!("{found} rows")));
+    }
+    let is_dictionary = matches!(field.data_type(), DataType::Dictionary(..));
+    match is_gatherable(field.data_type()) || (is_dictionary && chunks.len() == 1 && rows > 0) {
+        true => Ok(()),
+        false => Err(cannot_be_gathered(field)),
+    }
+}
+
+/// The node of a column, and the sources of its buffers as Arrow orders them.
+pub(super) fn sources(chunks: &[ArrayRef], field: &Field) -> Result<(FieldNode, Vec<Source>), CodecError> {
+    let rows = chunks.iter().map(|chunk| chunk.len()).sum();
+    let nulls = nulls(chunks, rows);
+    let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
+    let node = FieldNode::new(length(rows)?, length(null_count)?);
+    let validity = nulls.filter(|nulls| nulls.null_count() > 0);
+    let mut sources = vec![Source::Pieces(validity.iter().map(|nulls| nulls.inner().sliced()).collect())];
+    push_values(chunks, field, &mut sources)?;
+    Ok((node, sources))
+}
+
+/// Which rows are null. An eighth of a byte for each row is all that is put together here.
+fn nulls(chunks: &[ArrayRef], rows: usize) -> Option<NullBuffer> {
+    match chunks {
+        [chunk] => chunk.nulls().cloned(),
+        chunks if chunks.iter().all(|chunk| chunk.null_count() == 0) => None,
+        chunks => {
+            let mut bits = BooleanBufferBuilder::new(rows);
+            for chunk in chunks {
+                match chunk.nulls() {
+                    Some(nulls) => bits.append_buffer(nulls.inner()),
+                    None => bits.append_n(chunk.len(), true),
                 }
-                match nulls.as_ref().map(NullBuffer::len) {
-                    Some(found) if found != rows => Err(mismatch(format!("{found} bits of validity"))),
-                    _ => Ok(()),
-                }
             }
+            Some(NullBuffer::new(bits.finish()))
         }
     }
+}
 
-    pub(super) fn check_chunks(chunks: &[ArrayRef], field: &Field, rows: usize) -> Result<(), CodecError> {
-        let mismatch = |found: String| CodecError::ColumnMismatch {
-            column: field.name().clone(),
-            asked: format!("{rows} rows of {}", field.data_type()),
-            found,
-        };
-        if let Some(other) = chunks.iter().find(|chunk| chunk.data_type() != field.data_type()) {
-            return Err(mismatch(format!("a chunk of {}", other.data_type())));
+/// Appends the sources of a column's buffers but its validity, as Arrow orders them.
+fn push_values(chunks: &[ArrayRef], field: &Field, sources: &mut Vec<Source>) -> Result<(), CodecError> {
+    let too_long = || cannot_be_gathered(field);
+    match field.data_type() {
+        DataType::Boolean => {
+            let mut bits = BooleanBufferBuilder::new(0);
+            chunks.iter().for_each(|chunk| bits.append_buffer(chunk.as_boolean().values()));
+            sources.push(Source::Pieces(vec![bits.finish().into_inner()]));
         }
-        let found = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
-        if found != rows {
-            return Err(mismatch(format!("{found} rows")));
+        DataType::Utf8 => {
+            let parts = chunks.iter().map(|chunk| chunk.as_string::<i32>());
+            texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets32, sources)
+                .ok_or_else(too_long)?;
         }
-        let is_dictionary = matches!(field.data_type(), DataType::Dictionary(..));
-        match is_gatherable(field.data_type()) || (is_dictionary && chunks.len() == 1 && rows > 0) {
-            true => Ok(()),
-            false => Err(cannot_be_gathered(field)),
+        DataType::LargeUtf8 => {
+            let parts = chunks.iter().map(|chunk| chunk.as_string::<i64>());
+            texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets64, sources)
+                .ok_or_else(too_long)?;
         }
-    }
-
-    /// Its node, and the sources of its buffers as Arrow orders them.
-    pub(super) fn sources(&self, field: &Field, rows: usize) -> Result<(FieldNode, Vec<Source>), CodecError> {
-        let nulls = self.nulls(rows);
-        let null_count = nulls.as_ref().map_or(0, NullBuffer::null_count);
-        let node = FieldNode::new(length(rows)?, length(null_count)?);
-        let validity = nulls.filter(|nulls| nulls.null_count() > 0);
-        let mut sources = vec![Source::Pieces(validity.iter().map(|nulls| nulls.inner().sliced()).collect())];
-        self.values(field, &mut sources)?;
-        Ok((node, sources))
-    }
-
-    /// Which rows are null. An eighth of a byte for each row is all that is put together here.
-    fn nulls(&self, rows: usize) -> Option<NullBuffer> {
-        match self {
-            ScatteredColumn::Strided(_, nulls) => nulls.clone(),
-            ScatteredColumn::Chunks(chunks) => match &chunks[..] {
-                [chunk] => chunk.nulls().cloned(),
-                chunks if chunks.iter().all(|chunk| chunk.null_count() == 0) => None,
-                chunks => {
-                    let mut bits = BooleanBufferBuilder::new(rows);
-                    for chunk in chunks {
-                        match chunk.nulls() {
-                            Some(nulls) => bits.append_buffer(nulls.inner()),
-                            None => bits.append_n(chunk.len(), true),
-                        }
-                    }
-                    Some(NullBuffer::new(bits.finish()))
-                }
-            },
+        DataType::Binary => {
+            let parts = chunks.iter().map(|chunk| chunk.as_binary::<i32>());
+            texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets32, sources)
+                .ok_or_else(too_long)?;
+        }
+        DataType::LargeBinary => {
+            let parts = chunks.iter().map(|chunk| chunk.as_binary::<i64>());
+            texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets64, sources)
+                .ok_or_else(too_long)?;
+        }
+        fixed => {
+            let width = width_of(fixed).ok_or_else(|| cannot_be_gathered(field))?;
+            let piece = |chunk: &ArrayRef| {
+                let data = chunk.to_data();
+                data.buffers()[0].slice_with_length(data.offset() * width, data.len() * width)
+            };
+            sources.push(Source::Pieces(chunks.iter().map(piece).collect()));
         }
     }
-
-    /// Appends the sources of the column's buffers but its validity, as Arrow orders them.
-    fn values(&self, field: &Field, sources: &mut Vec<Source>) -> Result<(), CodecError> {
-        let chunks = match self {
-            ScatteredColumn::Strided(values, _) => {
-                sources.push(Source::Strided(values.clone()));
-                return Ok(());
-            }
-            ScatteredColumn::Chunks(chunks) => chunks,
-        };
-        let too_long = || cannot_be_gathered(field);
-        match field.data_type() {
-            DataType::Boolean => {
-                let mut bits = BooleanBufferBuilder::new(0);
-                chunks.iter().for_each(|chunk| bits.append_buffer(chunk.as_boolean().values()));
-                sources.push(Source::Pieces(vec![bits.finish().into_inner()]));
-            }
-            DataType::Utf8 => {
-                let parts = chunks.iter().map(|chunk| chunk.as_string::<i32>());
-                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets32, sources)
-                    .ok_or_else(too_long)?;
-            }
-            DataType::LargeUtf8 => {
-                let parts = chunks.iter().map(|chunk| chunk.as_string::<i64>());
-                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets64, sources)
-                    .ok_or_else(too_long)?;
-            }
-            DataType::Binary => {
-                let parts = chunks.iter().map(|chunk| chunk.as_binary::<i32>());
-                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets32, sources)
-                    .ok_or_else(too_long)?;
-            }
-            DataType::LargeBinary => {
-                let parts = chunks.iter().map(|chunk| chunk.as_binary::<i64>());
-                texts(parts.map(|it| (it.offsets(), it.values())), Source::Offsets64, sources)
-                    .ok_or_else(too_long)?;
-            }
-            fixed => {
-                let width = width_of(fixed).ok_or_else(|| cannot_be_gathered(field))?;
-                let piece = |chunk: &ArrayRef| {
-                    let data = chunk.to_data();
-                    data.buffers()[0].slice_with_length(data.offset() * width, data.len() * width)
-                };
-                sources.push(Source::Pieces(chunks.iter().map(piece).collect()));
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Appends the sources of offsets and bytes. `None` if there are more bytes than an offset can number.

@@ -4,7 +4,7 @@ use super::{
     blocks::{BlockFile, BlockTable},
     error::CodecError,
     frame::{self, Frame, Key},
-    gather::{self, ScatteredTable, Source, Strided},
+    gather::{self, Source, Strided},
     json::{self, Json},
     layout,
     pickle::Pickle,
@@ -22,8 +22,9 @@ use std::{borrow::Cow, io, sync::Arc};
 
 /// A value that can be learned.
 ///
-/// Tables: [`RecordBatch`], lists of them, [`Table`], [`ScatteredTable`], [`BlockTable`]. Arrays: [`Tensor`],
-/// [`TensorView`], [`Strided`]. Single values: `[u8]`, `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()`, [`serde_json::Value`], [`Json`] and [`Pickle`].
+/// Tables: [`RecordBatch`], lists of them, [`Table`], [`BlockTable`]. Arrays: [`Tensor`], [`TensorView`], [`Strided`].
+/// Single values: `[u8]`, `Vec<u8>`, [`Bytes`], `str`, `String`, `bool`, `i64`, `f64`, `()`, [`serde_json::Value`],
+/// [`Json`] and [`Pickle`].
 ///
 /// Every value is stored as an Arrow IPC file that any Arrow implementation can read, and its bytes are copied once,
 /// from where they are into the store. The trait is sealed: what is stored is a promise between all clients.
@@ -328,7 +329,6 @@ learn! {
     Tensor<'_>, |tensor| tensor.prepare_tensor();
     TensorView, |view| view.as_tensor().prepare_tensor();
     Strided, |array| array.prepare_strided();
-    ScatteredTable, |table| table.prepare_scattered();
     BlockTable, |table| table.prepare_blocks();
     [u8], |bytes| Prepared::value(Kind::BYTES, Cow::Borrowed(bytes));
     Vec<u8>, |bytes| bytes.as_slice().prepare();

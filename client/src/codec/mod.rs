@@ -5,8 +5,7 @@
 //! of the Arrow form of each kind; `golden/` has one file of each, and the tests compare bytes with them.
 //!
 //! * [`Learn`]: what can be learned. [`Prepared`] knows its length, or how long it can be, before a byte is copied.
-//! * [`Strided`] and [`ScatteredTable`]: what does not lie in one piece, gathered while it is written. [`BlockTable`]:
-//!   columns of one type side by side.
+//! * [`Strided`] and [`BlockTable`]: arrays and tables that do not lie in one piece, gathered while they are written.
 //! * [`Table`], [`Tensor`] and [`TensorView`], [`Text`]: values that plain Rust has no type for.
 //! * `decode_*`: from an object's bytes to a value, by the shortcuts of its [`Header`](plasmon_protocol::object::Header)
 //!   where it has them. Nothing is copied but values of at most 32 bytes.
@@ -41,7 +40,7 @@ mod value;
 
 pub use blocks::{BlockTable, TablePart};
 pub use error::CodecError;
-pub use gather::{ScatteredColumn, ScatteredTable, Strided};
+pub use gather::Strided;
 pub use json::Json;
 pub use learn::{Described, Learn, Prepared};
 pub use pickle::Pickle;

@@ -687,45 +687,44 @@ fn is_gathered(data_type: &DataType) -> bool {
     !(data_type.is_nested() || data_type.is_null() || matches!(data_type, DataType::RunEndEncoded(..)))
 }
 
-/// arrow-ipc's own writer has the last word here as well.
+/// A table of these columns, each of which comes in pieces.
+fn in_pieces(schema: &Schema, rows: usize, columns: Vec<Vec<ArrayRef>>) -> Result<BlockTable, CodecError> {
+    let names = StringArray::from_iter_values(schema.fields().iter().map(|field| field.name()));
+    let parts = columns.into_iter().zip(0..).map(|(chunks, at)| (TablePart::Column(chunks), vec![at]));
+    let schema = Arc::new(schema.clone());
+    BlockTable::new(schema, rows, Arc::new(names), parts.collect(), vec![], description())
+}
+
+/// arrow-ipc's own reader has the last word here as well.
 #[test]
-fn a_scattered_table_is_byte_for_byte_what_its_whole_is() {
+fn a_column_in_pieces_is_what_its_whole_is() {
     for (name, whole) in columns() {
-        let schema = Arc::new(Schema::new(vec![Field::new(name, whole.data_type().clone(), true)]));
-        let whole_rows = |len| RecordBatch::try_new(schema.clone(), vec![rebuilt(&whole, 0, len)]).unwrap();
+        let schema = Schema::new(vec![Field::new(name, whole.data_type().clone(), true)]);
         for cuts in [&[0_usize, 5][..], &[0, 2, 5], &[0, 0, 1, 1, 3, 4, 5, 5], &[0, 0], &[0]] {
             let pairs = || cuts.windows(2).map(|cut| (cut[0], cut[1] - cut[0]));
             let slices: Vec<ArrayRef> = pairs().map(|(start, len)| whole.slice(start, len)).collect();
             let arrays: Vec<ArrayRef> = pairs().map(|(start, len)| rebuilt(&whole, start, len)).collect();
             let rows = *cuts.last().unwrap();
             for chunks in [slices, arrays] {
-                let columns = vec![ScatteredColumn::Chunks(chunks.clone())];
-                let table = ScatteredTable::new(schema.clone(), rows, columns);
-                match whole.data_type() {
-                    DataType::Dictionary(..) if chunks.len() == 1 && rows > 0 => {}
-                    DataType::Dictionary(..) => {
-                        assert!(matches!(table, Err(CodecError::Unsupported { .. })), "{name}");
-                        continue;
-                    }
-                    other if !is_gathered(other) => {
-                        assert!(matches!(table, Err(CodecError::Unsupported { .. })), "{name}");
-                        continue;
-                    }
-                    _ => {}
+                let is_whole = chunks.len() == 1 && rows > 0;
+                let table = in_pieces(&schema, rows, vec![chunks]);
+                if !is_gathered(whole.data_type())
+                    || (matches!(whole.data_type(), DataType::Dictionary(..)) && !is_whole)
+                {
+                    assert!(matches!(table, Err(CodecError::Unsupported { .. })), "{name}");
+                    continue;
                 }
-                let (file, header) = encode(&table.unwrap());
-                assert_eq!(
-                    (&file, header),
-                    (&encode(&whole_rows(rows)).0, encode(&whole_rows(rows)).1),
-                    "{name} {cuts:?}"
-                );
+                let (file, _) = encode(&table.unwrap());
+                let (_, found) = read_with_arrow(&file);
+                assert_eq!(found[0].column(0), &whole.slice(0, rows), "{name} {cuts:?}");
+                assert_eq!(found, decode_table(&file, false).unwrap()[..], "{name} {cuts:?}");
             }
         }
     }
 }
 
 #[test]
-fn a_scattered_table_of_many_columns_is_byte_for_byte_what_its_whole_is() {
+fn many_columns_in_pieces_are_what_their_whole_is() {
     let whole = every_type();
     let kept = (0..whole.num_columns()).filter(|at| is_gathered(whole.schema().field(*at).data_type()));
     let kept: Vec<usize> = kept.collect();
@@ -737,33 +736,13 @@ fn a_scattered_table_of_many_columns_is_byte_for_byte_what_its_whole_is() {
         } else {
             vec![(0, 3), (3, 2)]
         };
-        ScatteredColumn::Chunks(cuts.into_iter().map(|(start, len)| rebuilt(column, start, len)).collect())
+        cuts.into_iter().map(|(start, len)| rebuilt(column, start, len)).collect()
     });
-    let table = ScatteredTable::new(whole.schema(), 5, columns.collect()).unwrap();
-    let (file, header) = encode(&table);
-    assert_eq!((&file, header), (&encode(&whole).0, encode(&whole).1));
-    assert_in_place(&decode_table(&file, true).unwrap(), &file);
-}
-
-#[test]
-fn columns_that_are_no_part_of_a_scattered_table_are_refused_by_name() {
-    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Float64, true)]));
-    let refused = |columns: Vec<ScatteredColumn>| {
-        let error = ScatteredTable::new(schema.clone(), 3, columns).unwrap_err();
-        assert!(matches!(error, CodecError::ColumnMismatch { .. }), "{error}");
-        error.to_string()
-    };
-    let chunks = |array: ArrayRef| vec![ScatteredColumn::Chunks(vec![array])];
-    assert!(refused(vec![]).contains("asked for 1 columns, found 0"));
-    assert!(refused(chunks(Arc::new(Float64Array::from(vec![1.0])))).contains("`n`"));
-    assert!(refused(chunks(Arc::new(Int64Array::from(vec![1, 2, 3])))).contains("Int64"));
-    let strided = |dtype, len: usize, nulls| {
-        vec![ScatteredColumn::Strided(Strided::new(dtype, &[len], &[8], 0, vec![0; 64]).unwrap(), nulls)]
-    };
-    refused(strided(Dtype::FLOAT64, 2, None));
-    refused(strided(Dtype::FLOAT32, 3, None));
-    refused(strided(Dtype::FLOAT64, 3, Some(arrow_buffer::NullBuffer::new_null(2))));
-    ScatteredTable::new(schema.clone(), 3, strided(Dtype::INT64, 3, None)).unwrap();
+    let (file, _) = encode(&in_pieces(&whole.schema(), 5, columns.collect()).unwrap());
+    let found = decode_table(&file, true).unwrap();
+    assert_in_place(&found, &file);
+    assert_eq!(found[0].columns(), whole.columns());
+    assert_eq!(read_with_arrow(&file).1, found[..]);
 }
 
 fn le_bytes(values: impl IntoIterator<Item = f64>) -> Vec<u8> {
@@ -941,6 +920,7 @@ fn parts_that_make_no_table_are_refused() {
         vec![(block(2), vec![0, u64::MAX])],
         vec![(block(1), vec![0, 1])],
         vec![(TablePart::Column(vec![Arc::new(Int64Array::from(vec![1]))]), vec![0])],
+        vec![(TablePart::Column(vec![Arc::new(Float64Array::from(vec![1.0; 2]))]), vec![0])],
     ] {
         let refused = make(parts);
         assert!(matches!(refused, Err(CodecError::ColumnMismatch { .. })), "{refused:?}");

@@ -1,8 +1,9 @@
 """What a call is known by: digests of functions and of arguments, equal for equal ones, in every process.
 
 A function is known by what it computes: its code, what it encloses, its defaults, what it wraps, and the functions and
-classes of its own module that it names. A class is known by its methods, an object by its class and its state. What
-changes in place counts as it was when it was first seen: a function may count its calls in a list that it encloses.
+classes of its own module that it names. A class is known by its code and its constants, an object by its class and its
+state. What changes in place counts as it was when it was first seen: a function may count its calls in a list that it
+encloses.
 """
 
 from __future__ import annotations
@@ -40,10 +41,16 @@ _CONTAINERS = frozenset({tuple, list, dict})
 #: Libraries whose values have a form of their own.
 _COLUMNS = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch"})
 
-#: What of a class is code, and which other attributes count.
-_ACCESSORS = frozenset({staticmethod, classmethod, property, functools.cached_property})
+#: What gives a function of Python on: what it is of is in one of `_INNER`.
+_ACCESSORS = frozenset({
+    staticmethod, classmethod, property, functools.cached_property, functools.partialmethod,
+    functools.singledispatchmethod,
+})  # fmt: skip
 _CODE = _ACCESSORS | {types.FunctionType}
-_CONSTANTS = frozenset({bool, int, float, str, bytes})
+_INNER = ("__func__", "func", "fget", "fset", "fdel")
+
+#: Attributes of a class that count beside its code.
+_CONSTANTS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 _BY_NAME = (
     types.BuiltinFunctionType,
@@ -181,7 +188,8 @@ class _Digester:
         if isinstance(value, functools.partial):
             return combined(_tag(kind), map(self.of, (value.func, value.args, value.keywords)))
         if kind in _ACCESSORS:
-            return combined(_tag(kind), map(self.of, _accessors(value)))
+            given = [getattr(value, name, None) for name in ("args", "keywords")]  # of a partialmethod
+            return combined(_tag(kind), map(self.of, [*_accessors(value), given]))
         if kind in (set, frozenset):
             return self.of(value)
         if kind is types.CodeType:
@@ -252,7 +260,7 @@ class _Digester:
         ]
         if self._numbers is None:
             # Of code alone, which refers to no class: what is kept for a class must not keep it alive.
-            parts = [_code_of(value) for _, value in members if type(value) in _CODE]
+            parts = [_code_of(value) for _, value in members]
             known = _classes.get(kind)
             if known is None or not known.is_of(parts):
                 known = _classes[kind] = Known(parts, _Digester(lenient=True, numbers={})._class(kind))
@@ -260,11 +268,15 @@ class _Digester:
         if (number := self._numbers.get(id(kind))) is not None:
             return combined(b"seen", [str(number).encode()])
         self._numbers[id(kind)] = len(self._numbers)
+        if type(kind).__module__ == kind.__module__:
+            name.append(b"metaclass" + self._leniently(type(kind)))
         for key, value in members:
-            if type(value) in _CODE:
+            if type(value) in _CODE or _is_code_of(kind.__module__, value):
                 name.append(key.encode() + self._leniently(value))
-            elif type(value) in _CONSTANTS and key.rpartition(".")[2] not in _NOT_OF_A_CLASS:
-                name.append(f"{key}={value!r}".encode())
+            elif key.endswith("._member_map_"):  # of an enumeration
+                name.append(key.encode() + self._leniently({one: it._value_ for one, it in value.items()}))
+            elif _is_constant(value) and key.rpartition(".")[2] not in _NOT_OF_A_CLASS:
+                name.append(key.encode() + self._leniently(value))
         return combined(b"class", name)
 
     def _native(self, value: Any) -> bytes:
@@ -331,8 +343,8 @@ _first_seen: WeakKeyDictionary[Any, dict[str, bytes]] = WeakKeyDictionary()
 
 _EMPTY = object()
 
-#: What every class has and no method reads.
-_NOT_OF_A_CLASS = frozenset({"__doc__", "__module__", "__qualname__", "__firstlineno__"})
+#: What every class has and no method reads. The order of the last is another one in each process.
+_NOT_OF_A_CLASS = frozenset({"__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"})
 
 
 def _is(one: Any, other: Any) -> bool:
@@ -367,12 +379,8 @@ def _parts(function: types.FunctionType, seen: set[int]) -> Iterator[Any]:
             inner.append(content)
     for value in inner:
         yield value
-        while True:
-            if (wrapped := _wrapped(value)) is None:
-                wrapped = next(iter(_accessors(value)), None) if type(value) in _ACCESSORS else None
-            if wrapped is None or type(value) is types.FunctionType:
-                break
-            value = wrapped
+        while type(value) is not types.FunctionType and (within := _within(value)) is not None:
+            value = within
         if type(value) is types.FunctionType:
             yield from _parts(value, seen)
 
@@ -385,11 +393,10 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _followed(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The functions and classes of its own module that a function names."""
+    """The functions and classes of its own module that a function names, and what is made of them to be called."""
     for name in _global_names(function.__code__):
         value = function.__globals__.get(name)
-        is_code = isinstance(value, (types.FunctionType, type)) or _wrapped(value) is not None
-        if is_code and getattr(value, "__module__", None) == function.__module__:
+        if _is_code_of(function.__module__, value):
             yield name, value
 
 
@@ -432,6 +439,29 @@ def _constant(constant: Any) -> bytes:
     return combined(type(constant).__name__.encode(), [repr(constant).encode()])
 
 
+def _is_code_of(module: str | None, value: Any) -> bool:
+    """Whether something is code of a module, and neither data nor a library's: functions, classes, what is called."""
+    if isinstance(value, (types.FunctionType, type)) or _wrapped(value) is not None:
+        return getattr(value, "__module__", None) == module
+    kind = type(value)
+    if kind is functools.partial:
+        return True
+    is_used_as_code = callable(value) or hasattr(kind, "__get__")
+    return is_used_as_code and _is_heap(kind) and kind.__module__ == module
+
+
+def _is_constant(value: Any) -> bool:
+    return type(value) in _CONSTANTS or (type(value) in (tuple, frozenset) and all(map(_is_constant, value)))
+
+
+def _within(value: Any) -> Any:
+    """Return what is called in the end when something is that only passes calls on; `None` of all else."""
+    if (wrapped := _wrapped(value)) is not None:
+        return wrapped
+    is_of_one = type(value) in _ACCESSORS or type(value) is functools.partial
+    return next(_accessors(value), None) if is_of_one else None
+
+
 def _wrapped(value: Any) -> Any:
     """Return what a decorated function that is no plain function says that it wraps."""
     if isinstance(value, (types.FunctionType, type)):
@@ -454,13 +484,13 @@ def _call_of(kind: type) -> types.FunctionType | None:
 
 
 def _accessors(value: Any) -> Iterator[Any]:
-    for name in ("__func__", "func", "fget", "fset", "fdel"):
+    for name in _INNER:
         if (inner := getattr(value, name, None)) is not None:
             yield inner
 
 
 def _code_of(value: Any) -> Any:
-    return getattr(value if type(value) is types.FunctionType else next(_accessors(value), None), "__code__", None)
+    return getattr(value if type(value) is types.FunctionType else _within(value), "__code__", None)
 
 
 def _is_heap(kind: type) -> bool:

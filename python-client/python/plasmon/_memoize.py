@@ -109,10 +109,13 @@ class Memoized(Generic[_Arguments, _Result]):
             if kept is not _NOTHING:
                 return kept
             mine = _Flight((self._brain.path, self._brain.namespace, name))
-            flight = _flights.setdefault(mine.key, mine)  # at one moment, for signal handlers and greenlets as well
-            if flight is mine:
-                with mine:
-                    return self._lead(mine, name, args, kwargs)
+            try:
+                flight = _flights.setdefault(mine.key, mine)  # at one moment, for signal handlers and greenlets as well
+                if flight is mine:
+                    with mine:
+                        return self._lead(mine, name, args, kwargs)
+            finally:
+                mine.end()
             if flight.ident == threading.get_ident() or not flight.wait():
                 return self._alone(args, kwargs)
 
@@ -148,10 +151,13 @@ class Memoized(Generic[_Arguments, _Result]):
             if kept is not _NOTHING:
                 return kept
             mine = _Flight((self._brain.path, self._brain.namespace, name))
-            flight = _flights.setdefault(mine.key, mine)
-            if flight is mine:
-                with mine:
-                    return await self._lead_awaited(mine, name, args, kwargs)
+            try:
+                flight = _flights.setdefault(mine.key, mine)
+                if flight is mine:
+                    with mine:
+                        return await self._lead_awaited(mine, name, args, kwargs)
+            finally:
+                mine.end()
             if not await flight.awaited():
                 return await self._alone(args, kwargs)
 
@@ -354,10 +360,16 @@ class _Flight:
         self._token = _aboard.set((*self._within, self))
 
     def __exit__(self, *_: object) -> None:
-        _flights.pop(self.key, None)
-        self._ended.set_result(not self.leaves_others_alone)
+        self.end()
         with contextlib.suppress(ValueError):  # a task that was given up, somewhere else
             _aboard.reset(self._token)
+
+    def end(self) -> None:
+        """End it, if it has not ended: a signal handler may raise also before it is entered, and others wait."""
+        if _flights.get(self.key) is self:
+            del _flights[self.key]
+        if not self._ended.done():
+            self._ended.set_result(not self.leaves_others_alone)
 
     def wait(self) -> bool:
         """Wait for its end; return whether to look again, and not to compute on one's own."""

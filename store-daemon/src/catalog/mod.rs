@@ -339,6 +339,12 @@ impl Catalog {
         found.filter(|(_, record)| !record.entry.has_expired(now_ns))
     }
 
+    /// The version that the name with this id has at `now_ns`; 0 if it is not bound.
+    pub(crate) fn version_of(&self, id: &NameId, now_ns: u64) -> u64 {
+        let entry = self.present.find(id).map(|(_, record)| &record.entry);
+        entry.filter(|entry| !entry.has_expired(now_ns)).map_or(0, |entry| entry.version)
+    }
+
     /// What `name` is or was bound to: a binding that has expired takes room until it is unbound.
     pub(crate) fn linked(&self, namespace: NamespaceId, name: &str) -> Option<(u32, &Record)> {
         // By its id: a hash table is quicker than the tree of names, and there is one at hand.

@@ -19,22 +19,23 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 impl Server {
-    pub(super) fn accept(&mut self) {
+    /// Accepts who has connected, for a slice. Returns whether nobody is left who had.
+    pub(super) fn accept(&mut self) -> bool {
         let mut slice = Slice::begin();
         for _ in 0..ACCEPTS_PER_TURN {
             if slice.is_over() {
-                return;
+                return false;
             }
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = &self.listener else { return true };
             let stream = match listener.accept() {
                 Ok(stream) => stream,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 Err(error) => {
                     // Out of descriptors, most likely: the backlog keeps, and those who have connections go on.
                     tracing::warn!(%error, "cannot accept a connection; trying again soon");
                     self.accept_at = Some(Instant::now() + ACCEPT_AGAIN_AFTER);
                     self.listen(false);
-                    return;
+                    return false;
                 }
             };
             fault_point(FaultPoint::Accepted);
@@ -44,6 +45,7 @@ impl Server {
                 tracing::warn!(reason, left_out, "refused a connection");
             }
         }
+        false
     }
 
     /// Accepts again, after a rest.
@@ -52,15 +54,18 @@ impl Server {
         self.listen(true);
     }
 
-    /// Accepts who has connected, and hears what the connections that have not said who they are have said.
-    fn hear_newcomers(&mut self) {
-        self.accept();
+    /// Accepts who has connected, and hears what the connections that have not said who they are have said. Returns
+    /// whether that was all: nobody is left to be accepted, or waits for a turn in which his process has a share.
+    fn hear_newcomers(&mut self) -> bool {
+        let are_accepted = self.listening && self.accept();
         let is_new =
             |(&id, connection): (&ConnectionId, &Connection)| (connection.role == Role::New).then_some(id);
         let newcomers: Vec<ConnectionId> = self.connections.iter().filter_map(is_new).collect();
         for id in newcomers {
             self.on_connection(id, EpollFlags::EPOLLIN);
         }
+        let waits = |connection: &Connection| connection.role == Role::New && connection.backlogged;
+        are_accepted && !self.connections.values().any(waits)
     }
 
     pub(super) fn listen(&mut self, on: bool) {
@@ -151,11 +156,12 @@ impl Server {
 
     /// Closes what was broken off, for a slice, and decides what becomes of sessions that were made for a child.
     pub(super) fn close_broken(&mut self) {
-        if !self.childless.is_empty() {
-            // Who had connected before the lifelines were closed is heard first.
-            let sessions = std::mem::take(&mut self.childless);
-            self.hear_newcomers();
-            sessions.into_iter().for_each(|session| self.state.settle_closed(session));
+        // Who had connected before the lifelines were closed is heard first, in as many turns as that takes: a child that
+        // closes all descriptors right after the fork has joined its session, and rests on its pins.
+        if !self.childless.is_empty() && self.hear_newcomers() {
+            for session in std::mem::take(&mut self.childless) {
+                self.state.settle_closed(session);
+            }
             self.carry_out();
         }
         let mut slice = Slice::begin();

@@ -195,7 +195,10 @@ type Step = (fn(&Server) -> Due, fn(&mut Server));
 /// What is done at the end of a turn besides what the state has to do, in this order.
 const STEPS: &[Step] = &[
     (|server| Due::at(server.earliest_deadline), Server::break_off_late),
-    (|server| Due::now_if(!server.broken.is_empty() || !server.childless.is_empty()), Server::close_broken),
+    (
+        |server| Due::now_if(!server.broken.is_empty() || (server.listening && !server.childless.is_empty())),
+        Server::close_broken,
+    ),
     (|server| Due::now_if(server.gave_back && !server.starved.is_empty()), Server::feed_the_starved),
     (|server| Due::at(server.accept_at), Server::accept_again),
     (
@@ -297,7 +300,7 @@ impl Server {
 
     fn on_event(&mut self, token: u64, flags: EpollFlags) {
         match token {
-            tokens::LISTENER => self.accept(),
+            tokens::LISTENER => drop(self.accept()),
             tokens::WAKE => self.on_wake(),
             tokens::SIGNALS => match self.signals.as_ref().and_then(Signals::next) {
                 Some(came) if came.stops => {

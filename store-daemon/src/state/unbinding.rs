@@ -114,16 +114,17 @@ impl State {
         self.is_mid_commit() || self.unbinding.has_untold() || self.parked.can_go_on(self.moment())
     }
 
-    /// Tells those who wait for names that were unbound, for a slice, once what unbound them is all visible.
+    /// Tells those who wait for names that were unbound, for a slice, once what unbound them is all visible. A name may be
+    /// bound again by then, and somebody may wait who knows that.
     pub(super) fn tell_unbound(&mut self) {
         if self.is_mid_commit() {
             return;
         }
-        let mut slice = self.clock.slice();
+        let (now_ns, mut slice) = (self.clock.boottime_ns(), self.clock.slice());
         while slice.spend()
             && let Some(id) = self.unbinding.untold.pop()
         {
-            self.parked.name_changed(&id, 0);
+            self.parked.name_changed(&id, self.catalog.version_of(&id, now_ns));
         }
     }
 }
