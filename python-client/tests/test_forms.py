@@ -112,6 +112,41 @@ def test_a_pickle_that_is_no_table_is_not_read_as_one(brain: plasmon.Brain, valu
     assert isinstance(brain.recall("value", as_="buffer"), memoryview)
 
 
+@pytest.mark.parametrize(
+    ("column", "as_"),
+    [
+        (pd.Series([2**70, 1], dtype=object), ("arrow", "polars", "numpy")),
+        (pd.Series(pd.cut([1, 2, 3], 2)), ("numpy",)),
+        (pd.Series([1, "a"], dtype=object), ("arrow", "polars", "numpy")),
+    ],
+    ids=str,
+)
+def test_what_another_library_refuses_is_an_error_of_ours(
+    brain: plasmon.Brain, column: pd.Series[Any], as_: tuple[Any, ...]
+) -> None:
+    brain["value"] = column.to_frame("a")
+    for way in as_:
+        for copy in (False, True):
+            with pytest.raises(WrongKind):
+                brain.recall("value", as_=way, copy=copy)
+
+
+def test_truth_values_are_those_of_the_library_that_reads_them(brain: plasmon.Brain) -> None:
+    for value in (
+        pd.DataFrame({"value": [True, False, True], "x": [1, 2, 3]}),
+        pd.DataFrame({"value": [True, False, True], "x": [1, 2, 3]}, index=pd.date_range("2024", periods=3, freq="h")),
+        np.array([True, False, True]),
+    ):
+        brain["value"] = value
+        for copy in (False, True):
+            polars = brain.recall("value", as_="polars", copy=copy)
+            assert polars.schema["value"] == pl.Boolean
+            assert polars["value"].to_list() == [True, False, True]
+            assert brain.recall("value", as_="pandas", copy=copy)["value"].dtype == np.dtype(bool)
+            if not isinstance(value, np.ndarray):
+                assert brain.recall("value", as_="numpy", copy=copy)["value"].dtype == np.dtype(bool)
+
+
 def test_columns_of_whatever_has_columns(brain: plasmon.Brain) -> None:
     class Selecting:
         """Has a method of that name, which is for something else."""

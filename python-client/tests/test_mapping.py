@@ -34,6 +34,13 @@ def test_what_cannot_be_a_name_is_bound_nowhere(brain: plasmon.Brain, no_name: s
         brain[no_name]
 
 
+@pytest.mark.parametrize("item", [5, None, "ab", ("a",), ("a", 1, 2), (5, 1), (None, 1), ([], 1), ["a", 1]])
+def test_what_is_no_item_is_none_of_the_items(brain: plasmon.Brain, item: Any) -> None:
+    brain["a"] = 1
+    assert ("a", 1) in brain.items()
+    assert item not in brain.items()
+
+
 # ---- others bind and unbind meanwhile
 
 
@@ -177,6 +184,13 @@ def test_a_value_that_cannot_be_unpickled_is_no_missing_name(
     assert "broken" in brain  # pop and popitem take nothing that they cannot give
 
 
+def test_an_exception_that_cannot_say_what_it_is_is_named(brain: plasmon.Brain) -> None:
+    says_nothing = "class Silent(Exception):\n def __str__(self): raise ValueError\nraise Silent"
+    brain["broken"] = _Broken(says_nothing)
+    with pytest.raises(plasmon.UnpicklingFailed, match="Silent"):
+        brain["broken"]
+
+
 def test_a_memoized_result_that_cannot_be_unpickled_is_not_taken_for_missing(brain: plasmon.Brain) -> None:
     calls = []
 
@@ -270,12 +284,27 @@ def test_what_is_no_length_of_time_is_refused(store: plasmon.Store, brain: plasm
         lambda: brain.memoize(ttl=wrong),
         lambda: brain.recall("a", timeout=wrong),
         lambda: brain.wait("a", timeout=wrong),
+        lambda: brain.wait_change("a", version=0, timeout=wrong),
         lambda: plasmon.Brain(store.path, timeout=wrong),
+        lambda: plasmon.Store(size="16MB", timeout=wrong),
     ):
         with pytest.raises(ValueError, match=r"seconds or more|a time is a number"):
             use()
     with pytest.raises(TypeError, match="number of seconds"):
         brain.learn("a", 1, ttl=[])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="more than 0"):
+        brain.memoize(ttl=0)
+
+
+@pytest.mark.parametrize("timeout", ["1m", datetime.timedelta(minutes=1), math.inf, 10**400])
+def test_a_store_is_waited_for_as_long_as_is_said(timeout: Any) -> None:
+    with plasmon.Store(size="16MB", timeout=timeout) as store:
+        assert store.connect().learn("a", 1)
+
+
+def test_a_size_that_is_none_is_named() -> None:
+    with pytest.raises(plasmon.StoreUnavailable, match="-1.* is not a size"):
+        plasmon.Store(size=-1)
 
 
 # ---- figures

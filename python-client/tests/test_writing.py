@@ -372,6 +372,39 @@ def test_bytes_made_in_place_are_copied_to_be_written_to(brain: plasmon.Brain) -
     assert bytes(brain["made"]) == b"x" * 1_000
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0),
+        np.arange(6).reshape(2, 3),
+        np.arange(20_000.0).reshape(2, -1)[:, ::2],
+        np.array(1.5),
+        np.zeros((0, 3)),
+        np.zeros(0, "u1"),
+        np.ones(3, "c16"),
+        np.zeros(3, "i4,f8"),
+        np.ones(3, ">i4"),
+    ],
+    ids=str,
+)
+def test_memory_views_keep_their_form(brain: plasmon.Brain, array: np.ndarray[Any, Any]) -> None:
+    for writable in (True, False):
+        value = memoryview(array if writable else memoryview(array).toreadonly())
+        brain["value"] = value
+        for found in (brain["value"], brain.recall("value", copy=True), plasmon.compact(value)):
+            assert type(found) is memoryview
+            assert (found.format, found.shape) == (value.format, value.shape)
+            assert np.array_equal(np.asarray(found), array)
+        for copied in (brain.recall("value", copy=True), plasmon.compact(value)):
+            assert not copied.readonly
+
+
+def test_a_compact_buffer_of_arrow_is_one() -> None:
+    copied = plasmon.compact(pa.py_buffer(b"abc").slice(1))
+    assert type(copied) is pa.Buffer
+    assert copied.to_pybytes() == b"bc"
+
+
 # ---- code that writes without asking
 
 

@@ -164,6 +164,15 @@ class OwnSeries(pd.Series, Flag):  # type: ignore[type-arg]
         return OwnSeries
 
 
+class OwnSeriesWithMetadata(pd.Series, Flag):  # type: ignore[type-arg]
+    #: Without pandas' own `_name`, which a class that declares this replaces.
+    _metadata: ClassVar[list[str]] = ["unit"]
+
+    @property
+    def _constructor(self) -> Any:
+        return OwnSeriesWithMetadata
+
+
 class OwnPolarsFrame(pl.DataFrame, Flag):
     pass
 
@@ -242,6 +251,7 @@ OWN_CLASSES: list[Own] = [
     _own(OwnFrame({"a": np.arange(2000.0)}, index=range(2000)), region="south", unit="EUR"),
     _own(OwnFrame({"a": [1, 2]}, index=["x", "y"]), region="south"),
     _own(OwnSeries([1.5, 2.5], name="s"), unit="EUR"),
+    _own(OwnSeriesWithMetadata([1.5, 2.5], name="s"), unit="EUR"),
     _own(OwnPolarsFrame({"a": [1, None]}), unit="EUR"),
     _own(OwnPolarsFrame({"a": [1, None]})),
     _own(OwnPolarsSeries("s", [1.5, None]), unit="EUR"),

@@ -550,6 +550,49 @@ fn a_get_that_fails_leaves_the_file_as_it_was() {
     bench.fails(1, &["get", "t", "-o", &bench.path("no/such/folder.csv")], &["no/such ("]);
 }
 
+/// A file is what its name says, whatever the kind of the value; or nothing is written.
+#[test]
+fn json_and_texts_go_into_files_as_their_names_say() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().learn("listed", &plasmon::Json::new("[1,{\"a\":2}]".to_owned())?)?;
+    bench.brain().learn("said", "a,b\n1,2\n")?;
+    let got = |name: &str, file: &str| {
+        bench.ok(&["get", name, "-o", &bench.path(file)]);
+        fs::read_to_string(bench.path(file))
+    };
+    assert_eq!(got("listed", "out.json")?, "[1,{\"a\":2}]");
+    assert_eq!(got("listed", "out.jsonl")?, "1\n{\"a\":2}\n");
+    assert_eq!(got("listed", "out.csv")?, "value\n\"[1,{\"\"a\"\":2}]\"\n");
+    assert_eq!(got("said", "out.csv")?, "a,b\n1,2\n");
+    for name in ["listed", "said"] {
+        bench.ok(&["get", name, "-o", &bench.path("out.parquet")]);
+        assert_eq!(parquet_batches(bench.path("out.parquet"))[0].num_rows(), 1);
+        bench.fails(1, &["get", name, "-o", &bench.path("out.npy")], &["one tensor"]);
+    }
+    Ok(())
+}
+
+/// Ours take a byte, and are an extension of Arrow's.
+#[test]
+fn truth_values_are_written_as_such() -> TestResult {
+    let bench = Bench::new();
+    bench.brain().learn("true", &plasmon::Tensor::new(&[2], &[true, false])?)?;
+    assert_eq!(bench.ok(&["get", "true", "--format", "csv"]), "value\ntrue\nfalse\n");
+    assert_eq!(bench.ok(&["get", "true", "--format", "jsonl"]), "{\"value\":true}\n{\"value\":false}\n");
+    Ok(())
+}
+
+#[test]
+fn two_columns_of_one_name_are_no_members_of_an_object() -> TestResult {
+    let bench = Bench::new();
+    bench.ok(&["put", "twice", &bench.file("in.csv", "a,b,a\n1,2,3\n")]);
+    for format in ["json", "jsonl"] {
+        bench.fails(1, &["get", "twice", "--format", format], &["\"twice\"", "several columns", "\"a\""]);
+    }
+    assert_eq!(bench.ok(&["get", "twice", "--format", "csv"]), "a,b,a\n1,2,3\n");
+    Ok(())
+}
+
 #[test]
 fn text_shows_the_first_rows_and_how_much_there_is() {
     let bench = Bench::new();

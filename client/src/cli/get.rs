@@ -15,15 +15,17 @@ use crate::{Brain, Dtype, Error, Kind, Object, Table};
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::ArrowError;
+use arrow_schema::{ArrowError, DataType, Field, Schema};
 use clap::Args;
 use parquet::arrow::ArrowWriter;
 use serde_json::json;
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -234,7 +236,7 @@ impl Get {
                 writer.close().map(drop).map_err(parquet)
             }
             Format::Csv => {
-                let table = object.table()?;
+                let table = with_truth_values(object.table()?).map_err(arrow)?;
                 let progress = rows_of(&table, doing);
                 let builder = arrow_csv::WriterBuilder::new()
                     .with_header(!self.csv.no_header)
@@ -276,7 +278,7 @@ impl Get {
         if let Some(value) = json_value(object)? {
             return serde_json::to_writer(sink, &value).map_err(|error| unwritable(error.into()));
         }
-        let table = object.table()?;
+        let table = self.members(object, Format::Json)?;
         let builder = arrow_json::WriterBuilder::new().with_explicit_nulls(true);
         let mut writer = builder.build::<_, arrow_json::writer::JsonArray>(sink);
         let rows_max = self.rows.unwrap_or(usize::MAX);
@@ -300,12 +302,27 @@ impl Get {
             }
             return Ok(());
         }
-        let table = object.table()?;
+        let table = self.members(object, Format::Jsonl)?;
         let builder = arrow_json::WriterBuilder::new().with_explicit_nulls(true);
         let mut writer = builder.build::<_, arrow_json::writer::LineDelimited>(sink);
         first_rows(&table, rows_max, |piece| writer.write(piece))
             .map_err(|error| unwritable(error.into()))?;
         writer.finish().map_err(|error| unwritable(error.into()))
+    }
+
+    /// The object as a table whose columns are the members of JSON objects: no two have one name.
+    fn members(&self, object: &Object, format: Format) -> Result<Table, Trouble> {
+        let table = with_truth_values(object.table()?)
+            .map_err(|error| self.unwritable(object, format, error.into()))?;
+        let mut names = HashSet::new();
+        let twice = table.schema().fields().iter().find(|field| !names.insert(field.name().as_str()));
+        match twice.map(|field| field.name()) {
+            Some(name) => {
+                let why = format!("several columns are called {name:?}; --format csv and ipc have them all");
+                Err(self.unwritable(object, format, why.into()))
+            }
+            None => Ok(table),
+        }
     }
 
     /// The value, or the first of it, for people.
@@ -314,7 +331,8 @@ impl Get {
         let (size, version) = (Human(object.len_bytes()), object.version());
         Ok(match kind {
             Kind::TABLE => {
-                let table = object.table()?;
+                let table = with_truth_values(object.table()?)
+                    .map_err(|error| self.unwritable(object, Format::Text, error.into()))?;
                 let rows = self.rows.unwrap_or(PREVIEW_ROWS);
                 let preview = preview(&table, rows, columns)
                     .map_err(|error| self.unwritable(object, Format::Text, error.into()))?;
@@ -401,12 +419,46 @@ fn raw_bytes(object: &Object) -> Result<Option<arrow_buffer::Buffer>, Error> {
 /// The format in which a value of `kind` leaves the store where nobody says.
 fn default_format(kind: Kind, path: Option<&Path>) -> Format {
     match kind {
-        Kind::BYTES | Kind::TEXT | Kind::JSON => Format::Raw,
+        Kind::BYTES => Format::Raw,
+        // A text can be that of a file of any kind, as long as that is a text.
+        Kind::TEXT => {
+            path.and_then(Format::of_path).filter(|format| format.is_binary()).unwrap_or(Format::Raw)
+        }
+        Kind::JSON => {
+            let format = path.and_then(Format::of_path).filter(|&format| format != Format::Json);
+            format.unwrap_or(Format::Raw)
+        }
         Kind::NULL | Kind::BOOL | Kind::INT64 | Kind::FLOAT64 => {
             path.and_then(Format::of_path).unwrap_or(Format::Json)
         }
         _ => path.and_then(Format::of_path).unwrap_or(Format::Ipc),
     }
+}
+
+/// The table with truth values as Arrow has them, of a bit each. Ours take a byte, as those of other programs do, and are
+/// an extension that writers of text do not know.
+fn with_truth_values(table: Table) -> Result<Table, ArrowError> {
+    let is_ours = |field: &Field| {
+        field.extension_type_name() == Some("arrow.bool8") && *field.data_type() == DataType::Int8
+    };
+    if !table.schema().fields().iter().any(|field| is_ours(field)) {
+        return Ok(table);
+    }
+    let fields = table.schema().fields().iter().map(|field| match is_ours(field) {
+        true => Arc::new(Field::new(field.name(), DataType::Boolean, field.is_nullable())),
+        false => Arc::clone(field),
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let batches = table.iter().map(|batch| {
+        let columns = batch.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(column, field)| match (column.data_type(), field.data_type()) {
+            (DataType::Int8, DataType::Boolean) => arrow_cast::cast(column, &DataType::Boolean),
+            _ => Ok(Arc::clone(column)),
+        });
+        RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<_, _>>()?)
+    });
+    let batches = batches.collect::<Result<Vec<_>, _>>()?;
+    Table::new(schema, batches).map_err(|error| ArrowError::SchemaError(error.to_string()))
 }
 
 fn rows_of(table: &Table, doing: &str) -> Progress {
@@ -663,7 +715,7 @@ mod tests {
     #[test]
     fn a_long_batch_is_cut_into_pieces() {
         let numbers = arrow_array::Int64Array::from_iter_values(0..PIECE_ROWS as i64 + 5);
-        let batch = RecordBatch::try_from_iter([("n", std::sync::Arc::new(numbers) as _)]).unwrap();
+        let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap();
         let pieces: Vec<usize> = pieces_of(&Table::from(batch)).map(|piece| piece.num_rows()).collect();
         assert_eq!(pieces, [PIECE_ROWS, 5]);
     }

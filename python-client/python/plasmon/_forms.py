@@ -147,7 +147,11 @@ def _full_name(kind: type) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return what an exception says, for a message of ours."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    try:
+        said = str(error).strip().partition("\n")[0]
+    except Exception:  # somebody's own class
+        said = ""
+    return said or type(error).__name__
 
 
 # ---- tensors
@@ -287,7 +291,7 @@ def _unpickle(stream: _plasmon.Buffer, buffers: list[_plasmon.Buffer], copy: boo
     if copy and type(value) is _loaded("numpy", "ndarray") and not value.flags.writeable:
         return value.copy("K")  # it is short, and stood in the stream
     if copy and type(value) is memoryview and value.readonly:
-        return memoryview(bytearray(value)).cast(value.format, value.shape)  # type: ignore[call-overload]
+        return compact(value)
     return value
 
 
@@ -545,8 +549,21 @@ def _bytearray(data: Any) -> bytearray:
 
 
 def _reduce_memoryview(value: memoryview) -> tuple[Any, ...]:
+    if not _is_cast_by_python(value):
+        import numpy as np
+
+        return (memoryview, (np.asarray(value),))
     flat = value if value.contiguous else memoryview(value.tobytes()).cast("B")
     return (_memoryview, (pickle.PickleBuffer(flat), value.format, value.shape, not value.readonly))
+
+
+def _is_cast_by_python(view: memoryview) -> bool:
+    """Whether Python makes such a view of bytes: not of all elements that NumPy has, nor of none in many dimensions."""
+    try:
+        memoryview(bytes(view.itemsize)).cast(view.format)  # type: ignore[call-overload]
+    except ValueError:
+        return False
+    return 0 not in (view.shape or ()) or view.ndim == 1
 
 
 def _memoryview(data: Any, form: str, shape: tuple[int, ...], writable: bool = False) -> memoryview:
@@ -656,7 +673,8 @@ def _reduce_own_class(value: Any) -> Any:
     """Pickle a frame or series of somebody's own class with the attributes that their library forgets."""
     reduced = value.__reduce_ex__(5)
     base = next(kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] in ("pandas", "polars"))
-    known = {*vars(base()), *getattr(value, "_metadata", ()), *getattr(value, "_accessors", ())}
+    own = set(vars(base())) - set(getattr(base, "_metadata", ()))
+    known = own.union(getattr(value, "_metadata", ()), getattr(value, "_accessors", ()))
     attributes = {name: attribute for name, attribute in vars(value).items() if name not in known}
     return (_own_class, (*reduced[:3], attributes)) if attributes else reduced
 
@@ -704,15 +722,24 @@ def _viewed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Any:
 
 def convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
     """Return a recalled object as what was asked for."""
-    if found.kind == "pickle":  # whose code is the user's
-        return _convert(found, as_, columns, copy)
-    with _UNDISTURBED:
-        return _convert(found, as_, columns, copy)
+    if isinstance(columns, str):
+        raise TypeError(f"columns is a list of names, and this is one str: {columns!r}")
+    if as_ not in (None, "arrow", "pandas", "polars", "numpy", "buffer"):
+        raise ValueError(f'as_ is "arrow", "pandas", "polars", "numpy" or "buffer", and this is {as_!r}')
+    # The code of a pickle is the user's.
+    with contextlib.nullcontext() if found.kind == "pickle" else _UNDISTURBED:
+        if as_ is None:
+            return _convert(found, as_, columns, copy)
+        try:
+            return _convert(found, as_, columns, copy)
+        except PlasmonError:
+            raise
+        except (NotImplementedError, OverflowError, TypeError, ValueError) as error:  # of other libraries
+            text = f"{found.name!r} cannot be had as_={as_!r}: {one_line(error)}; recall it as what it is"
+            raise WrongKind(text) from error
 
 
 def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None, copy: bool) -> Any:
-    if isinstance(columns, str):
-        raise TypeError(f"columns is a list of names, and this is one str: {columns!r}")
     if copy:
         _plasmon.count_copied(found.nbytes)
     if as_ is None:
@@ -729,9 +756,7 @@ def _convert(found: _plasmon.Object, as_: str | None, columns: list[str] | None,
         return _as_pandas(found, columns, copy)
     if as_ == "polars":
         return _select(_as_polars(found, copy), columns)
-    if as_ == "numpy":
-        return _as_numpy(found, columns, copy)
-    raise ValueError(f'as_ is "arrow", "pandas", "polars", "numpy" or "buffer", and this is {as_!r}')
+    return _as_numpy(found, columns, copy)
 
 
 def _select(value: Any, columns: list[str] | None) -> Any:
@@ -793,7 +818,7 @@ def _as_pandas(found: _plasmon.Object, columns: list[str] | None, copy: bool) ->
             return _select(value, columns)
     from plasmon import _pandas
 
-    table = _select(_data(found), columns)
+    table = _with_truth_values(_select(_data(found), columns))
     return _copied(table).to_pandas().copy() if copy else _pandas.copied_on_write(table.to_pandas())
 
 
@@ -803,16 +828,41 @@ def _as_polars(found: _plasmon.Object, copy: bool) -> Any:
     from plasmon import _polars
 
     if found.kind != "pickle":
-        source: Any = _copied(table_of(found)) if copy else found.table()
+        table = table_of(found)
+        source: Any = _with_truth_values(table)
+        if copy:
+            source = _copied(source)
+        elif source is table:
+            source = found.table()
     else:
         value = decode(found, copy)
         if isinstance(value, pl.DataFrame | pl.Series):
             return value if isinstance(value, pl.DataFrame) else value.to_frame()
-        source = _rows_as_table(value)
+        source = _with_truth_values(_rows_as_table(value))
     try:
         return _polars.read(source)
     except ValueError as error:
         raise WrongKind(f"{error}; as_='arrow' does") from error
+
+
+def _with_truth_values(table: pa.Table) -> pa.Table:
+    """Return a table with truth values of a bit each: ours take a byte, and are an extension that few readers know."""
+    import pyarrow as pa
+
+    kind = getattr(pa, "Bool8Type", ())
+    for at, field in enumerate(table.schema):
+        if isinstance(field.type, kind):
+            chunks = [_truth_values(chunk) for chunk in table.column(at).chunks]
+            values = pa.chunked_array(chunks, pa.bool_())
+            _plasmon.count_copied(values.nbytes)
+            table = table.set_column(at, pa.field(field.name, pa.bool_(), field.nullable), values)
+    return table
+
+
+def _truth_values(column: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.not_equal(column.storage, 0)  # which bytes it has its writer knows
 
 
 def _as_numpy(found: _plasmon.Object, columns: list[str] | None, copy: bool) -> Any:
@@ -860,7 +910,7 @@ def _column_as_numpy(column: pa.ChunkedArray, is_of_frame: bool) -> np.ndarray[A
         return _pandas.floats(column)  # what is missing is the NaN that was learned
     array = column.combine_chunks()
     if isinstance(array.type, getattr(pa, "Bool8Type", ())):
-        array = pa.compute.not_equal(array.storage, 0)  # which bytes it has its writer knows
+        array = _truth_values(array)
     values: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=False)
     return values
 
@@ -875,6 +925,8 @@ def compact(value: Any) -> Any:
     if module == "pyarrow" and hasattr(value, "slice"):
         import pyarrow as pa
 
+        if isinstance(value, pa.Buffer):
+            return pa.py_buffer(value.to_pybytes())
         if isinstance(value, pa.Table):
             return _copied(value)
         if isinstance(value, pa.RecordBatch):
@@ -883,7 +935,11 @@ def compact(value: Any) -> Any:
         column = _copied(pa.table({"value": value})).column(0)
         return column if isinstance(value, pa.ChunkedArray) else column.combine_chunks()
     if isinstance(value, memoryview):
-        return memoryview(bytearray(value))
+        if _is_cast_by_python(value):
+            return _memoryview(bytearray(value.tobytes()), value.format, value.shape or ())
+        import numpy as np
+
+        return memoryview(np.array(value))  # type: ignore[arg-type]
     if type(value) is _loaded("numpy", "ndarray"):
         return value.copy()
     stream, buffers = _pickled(value)

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import ItemsView, KeysView, ValuesView
 from opcode import opmap
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from plasmon.exceptions import LimitExceeded
 
@@ -46,7 +46,9 @@ class Items(ItemsView[str, Any]):
         return self._mapping._bound()
 
     def __contains__(self, item: object) -> bool:
-        name, value = cast("tuple[str, Any]", item)
+        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
+            return False
+        name, value = item
         found = self._mapping.get(name, _MISSING)
         return found is value or bool(found == value)
 
