@@ -78,5 +78,5 @@ pub use region::{
     Backend, LEN_BYTES_MAX, Populated, Region, RegionId, STEP_BYTES, Seals, named_room_bytes, page_bytes,
     remove_named,
 };
-pub use socket::{FDS_MAX, Peer, peer, receive, send};
+pub use socket::{FDS_MAX, Peer, discard_unread, peer, receive, receive_bytes, send};
 pub use socket_path::{SOCKET_PATH_BYTES_MAX, ShortPath};

@@ -7,7 +7,10 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt};
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, Shutdown, getsockopt, recvmsg, sendmsg, setsockopt, shutdown, sockopt,
+};
 
 use crate::error::{Error, refused};
 use crate::kernel::{Kernel, open_pidfd};
@@ -100,6 +103,57 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<Owned
         return Err(Error::TooManyDescriptors { count: fds.len() });
     }
     Ok((len, fds))
+}
+
+/// Receives into `buffer` once, without waiting, and wants no descriptors; returns how many bytes came.
+///
+/// Descriptors that came with the bytes are closed. A descriptor's last close may wait, as that of a TCP socket does that
+/// is told to linger; one that a peer sends here holds up nobody by that.
+///
+/// No byte means that the other end closed the connection (or that `buffer` is empty).
+///
+/// # Errors
+/// [`Error::WouldBlock`] if nothing has come yet; [`Error::System`] otherwise.
+///
+/// ```
+/// use std::os::{fd::AsFd, unix::net::UnixStream};
+/// use plasmon_shm::{receive_bytes, send};
+///
+/// let (here, there) = UnixStream::pair()?;
+/// send(&here, b"hello", &[here.as_fd()])?;
+/// assert_eq!(receive_bytes(&there, &mut [0; 64])?, 5);
+/// assert!(receive_bytes(&there, &mut [0; 64]).is_err_and(|error| error.is_would_block()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> Result<usize, Error> {
+    let socket = socket.as_fd().as_raw_fd();
+    let mut control = Control([0; CONTROL_BYTES]);
+    let asked = buffer.len();
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let received = loop {
+        match recvmsg::<()>(socket, &mut [IoSliceMut::new(buffer)], Some(&mut control.0), flags) {
+            Ok(message) => break message.bytes,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Err(Error::WouldBlock),
+            Err(errno) => return Err(refused("recvmsg", || format!("up to {asked} bytes"))(errno)),
+        }
+    };
+    for fd in control.into_descriptors() {
+        // Refused by what is no socket, which does not linger.
+        let _ = setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
+    }
+    Ok(received)
+}
+
+/// Reads what nobody wants any more of a connection that is about to be closed, so that closing it does not wait for
+/// descriptors that came with that: they are closed as [`receive_bytes`] closes them.
+///
+/// Takes the longer, the more there are: their number is bounded by what the kernel lets a user have on their way
+/// (`RLIMIT_NOFILE`), and by the length of the connection's queue.
+pub fn discard_unread(socket: impl AsFd) {
+    let _ = shutdown(socket.as_fd().as_raw_fd(), Shutdown::Read); // nothing more comes
+    let mut buffer = [0; 4_096];
+    while receive_bytes(&socket, &mut buffer).is_ok_and(|len| len > 0) {}
 }
 
 /// The process at the other end of a connection, as it was when the connection was made.

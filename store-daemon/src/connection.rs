@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use interprocess::os::unix::uds_local_socket::Stream;
 use nix::sys::{
     epoll::EpollFlags,
-    socket::{MsgFlags, recv, send},
+    socket::{MsgFlags, send},
 };
 use plasmon_protocol::{
     frame::{self, FrameError, FrameHeader, HEADER_BYTES},
@@ -177,24 +177,14 @@ impl Connection {
     pub(crate) fn read(&mut self) -> Result<(), Broken> {
         let have = self.input.len();
         self.input.resize(have + READ_BYTES.min(self.missing().max(4_096)), 0);
-        let result = recv(self.stream.as_fd().as_raw_fd(), &mut self.input[have..], MsgFlags::MSG_DONTWAIT);
-        match result {
-            Ok(0) => {
-                self.input.truncate(have);
-                Err(Broken::Closed)
-            }
-            Ok(len) => {
-                self.input.truncate(have + len);
-                Ok(())
-            }
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {
-                self.input.truncate(have);
-                Ok(())
-            }
-            Err(error) => {
-                self.input.truncate(have);
-                Err(error.into())
-            }
+        // Nobody is asked for descriptors; what comes all the same must not hold up the loop when it is closed.
+        let received = plasmon_shm::receive_bytes(self.stream.as_fd(), &mut self.input[have..]);
+        self.input.truncate(have + received.as_ref().copied().unwrap_or(0));
+        match received {
+            Ok(0) => Err(Broken::Closed),
+            Ok(_) => Ok(()),
+            Err(error) if error.is_would_block() => Ok(()),
+            Err(error) => Err(nix::Error::from_raw(error.errno().unwrap_or_default()).into()),
         }
     }
 

@@ -1129,3 +1129,44 @@ fn a_child_is_heard_before_its_session_is_given_up_whoever_connected_before() {
     assert_eq!((after.sessions, after.orphaned_sessions), (2, 1));
     drop((silent, mapped));
 }
+
+/// A TCP socket with bytes that nobody reads. Whoever closes it last waits for `linger_s` seconds.
+fn lingering(linger_s: i32) -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let near = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+    let (far, _) = listener.accept().expect("it has connected");
+    near.set_nonblocking(true).expect("a socket");
+    while std::io::Write::write(&mut &near, &[7; 65_536]).is_ok() {}
+    near.set_nonblocking(false).expect("a socket");
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: linger_s };
+    nix::sys::socket::setsockopt(&near, nix::sys::socket::sockopt::Linger, &linger).expect("a socket");
+    (near, far)
+}
+
+/// Invariant 9. Nobody asks clients for descriptors. One that comes all the same is closed, and closing may take a minute.
+#[test]
+fn descriptors_that_take_long_to_close_hold_up_nobody() {
+    const LINGER_S: i32 = 60;
+    let mut daemon = Daemon::start(STORE, "4MiB");
+    let mut other = RawSession::begin(daemon.socket());
+    let began = Instant::now();
+    // One that is read, and one in what is never read, because the connection is closed before.
+    let (near, _far) = lingering(LINGER_S);
+    let raw = Raw::connect(daemon.socket());
+    plasmon_shm::send(&raw, &[0; 3], &[std::os::fd::AsFd::as_fd(&near)]).expect("it is taken");
+    drop(near);
+    stats(&mut other);
+    let mut waiting = RawSession::begin(daemon.socket());
+    for number in 0..64 {
+        let wait =
+            Wait { namespace: Namespace::default(), name: name("never"), above_version: 0, wait_ms: 600_000 };
+        waiting.requests.send(number, &wait);
+    }
+    plasmon_tests::eventually("all of them wait", || stats(&mut other).waits == 64);
+    let (near, _far) = lingering(LINGER_S);
+    plasmon_shm::send(&waiting.requests, &[0; 3], &[std::os::fd::AsFd::as_fd(&near)]).expect("it is taken");
+    drop((near, waiting, raw));
+    plasmon_tests::eventually("their connections are closed", || stats(&mut other).connections == 2);
+    assert_serves(&mut daemon);
+    assert!(began.elapsed().as_secs() < 30, "others have waited for {:?}", began.elapsed());
+}

@@ -12,7 +12,10 @@ use plasmon_protocol::{
 };
 use std::{
     io::{Read, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     time::Duration,
 };
@@ -21,6 +24,12 @@ use std::{
 #[derive(Debug)]
 pub struct Raw {
     stream: UnixStream,
+}
+
+impl AsFd for Raw {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
 }
 
 /// What came back: the reply, or why not.

@@ -107,6 +107,7 @@ impl Server {
             };
             let reason = format!("uid {}, pid {}: {why}", peer.uid, peer.pid);
             let _ = connection.send(0, Reply::failed(failure), facts.options.max_queued_output);
+            plasmon_shm::discard_unread(connection.as_fd());
             self.state.counters.refused += 1;
             return Err(reason);
         }
@@ -403,6 +404,7 @@ impl Server {
     pub(super) fn close_connection(&mut self, id: ConnectionId, why: &Broken) {
         let Some(connection) = self.connections.remove(&id) else { return };
         let _ = self.epoll.delete(connection.as_fd());
+        plasmon_shm::discard_unread(connection.as_fd());
         self.counts.remove(connection.peer);
         self.queued_output -= connection.counted_output;
         self.give_back(Held { peer: connection.peer, bytes: connection.admitted_bytes });
