@@ -119,7 +119,7 @@ fn a_socket_path_that_cannot_be_used_is_named() {
 
     let (code, _, stderr) = run(STORE, &["--size", "1MB", "--socket", "/nonexistent/directory/plasma"]);
     assert_eq!(code, 4);
-    assert_one_line(&stderr, &["/nonexistent/directory/plasma"]);
+    assert_one_line(&stderr, &["directory /nonexistent/directory is not there", "mkdir -p"]);
 }
 
 #[test]

@@ -161,8 +161,9 @@ impl State {
     /// gets them has its `own` already.
     fn check_pins_of_process(&self, pid: u32, own: usize, more: usize) -> Result<(), Failure> {
         let pins_max = self.facts.options.max_pins;
-        let (of_process, _) = self.sessions.regions(|session| pid != 0 && session.pid == pid);
-        if more > 0 && of_process.max(own) + more > regions_max(pins_max).0 {
+        // The first of each session counts for none: whoever may begin sessions has those.
+        let (_, of_process) = self.sessions.regions(|session| pid != 0 && session.pid == pid);
+        if more > 0 && of_process.max(own - 1) + more > regions_max(pins_max).0 - 1 {
             let what = format!("pins of process {pid} (--max-pins)");
             return Err(Failure::TooMany { what, limit: pins_max.into() });
         }
