@@ -68,7 +68,7 @@ impl RawSession {
     pub fn begin(socket: &std::path::Path) -> RawSession {
         let mut lifeline = UnixStream::connect(socket).expect("the store listens");
         let mut buffer = vec![0; 4 << 10];
-        say_hello(&mut lifeline, Role::Lifeline {});
+        say_hello(&mut lifeline, Role::Lifeline);
         let (len, fds) = plasmon_shm::receive(&lifeline, &mut buffer).expect("the store answers");
         let welcome = Welcome::parse(buffer[HEADER_BYTES..len].to_vec().into()).expect("a welcome");
         let mut fds = fds.into_iter();

@@ -1162,8 +1162,8 @@ impl Brain {
             let error = match session.call(&FindMany { names: asked }) {
                 Ok(found) if found.locations.len() == names.len() => {
                     let located = found.locations.into_iter().zip(slots).map(|(found, slot)| match found {
-                        FoundOne::At { location } => located(&session, location, slot).map(Some),
-                        FoundOne::Absent {} => Ok(None),
+                        FoundOne::At(location) => located(&session, location, slot).map(Some),
+                        FoundOne::Absent => Ok(None),
                     });
                     return located.collect();
                 }
@@ -1214,7 +1214,7 @@ impl Brain {
                 left.checked_add(GRACE).filter(|patience| patience.as_secs() < u64::from(u32::MAX));
             match session.call_for(&wait, patience) {
                 Ok(reply) => return Ok(reply),
-                Err(CallError::Failed(Failure::WaitTimeout {})) => return Err(self.wait_timeout(name, asked)),
+                Err(CallError::Failed(Failure::WaitTimeout)) => return Err(self.wait_timeout(name, asked)),
                 Err(CallError::Lost { .. }) if !last => {
                     session.lose();
                     session = self.session()?;
@@ -1311,7 +1311,7 @@ impl PendingBinding {
         let PendingBinding { session, connection, timed_out } = self;
         match session.finish_call::<Wait>(connection) {
             Ok(bound) => Ok(bound.version),
-            Err(CallError::Failed(Failure::WaitTimeout {})) => Err(timed_out),
+            Err(CallError::Failed(Failure::WaitTimeout)) => Err(timed_out),
             Err(error) => Err(session.explain(error)),
         }
     }

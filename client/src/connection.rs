@@ -103,7 +103,7 @@ impl Connection {
 
     /// Begins a session on this connection, which becomes its lifeline.
     pub(crate) fn begin_session(&mut self, patience: Duration) -> Result<(Welcome, Vec<OwnedFd>), CallError> {
-        self.greet(Role::Lifeline {})?;
+        self.greet(Role::Lifeline)?;
         fault_point(FaultPoint::HelloSent);
         self.receive_with_fds(patience, give_up)
     }

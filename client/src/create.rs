@@ -249,7 +249,7 @@ impl LeaseSink {
                 let wanted = needed.max(FIRST_LEASE_BYTES);
                 // The usual length first; if there is no room for that, what is needed now.
                 let lease = match Lease::get(session, wanted) {
-                    Err(CallError::Failed(Failure::StoreFull { .. })) => Lease::get(session, needed),
+                    Err(CallError::Failed(Failure::StoreFull(_))) => Lease::get(session, needed),
                     result => result,
                 };
                 self.lease = Some(lease.map_err(|error| session.explain(error))?);
@@ -259,7 +259,7 @@ impl LeaseSink {
                 let wanted = needed.max(lease.len_bytes() * 2);
                 let written = self.written as u64;
                 let result = match lease.extend(written, wanted) {
-                    Err(CallError::Failed(Failure::StoreFull { .. })) => lease.extend(written, needed),
+                    Err(CallError::Failed(Failure::StoreFull(_))) => lease.extend(written, needed),
                     result => result,
                 };
                 result.map_err(|error| session.explain(error))?;

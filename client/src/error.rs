@@ -384,7 +384,7 @@ impl From<Failure> for Error {
                 let (namespace, name) = (namespace.to_string(), name.to_string());
                 Error::ConditionFailed { namespace, name, expect, found }
             }
-            Failure::StoreFull { room } => Error::StoreFull(Box::new(room.into())),
+            Failure::StoreFull(room) => Error::StoreFull(Box::new(room.into())),
             Failure::IndexFull { requested, used, limit } => Error::IndexFull { requested, used, limit },
             Failure::UnknownNamespace { namespace } => {
                 Error::NamespaceNotFound { namespace: namespace.to_string() }
@@ -392,7 +392,7 @@ impl From<Failure> for Error {
             Failure::NamespaceInUse { namespace, names } => {
                 Error::NamespaceInUse { namespace: namespace.to_string(), names }
             }
-            Failure::DefaultNamespace {} => Error::DefaultNamespace,
+            Failure::DefaultNamespace => Error::DefaultNamespace,
             Failure::IdTaken { wanted, holder } => Error::IdTaken { wanted, holder },
             Failure::NamedTwice { namespace, name } => {
                 Error::NamedTwice { namespace: namespace.to_string(), name: name.to_string() }
@@ -401,7 +401,7 @@ impl From<Failure> for Error {
                 Error::TooLarge { what, found_bytes, limit_bytes }
             }
             Failure::UnknownProcess { pid } => Error::UnknownProcess { pid },
-            Failure::UnknownSession {} | Failure::ShuttingDown {} => {
+            Failure::UnknownSession | Failure::ShuttingDown => {
                 Error::StoreUnavailable { sockets: Vec::new(), source: None }
             }
             Failure::Malformed { reason } => {
@@ -412,7 +412,7 @@ impl From<Failure> for Error {
             }
             Failure::BadLease { lease, reason } => Error::internal(format!("lease {lease}: {reason}")),
             Failure::BadSlot { slot } => Error::internal(format!("pin slot {slot} was not free")),
-            Failure::WaitTimeout {} => Error::internal("a wait ended that was not asked for"),
+            Failure::WaitTimeout => Error::internal("a wait ended that was not asked for"),
             Failure::Internal { reason } => Error::internal(format!("the store failed: {reason}")),
         }
     }
@@ -482,8 +482,8 @@ fn seconds(waited: Duration) -> String {
 
 fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>) -> String {
     let wanted = match expect {
-        Expect::Absent {} => "to be absent".to_owned(),
-        Expect::Present {} => "to be bound".to_owned(),
+        Expect::Absent => "to be absent".to_owned(),
+        Expect::Present => "to be bound".to_owned(),
         Expect::Version { version } => format!("to have version {version}"),
     };
     let found =

@@ -185,7 +185,7 @@ impl LearnOptions {
     /// Only if nothing is bound to the name.
     #[must_use]
     pub fn if_absent(mut self) -> Self {
-        self.expect = Some(Expect::Absent {});
+        self.expect = Some(Expect::Absent);
         self
     }
 
@@ -494,7 +494,7 @@ impl Batch {
     /// stands in the header is there already.
     fn place(&mut self, prepared: &Prepared<'_>) -> Result<Payload> {
         if prepared.header().flags.has(Flags::INLINE) {
-            return Ok(Payload::InHeader {});
+            return Ok(Payload::InHeader);
         }
         let len_bytes = prepared.len_bytes_max();
         let len = index_of(len_bytes);
@@ -531,7 +531,7 @@ impl Batch {
         let mut wanted_bytes = ahead_bytes;
         loop {
             match Lease::reserve(&self.session, wanted_bytes) {
-                Err(CallError::Failed(Failure::StoreFull { room })) if wanted_bytes > object_bytes => {
+                Err(CallError::Failed(Failure::StoreFull(room))) if wanted_bytes > object_bytes => {
                     let longest_bytes = room.largest_free_bytes.min(wanted_bytes / 2);
                     wanted_bytes = (longest_bytes / object_bytes * object_bytes).max(object_bytes);
                     self.short = Some(room);
@@ -539,7 +539,7 @@ impl Batch {
                 // There is room in more pieces than there are leases: what is short is room in one piece.
                 Err(CallError::Failed(Failure::TooMany { .. })) if self.short.is_some() => {
                     let room = self.short.take().expect("it is some");
-                    return Err(CallError::Failed(Failure::StoreFull { room }));
+                    return Err(CallError::Failed(Failure::StoreFull(room)));
                 }
                 result => return result,
             }
@@ -578,9 +578,9 @@ impl Batch {
         }
         let bind = Bind { namespace, name, description, metadata, header, ttl, payload };
         self.changes.push(match options {
-            LearnOptions { is_ephemeral: true, .. } => Change::BindEphemeral { bind },
-            LearnOptions { keeps_ttl: true, .. } => Change::Replace { bind },
-            _ => Change::Bind { bind },
+            LearnOptions { is_ephemeral: true, .. } => Change::BindEphemeral(bind),
+            LearnOptions { keeps_ttl: true, .. } => Change::Replace(bind),
+            _ => Change::Bind(bind),
         });
         Ok(())
     }
@@ -659,7 +659,7 @@ impl Batch {
             ENTRY_BYTES_MAX + namespace.len() + name.len()
         });
         let changes = self.changes.iter().map(|change| match change {
-            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
+            Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => {
                 let Bind { namespace, name, description, metadata, payload, .. } = bind;
                 let texts = [description, metadata].into_iter().flatten().map(String::len).sum::<usize>();
                 let inline = if let Payload::Inline { bytes } = payload { bytes.len() } else { 0 };
@@ -691,7 +691,7 @@ impl Batch {
         let lease = Lease::reserve(&self.session, len_bytes);
         let mut lease = lease.map_err(|error| self.session.explain(error))?;
         for change in &mut self.changes {
-            if let Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } = change
+            if let Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) = change
                 && let Bind { payload, .. } = bind
                 && let Payload::Inline { bytes } = payload
             {

@@ -388,7 +388,7 @@ impl Session {
             // Whatever happened here, the request itself was not sent.
             Err(CallError::Lost { source, .. }) => Err(not_sent(source)),
             // Another store listens there now, or this one is about to end.
-            Err(CallError::Failed(Failure::UnknownSession {} | Failure::ShuttingDown {})) => {
+            Err(CallError::Failed(Failure::UnknownSession | Failure::ShuttingDown)) => {
                 Err(not_sent(io::ErrorKind::ConnectionReset.into()))
             }
             Err(error) => Err(error),

@@ -136,7 +136,7 @@ impl Store {
         trust.check(&self.socket, store_uid)?;
         let begun = Session::begin(&self.socket, store_uid, connection, self.patience);
         let session = Arc::new(begun.map_err(|error| match error {
-            CallError::Failed(Failure::ShuttingDown {}) => unavailable(io::ErrorKind::ConnectionReset.into()),
+            CallError::Failed(Failure::ShuttingDown) => unavailable(io::ErrorKind::ConnectionReset.into()),
             CallError::Failed(failure) => failure.into(),
             CallError::Lost { source, .. } => unavailable(source),
             CallError::TimedOut => unavailable(io::ErrorKind::TimedOut.into()),

@@ -29,7 +29,7 @@ enum MadeRole {
 fuzz_target!(|greeting: Greeting| {
     let (magic, version) = (greeting.magic.unwrap_or(MAGIC), greeting.version.unwrap_or(VERSION));
     let role = match &greeting.role {
-        MadeRole::Lifeline => Ok(Role::Lifeline {}),
+        MadeRole::Lifeline => Ok(Role::Lifeline),
         &MadeRole::Requests(token) => Ok(Role::Requests { token }),
         &MadeRole::Child(token, regions) => Ok(Role::Child { token, regions }),
         MadeRole::Bytes(bytes) => Err(bytes),

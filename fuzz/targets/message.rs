@@ -53,9 +53,9 @@ impl Made {
             MadeRequest::Commit { conditions, changes, end_leases } => {
                 let conditions = conditions.iter().filter_map(|(which, text, version)| {
                     let expect = match which % 3 {
-                        0 => Expect::Absent {},
+                        0 => Expect::Absent,
                         1 => Expect::Version { version: *version },
-                        _ => Expect::Present {},
+                        _ => Expect::Present,
                     };
                     Some(Condition { namespace: Namespace::default(), name: name(text)?, expect })
                 });

@@ -285,14 +285,15 @@ make_structs! {
 }
 
 macro_rules! make_choices {
-    ($($name:ident { $($item:ident { $($field:ident)* })* })*) => {
+    ($($name:ident { $($item:ident $( ($value:ident) )? $( { $($field:ident)* } )?)* })*) => {
         $( impl Make for $name {
             fn make(source: &mut Source<'_>) -> Self {
                 let makers: &[fn(&mut Source<'_>) -> Self] = &[
                     $( |source| {
                         let _ = &source;
-                        $( let $field = Make::make(source); )*
-                        $name::$item { $($field),* }
+                        $( let $value = Make::make(source); )?
+                        $( $( let $field = Make::make(source); )* )?
+                        $name::$item { $( 0: $value )? $( $($field),* )? }
                     } ),*
                 ];
                 makers[source.below(makers.len())](source)
@@ -301,22 +302,22 @@ macro_rules! make_choices {
     };
 }
 make_choices! {
-    Role { Lifeline {} Requests { token } }
-    Expect { Absent {} Version { version } Present {} }
+    Role { Lifeline Requests { token } }
+    Expect { Absent Version { version } Present }
     Change {
-        Bind { bind } Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
-        RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl } BindEphemeral { bind }
-        RemoveEmptyNamespace { namespace } EnsureCache { namespace } Replace { bind }
+        Bind(bind) Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
+        RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl } BindEphemeral(bind)
+        RemoveEmptyNamespace { namespace } EnsureCache { namespace } Replace(bind)
     }
-    Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader { } }
-    FoundOne { Absent {} At { location } }
+    Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader }
+    FoundOne { Absent At(location) }
     Failure {
-        VersionMismatch { client store } NotAdmitted { uid store_uid } TooMany { what limit } UnknownSession {}
+        VersionMismatch { client store } NotAdmitted { uid store_uid } TooMany { what limit } UnknownSession
         Malformed { reason } UnknownRequest { kind } ConditionFailed { namespace name expect found }
-        StoreFull { room } IndexFull { requested used limit } UnknownNamespace { namespace } DefaultNamespace {}
+        StoreFull(room) IndexFull { requested used limit } UnknownNamespace { namespace } DefaultNamespace
         BadLease { lease reason } IdTaken { wanted holder } NamedTwice { namespace name }
-        TooLarge { what found_bytes limit_bytes } BadSlot { slot } WaitTimeout {}
-        UnknownProcess { pid } ShuttingDown {} Internal { reason } NamespaceInUse { namespace names }
+        TooLarge { what found_bytes limit_bytes } BadSlot { slot } WaitTimeout
+        UnknownProcess { pid } ShuttingDown Internal { reason } NamespaceInUse { namespace names }
     }
 }
 

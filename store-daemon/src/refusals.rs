@@ -73,8 +73,8 @@ impl Refusals {
 /// what its caller asked about; and where nobody is there any more, or the store stops, nobody is refused.
 fn reason(failure: &Failure) -> Option<&'static str> {
     Some(match failure {
-        Failure::StoreFull { room } if room.populated_bytes.is_some() => "machine_full",
-        Failure::StoreFull { .. } => "store_full",
+        Failure::StoreFull(room) if room.populated_bytes.is_some() => "machine_full",
+        Failure::StoreFull(_) => "store_full",
         Failure::IndexFull { .. } => "index_full",
         Failure::TooLarge { .. } => "too_large",
         Failure::TooMany { .. } => "too_many",
@@ -82,10 +82,10 @@ fn reason(failure: &Failure) -> Option<&'static str> {
         Failure::IdTaken { .. } => "id_taken",
         Failure::NamedTwice { .. } => "named_twice",
         Failure::UnknownNamespace { .. } => "unknown_namespace",
-        Failure::DefaultNamespace {} => "default_namespace",
+        Failure::DefaultNamespace => "default_namespace",
         Failure::Malformed { .. } => "malformed",
         Failure::Internal { .. } => "internal",
-        Failure::ConditionFailed { .. } | Failure::ShuttingDown {} | Failure::UnknownSession {} => {
+        Failure::ConditionFailed { .. } | Failure::ShuttingDown | Failure::UnknownSession => {
             return None;
         }
         _ => "other",
@@ -114,7 +114,7 @@ mod tests {
         let line = |reason, unlogged| Some(Line { reason, unlogged });
         assert_eq!(note(0, &index_full()), line("index_full", 0));
         assert_eq!(note(999, &index_full()), None);
-        assert_eq!(note(999, &Failure::DefaultNamespace {}), line("default_namespace", 0));
+        assert_eq!(note(999, &Failure::DefaultNamespace), line("default_namespace", 0));
         assert_eq!(note(999, &index_full()), None);
         assert_eq!(note(1_000, &index_full()), line("index_full", 2));
         assert_eq!(note(2_000, &index_full()), line("index_full", 0));
@@ -140,7 +140,7 @@ mod tests {
     fn an_answer_is_no_refusal() {
         let mut refusals = Refusals::default();
         let namespace = Namespace::default();
-        assert_eq!(refusals.note(Some(&namespace), &Failure::ShuttingDown {}, Instant::now()), None);
+        assert_eq!(refusals.note(Some(&namespace), &Failure::ShuttingDown, Instant::now()), None);
         assert_eq!((refusals.learns(), refusals.list().len()), (0, 0));
     }
 }

@@ -30,17 +30,15 @@ pub(crate) fn name(number: u32) -> Name {
 
 fn bind(number: u32, payload: Payload) -> Change {
     let header = Header::new(Kind::BYTES);
-    Change::Bind {
-        bind: Bind {
-            namespace: namespace(),
-            name: name(number),
-            description: None,
-            metadata: None,
-            header,
-            ttl: None,
-            payload,
-        },
-    }
+    Change::Bind(Bind {
+        namespace: namespace(),
+        name: name(number),
+        description: None,
+        metadata: None,
+        header,
+        ttl: None,
+        payload,
+    })
 }
 
 /// The body of a commit of `count` changes, which need not exist all at once.
@@ -76,7 +74,7 @@ fn written_with(session: &mut RawSession, count: u32, ttl: Option<Ttl>) -> LongC
         len_bytes: 64,
     };
     let lives = |mut change| {
-        if let Change::Bind { bind } = &mut change {
+        if let Change::Bind(bind) = &mut change {
             bind.ttl.clone_from(&ttl);
         }
         change

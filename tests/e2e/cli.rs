@@ -652,7 +652,7 @@ fn metadata_that_are_no_json_are_a_text() -> TestResult {
         let payload = Payload::Inline { bytes: b"x".to_vec().into() };
         let metadata = Some(text.to_owned());
         let bind = Bind { namespace, name, description: None, metadata, header, ttl: None, payload };
-        let commit = Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] };
+        let commit = Commit { conditions: vec![], changes: vec![Change::Bind(bind)], end_leases: vec![] };
         let mut session = RawSession::begin(bench.daemon.socket());
         session.requests.call(&commit).expect("it is admitted");
         let read = serde_json::from_str::<Value>(text).unwrap_or_else(|_| text.into());

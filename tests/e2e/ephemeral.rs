@@ -31,8 +31,8 @@ fn ephemeral() -> LearnOptions {
 }
 
 fn bind_ephemeral(text: &str, len: usize) -> Change {
-    let Change::Bind { bind } = inline(text, len) else { unreachable!("it binds") };
-    Change::BindEphemeral { bind }
+    let Change::Bind(bind) = inline(text, len) else { unreachable!("it binds") };
+    Change::BindEphemeral(bind)
 }
 
 fn wait_change(text: &str, version: u64) -> WaitChange {
@@ -241,9 +241,9 @@ fn a_namespace_is_removed_only_if_it_is_empty() -> TestResult {
     let refused = session.requests.call(&commit(vec![remove("other"), remove("in-use")]));
     assert!(matches!(refused, Err(Failure::NamespaceInUse { names: 1, .. })), "{refused:?}");
     assert!(other.names("")?.is_empty(), "it is still there");
-    let Change::Bind { mut bind } = inline("a", 10) else { unreachable!("it binds") };
+    let Change::Bind(mut bind) = inline("a", 10) else { unreachable!("it binds") };
     bind.namespace = Namespace::new("other")?;
-    let refused = session.requests.call(&commit(vec![Change::Bind { bind }, remove("other")]));
+    let refused = session.requests.call(&commit(vec![Change::Bind(bind), remove("other")]));
     assert!(matches!(refused, Err(Failure::NamedTwice { .. })), "{refused:?}");
     Ok(())
 }
@@ -293,11 +293,11 @@ fn an_ephemeral_binding_is_checked_as_any_other() -> TestResult {
     let daemon = Daemon::start(STORE, "16MiB");
     let mut session = RawSession::begin(daemon.socket());
     let ephemeral = |payload| {
-        let Change::Bind { bind } = bind("a", payload) else { unreachable!("it binds") };
-        commit(vec![Change::BindEphemeral { bind }])
+        let Change::Bind(bind) = bind("a", payload) else { unreachable!("it binds") };
+        commit(vec![Change::BindEphemeral(bind)])
     };
     let mut refusal = |commit: &Commit| session.requests.call(commit).expect_err("it is refused");
-    assert!(matches!(refusal(&ephemeral(Payload::InHeader {})), Failure::Malformed { .. }));
+    assert!(matches!(refusal(&ephemeral(Payload::InHeader)), Failure::Malformed { .. }));
     assert!(matches!(
         refusal(&ephemeral(Payload::Inline { bytes: vec![].into() })),
         Failure::TooLarge { .. }

@@ -55,7 +55,7 @@ fn assert_serves(daemon: &mut Daemon) {
 fn garbage_in_place_of_a_handshake_ends_that_connection_only() {
     let mut daemon = Daemon::start(STORE, "4MiB");
     let bystander = Bystander::start(CLIENT, &daemon);
-    let hello = |magic, version| Hello { magic, version, role: Role::Lifeline {} };
+    let hello = |magic, version| Hello { magic, version, role: Role::Lifeline };
     let frame = |len_bytes, kind| FrameHeader { len_bytes, kind, request_id: 1 }.to_bytes();
     for bytes in [
         vec![0xff; 64],
@@ -152,7 +152,7 @@ fn bytes_on_a_lifeline_end_it_but_not_the_process_pins() {
     let after = stats(&mut operator);
     assert_eq!((after.orphaned_sessions, after.limbo_bytes), (1, 1_024), "{after:?}");
     let mut late = Raw::connect(daemon.socket());
-    assert_eq!(late.join(session.welcome.token), Err(Failure::UnknownSession {}));
+    assert_eq!(late.join(session.welcome.token), Err(Failure::UnknownSession));
     assert_serves(&mut daemon);
     // A process that no longer maps its region, as after exec, holds nothing.
     drop(mapped);
@@ -262,9 +262,9 @@ fn a_value_without_an_extent_is_found_and_pins_nothing() {
     let mut daemon = Daemon::start(STORE, "4MiB");
     let mut session = RawSession::begin(daemon.socket());
     let short = |value: &[u8]| {
-        let Change::Bind { mut bind } = bind("short", Payload::InHeader {}) else { unreachable!("it binds") };
+        let Change::Bind(mut bind) = bind("short", Payload::InHeader) else { unreachable!("it binds") };
         bind.header = bind.header.with_inline(value).expect("it is short");
-        commit(vec![Change::Bind { bind }])
+        commit(vec![Change::Bind(bind)])
     };
     let find = |slot| Find { namespace: Namespace::default(), name: name("short"), slot };
     let slot = |slot| NameSlot { namespace: Namespace::default(), name: name("short"), slot };
@@ -307,8 +307,8 @@ fn a_commit_that_fails_leaves_everything_as_it_was() {
         |text: &str, expect| Condition { namespace: Namespace::default(), name: name(text), expect };
     let rebind = || inline("kept", 600);
     let cases = [
-        Commit { conditions: vec![condition("kept", Expect::Absent {})], ..commit(vec![rebind()]) },
-        Commit { conditions: vec![condition("gone", Expect::Present {})], ..commit(vec![rebind()]) },
+        Commit { conditions: vec![condition("kept", Expect::Absent)], ..commit(vec![rebind()]) },
+        Commit { conditions: vec![condition("gone", Expect::Present)], ..commit(vec![rebind()]) },
         Commit {
             conditions: vec![condition("kept", Expect::Version { version: 77 })],
             ..commit(vec![rebind()])
@@ -359,18 +359,18 @@ fn sessions_and_connections_are_limited() {
     let mut daemon = Daemon::start_with(STORE, &arguments);
     let sessions: Vec<_> = (0..3).map(|_| RawSession::begin(daemon.socket())).collect();
     let mut fourth = Raw::connect(daemon.socket());
-    fourth.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+    fourth.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline });
     let refusal = fourth.receive::<Stats>();
     assert!(
         matches!(&refusal, Err(Failure::TooMany { what, limit: 3 }) if what.contains("--max-sessions-per-uid"))
     );
     let mut idle: Vec<_> = (0..2).map(|_| Raw::connect(daemon.socket())).collect();
     idle[0].send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Requests { token: [0; 16] } });
-    assert_eq!(idle[0].receive::<Stats>(), Err(Failure::UnknownSession {}));
+    assert_eq!(idle[0].receive::<Stats>(), Err(Failure::UnknownSession));
     drop((sessions, fourth, idle));
     plasmon_tests::eventually("the daemon has let go of them", || {
         let mut raw = Raw::connect(daemon.socket());
-        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline });
         raw.receive_frame().is_some_and(|(header, _)| header.kind == 3)
     });
     assert!(daemon.is_alive());
@@ -678,14 +678,14 @@ fn a_value_that_is_not_where_it_is_said_to_be_is_refused() {
     let lease = session.requests.call(&Reserve { len_bytes: 4_096 }).expect("there is room");
     let leased = Payload::Leased { lease: lease.lease, offset: lease.offset, len_bytes: 4_096 };
     for (header, payload, what) in [
-        (Header { ndim: 33, ..in_header }, Payload::InHeader {}, "more than 32 bytes"),
-        (plain, Payload::InHeader {}, "no value in its header"),
+        (Header { ndim: 33, ..in_header }, Payload::InHeader, "more than 32 bytes"),
+        (plain, Payload::InHeader, "no value in its header"),
         (in_header, bytes, "has bytes, and a value"),
         (in_header, leased, "has bytes, and a value"),
     ] {
-        let Change::Bind { mut bind } = bind("wrong", payload) else { unreachable!("it binds") };
+        let Change::Bind(mut bind) = bind("wrong", payload) else { unreachable!("it binds") };
         bind.header = header;
-        let refusal = session.requests.call(&commit(vec![Change::Bind { bind }]));
+        let refusal = session.requests.call(&commit(vec![Change::Bind(bind)]));
         assert!(
             matches!(&refusal, Err(Failure::Malformed { reason }) if reason.contains(what)),
             "{refusal:?}"
@@ -706,9 +706,9 @@ fn namespaces_are_limited_by_name_of_the_option() {
     let mut session = RawSession::begin(daemon.socket());
     let register = |text| Change::RegisterNamespace { namespace: namespace(text) };
     let into = |text| {
-        let Change::Bind { mut bind } = inline("n", 10) else { unreachable!("it binds") };
+        let Change::Bind(mut bind) = inline("n", 10) else { unreachable!("it binds") };
         bind.namespace = namespace(text);
-        Change::Bind { bind }
+        Change::Bind(bind)
     };
     let both = commit(vec![register("first"), into("first"), into("first2")]);
     session.requests.call(&both).expect("with default these are three");
@@ -728,10 +728,10 @@ fn descriptions_and_metadata_are_limited_by_name_of_the_option() {
     let mut daemon = Daemon::start_with(STORE, &["--size", "4MiB", "--max-text-bytes", "100000"]);
     let mut session = RawSession::begin(daemon.socket());
     let described = |text: &str, description: usize, metadata: usize| {
-        let Change::Bind { mut bind } = inline(text, 10) else { unreachable!("it binds") };
+        let Change::Bind(mut bind) = inline(text, 10) else { unreachable!("it binds") };
         bind.description = Some("d".repeat(description));
         bind.metadata = Some("m".repeat(metadata));
-        Change::Bind { bind }
+        Change::Bind(bind)
     };
     session.requests.call(&commit(vec![described("a", 50_000, 50_000)])).expect("it fits exactly");
     let refusal = session.requests.call(&commit(vec![described("b", 1, 0)]));
@@ -785,14 +785,14 @@ fn sessions_of_a_process_cannot_take_all_descriptors() {
     });
     assert!(too_many(&refusal.expect("it is refused at some time"), "ulimit -n"));
     let mut lifeline = Raw::connect(daemon.socket());
-    lifeline.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+    lifeline.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline });
     assert!(too_many(&lifeline.receive::<Stats>(), "ulimit -n"));
     stats(&mut sessions[0]);
     Client::start(CLIENT, daemon.socket()).ask("learn theirs 100000 1");
     drop(sessions.split_off(1));
     let mut daemon_serves = || {
         let mut raw = Raw::connect(daemon.socket());
-        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline });
         raw.receive_frame().is_some_and(|(header, _)| header.kind == 3)
     };
     plasmon_tests::eventually("their descriptors are free", &mut daemon_serves);
@@ -917,7 +917,7 @@ fn who_rests_on_its_parents_pins_hands_none_over() {
         let (header, body, _) = lifeline.receive_with_fds();
         (header.kind == Failed::KIND).then(|| Failed::parse(body.into()).expect("a failure").failure)
     };
-    assert_eq!(grandchild(), Some(Failure::UnknownSession {}));
+    assert_eq!(grandchild(), Some(Failure::UnknownSession));
     let region = plasmon_shm::ClientRegion::from_fd(fds.remove(0), parent.welcome.session_bytes);
     let words = region.expect("our region").map_words().expect("it can be mapped");
     plasmon_protocol::pins::SessionRegion::open(words.words()).expect("a session region").set_filled();
@@ -994,12 +994,10 @@ fn a_listing_that_is_made_in_slices_is_complete() {
     let daemon = Daemon::start_with(STORE, &["--size", "16MiB"]);
     let mut session = RawSession::begin(daemon.socket());
     let in_namespace = |number: usize| match inline("only-name", 8) {
-        Change::Bind { bind } => Change::Bind {
-            bind: plasmon_protocol::message::Bind {
-                namespace: namespace(&format!("space-{number:05}")),
-                ..bind
-            },
-        },
+        Change::Bind(bind) => Change::Bind(plasmon_protocol::message::Bind {
+            namespace: namespace(&format!("space-{number:05}")),
+            ..bind
+        }),
         other => other,
     };
     let count = 20_000;
@@ -1038,7 +1036,7 @@ fn room_that_is_waited_for_until_a_name_expires_is_answered_if_the_name_is_rebou
     let granted = learner.requests.call(&Reserve { len_bytes: 3 << 20 }).expect("there is room");
     let ttl = plasmon_protocol::message::Ttl { ttl_ns: 20_000_000, is_sliding: false };
     let brief = |ttl| match inline("brief", 8) {
-        Change::Bind { bind } => Change::Bind { bind: plasmon_protocol::message::Bind { ttl, ..bind } },
+        Change::Bind(bind) => Change::Bind(plasmon_protocol::message::Bind { ttl, ..bind }),
         other => other,
     };
     writer.requests.call(&commit(vec![brief(Some(ttl))])).expect("there is room");
@@ -1053,7 +1051,7 @@ fn room_that_is_waited_for_until_a_name_expires_is_answered_if_the_name_is_rebou
         std::thread::yield_now();
     }
     let refusal = learner.requests.call(&Reserve { len_bytes: 2 << 20 }).expect_err("there is no room");
-    assert!(matches!(refusal, Failure::StoreFull { .. }), "{refusal:?}");
+    assert!(matches!(refusal, Failure::StoreFull(_)), "{refusal:?}");
     writer.requests.be_patient();
     writer.requests.receive::<plasmon_protocol::message::Committed>().expect("it is answered as well");
     assert!(granted.len_bytes >= 3 << 20);
@@ -1125,7 +1123,7 @@ fn a_child_is_heard_before_its_session_is_given_up_whoever_connected_before() {
     drop(lifeline);
     daemon.signal(nix::sys::signal::Signal::SIGCONT);
     // It is known who the child is, so its session lasts as long as it does, though without a lifeline it asks nothing.
-    assert_eq!(child.receive::<Attached>(), Err(Failure::UnknownSession {}));
+    assert_eq!(child.receive::<Attached>(), Err(Failure::UnknownSession));
     let after = stats(&mut parent);
     assert_eq!((after.sessions, after.orphaned_sessions), (2, 1));
     drop((silent, mapped));

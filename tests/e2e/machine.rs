@@ -152,7 +152,7 @@ fn large_commits_and_many_sessions_end_no_store_whose_memory_is_limited() {
     let mut sessions = Vec::new();
     let refusal = loop {
         let mut raw = Raw::connect(daemon.socket());
-        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} });
+        raw.send(1, &Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline });
         match raw.receive::<Welcome>() {
             Ok(_) => sessions.push(raw),
             Err(failure) => break failure,
@@ -274,7 +274,7 @@ fn what_waits_for_memory_is_answered_when_the_store_stops() {
     assert_eq!(answered, Some(3), "the others wait");
     daemon.signal(Signal::SIGTERM);
     for _ in 0..2 {
-        assert_eq!(session.requests.receive::<Committed>(), Err(Failure::ShuttingDown {}));
+        assert_eq!(session.requests.receive::<Committed>(), Err(Failure::ShuttingDown));
     }
     second.answer(1 << 30, || cgroup.leave(1 << 30));
     let (status, log) = daemon.stop();
@@ -369,7 +369,7 @@ fn a_full_dev_shm_is_told_and_survived() {
     let mut daemon = Daemon::start_with("unshare", &as_strs(&arguments));
     let mut session = RawSession::begin(daemon.socket());
     let refusal = (0..600).find_map(|n| learn(&mut session, &n.to_string()).err());
-    let Some(Failure::StoreFull { room }) = refusal else { panic!("{refusal:?}") };
+    let Some(Failure::StoreFull(room)) = refusal else { panic!("{refusal:?}") };
     assert!(room.populated_bytes.is_some_and(|bytes| bytes < 34 * MIB), "{room:?}");
     assert!(room.free_bytes > MIB, "there is room in the arena: {room:?}");
     let objects = session.requests.call(&ReadStats {}).expect("the store answers").objects;

@@ -405,7 +405,7 @@ fn a_store_that_stops_answers_every_request_it_has() {
         let payload = Payload::Inline { bytes: vec![7; len].into() };
         let header = Header::new(Kind::BYTES);
         let bind = Bind { namespace, name, description: None, metadata: None, header, ttl: None, payload };
-        Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] }
+        Commit { conditions: vec![], changes: vec![Change::Bind(bind)], end_leases: vec![] }
     };
     for number in 0..2_000 {
         session.requests.call(&commit(number, 1)).expect("there is room");
@@ -427,10 +427,10 @@ fn a_store_that_stops_answers_every_request_it_has() {
         daemon.stop()
     };
     assert!(status.success(), "{status} {log:?}");
-    assert_eq!(waiting.receive::<Bound>(), Err(Failure::ShuttingDown {}));
+    assert_eq!(waiting.receive::<Bound>(), Err(Failure::ShuttingDown));
     let answers: Vec<_> = (0..20).map(|_| writing.receive::<Committed>()).collect();
     let done = answers.iter().take_while(|answer| answer.is_ok()).count();
-    let refused = answers[done..].iter().all(|answer| *answer == Err(Failure::ShuttingDown {}));
+    let refused = answers[done..].iter().all(|answer| *answer == Err(Failure::ShuttingDown));
     assert!(
         refused,
         "what is refused is refused for this reason, and nothing behind it is done: {answers:?}"

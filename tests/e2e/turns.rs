@@ -137,7 +137,7 @@ fn a_million_pins_on_what_was_forgotten_cost_others_nothing() {
     let (_, refused) = others.served_during("a million pins are held: a full store", || {
         asking.requests.call(&Reserve { len_bytes: 64 << 20 })
     });
-    let Err(Failure::StoreFull { room }) = refused else { panic!("{refused:?}") };
+    let Err(Failure::StoreFull(room)) = refused else { panic!("{refused:?}") };
     assert_eq!(room.limbo_bytes, stats.limbo_bytes);
     assert_eq!((room.holders.len(), room.holders[0].bytes), (1, stats.limbo_bytes));
 
@@ -222,8 +222,8 @@ fn many_names_are_looked_up_at_one_moment_while_others_are_served() {
         let found: FoundMany = reader.requests.call(&wanted).expect("the slots are free");
         (0..NAMES).for_each(|slot| table.withdraw(slot));
         let version = |found: &FoundOne| match found {
-            FoundOne::At { location } => location.version,
-            FoundOne::Absent {} => panic!("it is bound"),
+            FoundOne::At(location) => location.version,
+            FoundOne::Absent => panic!("it is bound"),
         };
         assert_eq!(found.locations.len(), NAMES as usize);
         (version(&found.locations[0]), version(&found.locations[NAMES as usize - 1]))
@@ -297,5 +297,5 @@ fn rebind(namespace: Namespace, name: Name) -> Change {
     let payload = Payload::Inline { bytes: vec![7; 64].into() };
     let header = Header::new(Kind::BYTES);
     let (description, metadata, ttl) = (None, None, None);
-    Change::Bind { bind: Bind { namespace, name, description, metadata, header, ttl, payload } }
+    Change::Bind(Bind { namespace, name, description, metadata, header, ttl, payload })
 }

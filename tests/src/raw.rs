@@ -52,7 +52,7 @@ impl Raw {
     /// # Panics
     /// If the daemon does not welcome it.
     pub fn begin_session(&mut self) -> (Welcome, Vec<OwnedFd>) {
-        let hello = Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline {} };
+        let hello = Hello { magic: MAGIC, version: VERSION, role: Role::Lifeline };
         self.send(1, &hello);
         let mut buffer = vec![0; 4_096];
         let (len, fds) = plasmon_shm::receive(&self.stream, &mut buffer).expect("the daemon answers");
@@ -218,17 +218,15 @@ pub fn name(text: &str) -> Name {
 /// Binds `text` in `default` to bytes that are somewhere.
 #[must_use]
 pub fn bind(text: &str, payload: Payload) -> Change {
-    Change::Bind {
-        bind: Bind {
-            namespace: Namespace::default(),
-            name: name(text),
-            description: None,
-            metadata: None,
-            header: Header::new(Kind::BYTES),
-            ttl: None,
-            payload,
-        },
-    }
+    Change::Bind(Bind {
+        namespace: Namespace::default(),
+        name: name(text),
+        description: None,
+        metadata: None,
+        header: Header::new(Kind::BYTES),
+        ttl: None,
+        payload,
+    })
 }
 
 /// Binds `text` in `default` to `len` bytes that travel in the message.

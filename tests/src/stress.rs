@@ -51,8 +51,8 @@ pub fn write(socket: &Path, rounds: u64) {
             let fill = round * u64::from(NAMES) + u64::from(number);
             let bytes: Vec<u8> = std::iter::repeat_n(fill.to_le_bytes(), WORDS).flatten().collect();
             let payload = Payload::Inline { bytes: bytes.into() };
-            let bind = |name| Change::Bind {
-                bind: Bind {
+            let bind = |name| {
+                Change::Bind(Bind {
                     namespace: Namespace::default(),
                     name,
                     description: None,
@@ -60,7 +60,7 @@ pub fn write(socket: &Path, rounds: u64) {
                     header: Header::new(Kind::BYTES),
                     ttl: None,
                     payload: payload.clone(),
-                },
+                })
             };
             // A name that comes and goes takes entries from bucket to bucket through the free list.
             let visitor = Name::new(&format!("visitor {}", fill % 97)).expect("a valid name");

@@ -514,8 +514,7 @@ fn learn_garbage(socket: &Path, name: &str) -> Answer {
             let (namespace, name) = (Namespace::default(), Name::new(&format!("{name}{number}"))?);
             let bind =
                 Bind { namespace, name, description: None, metadata: None, header, ttl: None, payload };
-            let commit =
-                Commit { conditions: vec![], changes: vec![Change::Bind { bind }], end_leases: vec![] };
+            let commit = Commit { conditions: vec![], changes: vec![Change::Bind(bind)], end_leases: vec![] };
             session.requests.call(&commit).map_err(|failure| format!("{failure:?}"))?;
             number += 1;
         }
@@ -559,7 +558,7 @@ fn write_after_commit(socket: &Path, name: &str) -> Answer {
         let bind = Bind { namespace, name, description: None, metadata: None, header, ttl: None, payload };
         Ok::<_, NameError>(Commit {
             conditions: vec![],
-            changes: vec![Change::Bind { bind }],
+            changes: vec![Change::Bind(bind)],
             end_leases: vec![],
         })
     };

@@ -132,7 +132,7 @@ impl Put {
         }
         let found = brain.metadata(&self.name)?.map(|found| found.version);
         let (namespace, name) = (brain.namespace().to_owned(), self.name.clone());
-        Err(Error::ConditionFailed { namespace, name, expect: Expect::Absent {}, found }.into())
+        Err(Error::ConditionFailed { namespace, name, expect: Expect::Absent, found }.into())
     }
 
     fn learn(&self, brain: &Brain, options: &LearnOptions, input: Input) -> Result<Learned, Trouble> {

@@ -106,14 +106,14 @@ choice! {
     /// What must hold for a name.
     Expect {
         /// It is not bound, or its binding has expired.
-        1 = Absent {},
+        1 = Absent,
         /// It is bound, with exactly this version.
         2 = Version {
             /// The version.
             version: u64,
         },
         /// It is bound.
-        3 = Present {},
+        3 = Present,
     }
 }
 
@@ -121,10 +121,7 @@ choice! {
     /// One change of a commit.
     Change {
         /// Binds a name to a new object.
-        1 = Bind {
-            /// The binding.
-            bind: Bind,
-        },
+        1 = Bind(bind: Bind),
         /// Unbinds a name; nothing happens if it is not bound.
         2 = Unbind {
             /// Namespace of the name.
@@ -160,10 +157,7 @@ choice! {
         /// Binds a name to a new object for as long as the session lives that commits it: the name is unbound when the
         /// client says goodbye, or its process ends. It does not give way in a cache, and counts as any other binding
         /// otherwise; rebound, it is what the last change made of it.
-        7 = BindEphemeral {
-            /// The binding.
-            bind: Bind,
-        },
+        7 = BindEphemeral(bind: Bind),
         /// Removes a namespace that has no names. The namespace must exist and must not be `default`; failure
         /// `NamespaceInUse` if a name is bound in it.
         8 = RemoveEmptyNamespace {
@@ -177,10 +171,7 @@ choice! {
         },
         /// As `Bind`, but a name that is bound keeps its time to live and its deadline, or that it has none. For a name
         /// that is not bound, `ttl` is what it is for `Bind`.
-        10 = Replace {
-            /// The binding.
-            bind: Bind,
-        },
+        10 = Replace(bind: Bind),
     }
 }
 
@@ -189,7 +180,7 @@ impl Change {
     #[must_use]
     pub fn bind(&self) -> Option<&Bind> {
         match self {
-            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => Some(bind),
+            Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => Some(bind),
             _ => None,
         }
     }
@@ -245,7 +236,7 @@ choice! {
         },
         /// Nowhere: the value stands in the header, which says so with [`Flags::INLINE`](crate::object::Flags::INLINE).
         /// A header that does has no other payload.
-        3 = InHeader {},
+        3 = InHeader,
     }
 }
 

@@ -75,7 +75,7 @@ choice! {
             limit: u64,
         },
         /// No session has this token: it has ended.
-        4 = UnknownSession {},
+        4 = UnknownSession,
         /// The message could not be read.
         5 = Malformed {
             /// Which field, and what was found.
@@ -98,10 +98,7 @@ choice! {
             found: Option<u64>,
         },
         /// The objects do not fit. Nothing has changed.
-        8 = StoreFull {
-            /// The figures.
-            room: NoRoom,
-        },
+        8 = StoreFull(room: NoRoom),
         /// There are as many names as the index can hold.
         9 = IndexFull {
             /// New names that the commit needs.
@@ -117,7 +114,7 @@ choice! {
             namespace: Namespace,
         },
         /// The namespace `default` cannot be removed.
-        11 = DefaultNamespace {},
+        11 = DefaultNamespace,
         /// The lease is not this session's, has ended, or was asked for more than it has.
         12 = BadLease {
             /// The lease.
@@ -154,14 +151,14 @@ choice! {
             slot: u32,
         },
         /// The time ran out before the name was bound.
-        17 = WaitTimeout {},
+        17 = WaitTimeout,
         /// No session of this process is known.
         19 = UnknownProcess {
             /// The process.
             pid: u32,
         },
         /// The store is shutting down; nothing has changed.
-        20 = ShuttingDown {},
+        20 = ShuttingDown,
         /// Something failed in the daemon that is not the client's fault.
         21 = Internal {
             /// What, for the log and for a report.

@@ -11,7 +11,7 @@ choice! {
     /// What a connection is for.
     Role {
         /// Begins a session; this connection becomes its lifeline and carries nothing after the reply.
-        1 = Lifeline {},
+        1 = Lifeline,
         /// Joins the session with this token; requests follow.
         2 = Requests {
             /// The token from [`Welcome`] or [`ChildAdded`].

@@ -91,12 +91,9 @@ choice! {
     /// One answer of many.
     FoundOne {
         /// The name is not bound.
-        0 = Absent {},
+        0 = Absent,
         /// Where its object is.
-        1 = At {
-            /// The place.
-            location: Entry,
-        },
+        1 = At(location: Entry),
     }
 }
 

@@ -108,27 +108,37 @@ macro_rules! part {
 }
 pub(crate) use part;
 
-/// Defines a choice, one numbered byte and then the fields of the one chosen.
+/// Defines a choice, one numbered byte and then what belongs to the one chosen: nothing (`1 = Absent`), one value
+/// (`1 = Bind(bind: Bind)`, whose name is what errors call it), or fields (`2 = Requests { token: [u8; 16], }`).
 macro_rules! choice {
     (
         $(#[$doc:meta])*
         $name:ident {
-            $( $(#[$item_doc:meta])* $number:literal = $item:ident { $( $(#[$field_doc:meta])* $field:ident: $type:ty, )* }, )*
+            $(
+                $(#[$item_doc:meta])*
+                $number:literal = $item:ident
+                    $( ( $value:ident: $value_type:ty ) )?
+                    $( { $( $(#[$field_doc:meta])* $field:ident: $type:ty, )* } )?,
+            )*
         }
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum $name {
-            $( $(#[$item_doc])* $item { $( $(#[$field_doc])* $field: $type, )* }, )*
+            $(
+                $(#[$item_doc])*
+                $item $( ($value_type) )? $( { $( $(#[$field_doc])* $field: $type, )* } )?,
+            )*
         }
 
         impl $crate::codec::Codec for $name {
             fn encode(&self, out: &mut alloc::vec::Vec<u8>) {
                 match self {
-                    $( $name::$item { $($field),* } => {
+                    $( $name::$item { $( 0: $value )? $( $($field),* )? } => {
                         let number: u8 = $number;
                         number.encode(out);
-                        $( $field.encode(out); )*
+                        $( $value.encode(out); )?
+                        $( $( $field.encode(out); )* )?
                     } )*
                 }
             }
@@ -140,10 +150,14 @@ macro_rules! choice {
                 match u8::decode(reader)? {
                     $( $number => {
                         $(
+                            reader.enter(stringify!($value));
+                            let $value = $crate::codec::Codec::decode(reader)?;
+                        )?
+                        $( $(
                             reader.enter(stringify!($field));
                             let $field = $crate::codec::Codec::decode(reader)?;
-                        )*
-                        Ok($name::$item { $($field),* })
+                        )* )?
+                        Ok($name::$item { $( 0: $value )? $( $($field),* )? })
                     } )*
                     other => Err(reader.bad_value(stringify!($name), other.into())),
                 }

@@ -396,7 +396,7 @@ fn numbers_of<C: Codec>(choice: &'static str) -> BTreeSet<u8> {
 
 fn samples() -> Vec<Sample> {
     let mut samples = vec![
-        hello("Hello.Lifeline", Role::Lifeline {}),
+        hello("Hello.Lifeline", Role::Lifeline),
         hello("Hello.Requests", Role::Requests { token: *b"sixteen byte tok" }),
         hello("Hello.Child", Role::Child { token: *b"sixteen byte tok", regions: 2 }),
         Sample::of("Welcome", welcome()),
@@ -418,9 +418,9 @@ fn samples() -> Vec<Sample> {
         ),
         Sample::of("Goodbye", Goodbye {}),
         Sample::of("Commit.empty", Commit { conditions: vec![], changes: vec![], end_leases: vec![] }),
-        condition("Commit.Absent", Expect::Absent {}),
+        condition("Commit.Absent", Expect::Absent),
         condition("Commit.Version", Expect::Version { version: 41 }),
-        condition("Commit.Present", Expect::Present {}),
+        condition("Commit.Present", Expect::Present),
         bind(
             "Commit.Bind.Inline",
             header(),
@@ -430,7 +430,7 @@ fn samples() -> Vec<Sample> {
         bind(
             "Commit.Bind.InHeader",
             Header::new(Kind::TEXT).with_inline(b"daily").unwrap(),
-            Payload::InHeader {},
+            Payload::InHeader,
         ),
         change("Commit.Unbind", Change::Unbind { namespace: namespace(), name: name("prices") }),
         change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
@@ -444,8 +444,8 @@ fn samples() -> Vec<Sample> {
             "Commit.DeclareNamespace.plain",
             Change::DeclareNamespace { namespace: namespace(), is_cache: false, ttl: None },
         ),
-        change("Commit.BindEphemeral", Change::BindEphemeral { bind: in_header() }),
-        change("Commit.Replace", Change::Replace { bind: in_header() }),
+        change("Commit.BindEphemeral", Change::BindEphemeral(in_header())),
+        change("Commit.Replace", Change::Replace(in_header())),
         change("Commit.RemoveEmptyNamespace", Change::RemoveEmptyNamespace { namespace: namespace() }),
         change("Commit.EnsureCache", Change::EnsureCache { namespace: namespace() }),
         Sample::of("LongCommit", LongCommit { lease: 3, offset: 4_096, len_bytes: 100_000_000 }),
@@ -630,7 +630,7 @@ fn bind(file: &str, header: Header, payload: Payload) -> Sample {
         ttl: Some(ttl()),
         payload: payload.clone(),
     };
-    change(file, Change::Bind { bind }).showing("Payload", &payload)
+    change(file, Change::Bind(bind)).showing("Payload", &payload)
 }
 
 fn in_header() -> Bind {
@@ -641,12 +641,12 @@ fn in_header() -> Bind {
         metadata: None,
         header: Header::new(Kind::TEXT).with_inline(b"daily").unwrap(),
         ttl: None,
-        payload: Payload::InHeader {},
+        payload: Payload::InHeader,
     }
 }
 
 fn found_many() -> Sample {
-    let locations = vec![FoundOne::Absent {}, FoundOne::At { location: location() }];
+    let locations = vec![FoundOne::Absent, FoundOne::At(location())];
     Sample::of("FoundMany", FoundMany { locations: locations.clone() })
         .showing("FoundOne", &locations[0])
         .showing("FoundOne", &locations[1])
@@ -670,7 +670,7 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("VersionMismatch", Failure::VersionMismatch { client: 2, store: 1 }),
         ("NotAdmitted", Failure::NotAdmitted { uid: 1_001, store_uid: 1_000 }),
         ("TooMany", Failure::TooMany { what: "sessions (--max-sessions)".into(), limit: 1_024 }),
-        ("UnknownSession", Failure::UnknownSession {}),
+        ("UnknownSession", Failure::UnknownSession),
         ("Malformed", Failure::Malformed { reason: reason.clone() }),
         ("UnknownRequest", Failure::UnknownRequest { kind: 998 }),
         (
@@ -682,16 +682,14 @@ fn failures() -> impl Iterator<Item = Sample> {
                 found: Some(42),
             },
         ),
-        ("StoreFull", Failure::StoreFull { room: room.clone() }),
+        ("StoreFull", Failure::StoreFull(room.clone())),
         (
             "StoreFull.unpopulated",
-            Failure::StoreFull {
-                room: NoRoom { populated_bytes: Some(2 << 20), holders: vec![holder], ..room },
-            },
+            Failure::StoreFull(NoRoom { populated_bytes: Some(2 << 20), holders: vec![holder], ..room }),
         ),
         ("IndexFull", Failure::IndexFull { requested: 2, used: 65_535, limit: 65_536 }),
         ("UnknownNamespace", Failure::UnknownNamespace { namespace: namespace() }),
-        ("DefaultNamespace", Failure::DefaultNamespace {}),
+        ("DefaultNamespace", Failure::DefaultNamespace),
         ("BadLease", Failure::BadLease { lease: 3, reason: reason.clone() }),
         ("IdTaken", Failure::IdTaken { wanted: "one".into(), holder: "another".into() }),
         ("NamedTwice", Failure::NamedTwice { namespace: namespace(), name: name("prices") }),
@@ -700,9 +698,9 @@ fn failures() -> impl Iterator<Item = Sample> {
             Failure::TooLarge { what: "description".into(), found_bytes: 65_537, limit_bytes: 65_536 },
         ),
         ("BadSlot", Failure::BadSlot { slot: 65_536 }),
-        ("WaitTimeout", Failure::WaitTimeout {}),
+        ("WaitTimeout", Failure::WaitTimeout),
         ("UnknownProcess", Failure::UnknownProcess { pid: 1_234 }),
-        ("ShuttingDown", Failure::ShuttingDown {}),
+        ("ShuttingDown", Failure::ShuttingDown),
         ("Internal", Failure::Internal { reason }),
         ("NamespaceInUse", Failure::NamespaceInUse { namespace: namespace(), names: 3 }),
     ];

@@ -135,9 +135,9 @@ impl Applying {
                     None => bench.catalog.unregister(id),
                 }
             }
-            Change::Bind { .. }
-            | Change::BindEphemeral { .. }
-            | Change::Replace { .. }
+            Change::Bind(_)
+            | Change::BindEphemeral(_)
+            | Change::Replace(_)
             | Change::RegisterNamespace { .. }
             | Change::DeclareNamespace { .. }
             | Change::EnsureCache { .. } => {}
@@ -162,11 +162,11 @@ impl Applying {
     /// Makes a namespace or binds a name, if the change is to.
     fn bind(&mut self, bench: &mut Workbench<'_>, writer: Writer, change: &Arc<Change>) {
         match &**change {
-            Change::Bind { bind } => self.bind_name(bench, writer, bind, Binding::default()),
-            Change::BindEphemeral { bind } => {
+            Change::Bind(bind) => self.bind_name(bench, writer, bind, Binding::default()),
+            Change::BindEphemeral(bind) => {
                 self.bind_name(bench, writer, bind, Binding { is_ephemeral: true, keeps_ttl: false });
             }
-            Change::Replace { bind } => {
+            Change::Replace(bind) => {
                 self.bind_name(bench, writer, bind, Binding { is_ephemeral: false, keeps_ttl: true });
             }
             Change::RegisterNamespace { namespace } => {
@@ -196,7 +196,7 @@ impl Applying {
         let len_bytes = match bind.payload {
             Payload::Inline { ref bytes } => bytes.len() as u64,
             Payload::Leased { len_bytes, .. } => len_bytes,
-            Payload::InHeader {} => bind.header.ndim.into(),
+            Payload::InHeader => bind.header.ndim.into(),
         };
         let version = self.committed.version;
         // The object is known before it is visible: whoever finds it may pin and release it at once.

@@ -157,7 +157,7 @@ impl Checks {
     /// Checks one change against the catalog, and against the changes before it. Returns the id of a name that it binds.
     fn add(&mut self, catalog: &Catalog, change: &Change, now_ns: u64) -> Result<Option<NameId>, Failure> {
         match change {
-            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
+            Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => {
                 let Bind { namespace, name, header, description, metadata, ttl, payload } = bind;
                 check_ttl(ttl.as_ref())?;
                 check_header(name, header, payload)?;
@@ -188,7 +188,7 @@ impl Checks {
             Change::RemoveNamespace { namespace } | Change::RemoveEmptyNamespace { namespace }
                 if **namespace == *Namespace::DEFAULT =>
             {
-                return Err(Failure::DefaultNamespace {});
+                return Err(Failure::DefaultNamespace);
             }
             Change::RemoveNamespace { namespace }
             | Change::RemoveEmptyNamespace { namespace }
@@ -258,8 +258,8 @@ impl Checks {
 fn check_header(name: &Name, header: &Header, payload: &Payload) -> Result<(), Failure> {
     let claims = header.flags.has(Flags::INLINE);
     let reason = match payload {
-        Payload::InHeader {} if !claims => "has no bytes, and no value in its header",
-        Payload::InHeader {} if header.inline().is_none() => {
+        Payload::InHeader if !claims => "has no bytes, and no value in its header",
+        Payload::InHeader if header.inline().is_none() => {
             "claims a value in its header of more than 32 bytes"
         }
         Payload::Inline { .. } | Payload::Leased { .. } if claims => "has bytes, and a value in its header",
@@ -281,8 +281,8 @@ fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Res
     let Condition { namespace, name, expect } = condition;
     let found = catalog.find(namespace, name, now_ns).map(|(_, record)| record.entry.version);
     let holds = match expect {
-        Expect::Absent {} => found.is_none(),
-        Expect::Present {} => found.is_some(),
+        Expect::Absent => found.is_none(),
+        Expect::Present => found.is_some(),
         Expect::Version { version } => found == Some(*version),
     };
     if holds {

@@ -95,7 +95,7 @@ impl ReadingChanges {
 
     fn note(&mut self, summary: &mut Summary, change: &Change) {
         match change {
-            Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
+            Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => {
                 summary.learns_in.get_or_insert_with(|| bind.namespace.clone());
                 if let Payload::Inline { bytes } = &bind.payload {
                     summary.inline_bytes += bytes.len() as u64;

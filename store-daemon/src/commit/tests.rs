@@ -201,8 +201,8 @@ impl Model {
             let found = self.bound.get(&(namespace.clone(), name.clone()));
             let found = found.filter(|bound| bound.lives(self.now_ns)).map(|bound| bound.version);
             let holds = match expect {
-                Expect::Absent {} => found.is_none(),
-                Expect::Present {} => found.is_some(),
+                Expect::Absent => found.is_none(),
+                Expect::Present => found.is_some(),
                 Expect::Version { version } => found == Some(*version),
             };
             if !holds {
@@ -248,9 +248,9 @@ impl Model {
                         namespaces.remove(namespace);
                     }
                 }
-                Change::Bind { .. }
-                | Change::BindEphemeral { .. }
-                | Change::Replace { .. }
+                Change::Bind(_)
+                | Change::BindEphemeral(_)
+                | Change::Replace(_)
                 | Change::RegisterNamespace { .. }
                 | Change::DeclareNamespace { .. }
                 | Change::EnsureCache { .. } => {}
@@ -258,13 +258,13 @@ impl Model {
         }
         for change in &commit.changes {
             match change {
-                Change::Bind { bind } | Change::BindEphemeral { bind } | Change::Replace { bind } => {
+                Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => {
                     let Bind { namespace, name, description, ttl, header, payload, .. } = bind;
-                    let is_ephemeral = matches!(change, Change::BindEphemeral { .. });
+                    let is_ephemeral = matches!(change, Change::BindEphemeral(_));
                     let key = (namespace.clone(), name.clone());
                     let (bytes, in_header) = match (payload, header.inline()) {
                         (Payload::Inline { bytes }, None) => (bytes.to_vec(), false),
-                        (Payload::InHeader {}, Some((value, len))) => (value[..len].to_vec(), true),
+                        (Payload::InHeader, Some((value, len))) => (value[..len].to_vec(), true),
                         _ => return None,
                     };
                     let new = || declared(namespace, Declared::default());
@@ -275,7 +275,7 @@ impl Model {
                         ttl.and_then(|ttl| (self.now_ns + slack_ns(ttl)).checked_add(ttl.ttl_ns));
                     let before = bound.get(&key).filter(|before| before.lives(self.now_ns));
                     let expires_ns = match (change, before) {
-                        (Change::Replace { .. }, Some(before)) => before.expires_ns,
+                        (Change::Replace(_), Some(before)) => before.expires_ns,
                         _ => expires_ns,
                     };
                     let kept = before.map_or(String::new(), |before| before.description.clone());
@@ -472,15 +472,15 @@ fn any_change() -> impl Strategy<Value = Change> {
             let plain = Header::new(Kind::BYTES);
             let inline = plain.with_inline(&bytes).filter(|_| in_header || bytes.is_empty());
             let payload = match inline.is_some() != lies {
-                true => Payload::InHeader {},
+                true => Payload::InHeader,
                 false => Payload::Inline { bytes: bytes.into() },
             };
             let header = inline.unwrap_or(plain);
             let bind = Bind { namespace, name, description, metadata: None, header, ttl, payload };
             match how {
-                0 => Change::BindEphemeral { bind },
-                1 => Change::Replace { bind },
-                _ => Change::Bind { bind },
+                0 => Change::BindEphemeral(bind),
+                1 => Change::Replace(bind),
+                _ => Change::Bind(bind),
             }
         },
     );
@@ -511,8 +511,8 @@ fn any_ttl() -> impl Strategy<Value = Option<Ttl>> {
 fn any_commit() -> impl Strategy<Value = Commit> {
     let place = (proptest::sample::select(all_namespaces().to_vec()), (0_u8..16).prop_map(name));
     let expect = prop_oneof![
-        Just(Expect::Absent {}),
-        Just(Expect::Present {}),
+        Just(Expect::Absent),
+        Just(Expect::Present),
         (0_u64..20).prop_map(|version| Expect::Version { version }),
     ];
     let condition =
@@ -529,8 +529,8 @@ fn everything_in_proportion_to_the_number_of_changes_is_done_in_slices() {
     let stages = |slices: u32| slices / (CHANGES / 32);
     // Nothing is populated, so that writing is a stage of its own.
     let mut model = Model::of(4 << 20, CHANGES, Populated::nothing(4 << 20));
-    let bind = |number: u32| Change::Bind {
-        bind: Bind {
+    let bind = |number: u32| {
+        Change::Bind(Bind {
             namespace: Namespace::default(),
             name: Name::new(&number.to_string()).expect("a valid name"),
             description: None,
@@ -538,7 +538,7 @@ fn everything_in_proportion_to_the_number_of_changes_is_done_in_slices() {
             header: Header::new(Kind::BYTES),
             ttl: None,
             payload: Payload::Inline { bytes: vec![7; 100].into() },
-        },
+        })
     };
     let commit = |changes| Commit { conditions: vec![], changes, end_leases: vec![] };
     // Reading, placing and writing; checking and binding.

@@ -25,14 +25,14 @@ impl State {
             return self.drop_request(reply_to);
         }
         let refusal = if self.closing() {
-            Some(Failure::ShuttingDown {})
+            Some(Failure::ShuttingDown)
         } else if hello.magic != message::MAGIC {
             Some(Failure::Malformed { reason: "the first message does not begin with PLASMON".to_owned() })
         } else if hello.version != message::VERSION {
             Some(Failure::VersionMismatch { client: hello.version, store: message::VERSION })
         } else {
             match hello.role {
-                message::Role::Lifeline {} => self.begin_session(reply_to, &mut newcomer).err(),
+                message::Role::Lifeline => self.begin_session(reply_to, &mut newcomer).err(),
                 message::Role::Requests { token } => self.join_session(reply_to, &mut newcomer, &token).err(),
                 message::Role::Child { token, regions } => {
                     self.begin_child(reply_to, newcomer.peer, &token, regions).err()
@@ -207,7 +207,7 @@ impl State {
                 // Or a scan would read regions for each of a line of children that of all before it.
                 && !parent.rests_on_parent()
         });
-        let parent = parent.ok_or(Failure::UnknownSession {})?;
+        let parent = parent.ok_or(Failure::UnknownSession)?;
         let count = index_of(regions.into());
         if count == 0 || count > parent.regions.len() || count > FDS_MAX {
             let what = "session regions of a child".to_owned();
@@ -264,11 +264,11 @@ impl State {
         token: &[u8; 16],
     ) -> Result<(), Failure> {
         let id = reply_to.connection;
-        let session_id = self.sessions.by_token(token).ok_or(Failure::UnknownSession {})?;
+        let session_id = self.sessions.by_token(token).ok_or(Failure::UnknownSession)?;
         self.meet_child(newcomer, session_id)?;
-        let session = self.sessions.get_mut(session_id).ok_or(Failure::UnknownSession {})?;
+        let session = self.sessions.get_mut(session_id).ok_or(Failure::UnknownSession)?;
         if session.is_orphaned() || session.is_leaving() || session.uid != newcomer.peer.uid {
-            return Err(Failure::UnknownSession {});
+            return Err(Failure::UnknownSession);
         }
         session.connections.insert(id);
         self.effect(Effect::Settle(id, Role::Requests(session_id)));
@@ -284,7 +284,7 @@ impl State {
         }
         self.check_pins_of_process(newcomer.peer.pid, 1, session.regions.len() - 1)?;
         let Some(session) = self.sessions.get_mut(session_id) else { return Ok(()) };
-        let pidfd = newcomer.take_pidfd().map_err(|_| Failure::UnknownSession {})?; // it has ended already
+        let pidfd = newcomer.take_pidfd().map_err(|_| Failure::UnknownSession)?; // it has ended already
         session.pid = newcomer.peer.pid;
         session.command = command_of(session.pid);
         session.pidfd = pidfd;
@@ -334,7 +334,7 @@ impl State {
 /// Gives a session another region, for more pins.
 pub(super) fn add_region(state: &mut State, session_id: SessionId) -> Answer {
     let Some(session) = state.sessions.get(session_id) else {
-        return Answer::fail(Failure::UnknownSession {});
+        return Answer::fail(Failure::UnknownSession);
     };
     let regions = session.regions.len();
     let peer = session.owner();

@@ -58,7 +58,7 @@ fn lend(state: &mut State, session_id: SessionId, len_bytes: u64) -> Answer {
 
 /// A lease of `len_bytes` for a session; `None` if there is no room now.
 fn find_lease(state: &mut State, session_id: SessionId, len_bytes: u64) -> Result<Option<LeaseId>, Failure> {
-    let Some(session) = state.sessions.get(session_id) else { return Err(Failure::UnknownSession {}) };
+    let Some(session) = state.sessions.get(session_id) else { return Err(Failure::UnknownSession) };
     if len_bytes == 0 {
         let what = "a lease (at least 1 byte)".to_owned();
         let limit_bytes = state.facts.capacity_bytes;
@@ -85,7 +85,7 @@ const STAGING_LEASES_MAX: u32 = 128;
 /// The session may have ended meanwhile; the region may not be made.
 pub(crate) fn granted(state: &mut State, grant: &Grant) -> Result<Reply, Failure> {
     let &Grant { session, lease, .. } = grant;
-    let found = state.space.lease_of(session, lease).ok_or(Failure::UnknownSession {})?;
+    let found = state.space.lease_of(session, lease).ok_or(Failure::UnknownSession)?;
     let (slot, Extent { offset, len_bytes }) = (found.slot, found.extent);
     let granted = Granted { lease: lease.0, slot, offset, len_bytes };
     fault_point(FaultPoint::LeaseReserved);

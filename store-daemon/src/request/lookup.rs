@@ -129,7 +129,7 @@ impl State {
         if found.as_ref().is_some_and(|location| is_pinned(&location.header)) {
             look_up.claimed.push(*slot);
         }
-        let found = found.map_or(FoundOne::Absent {}, |location| FoundOne::At { location });
+        let found = found.map_or(FoundOne::Absent, FoundOne::At);
         look_up.found.locations.push(&found);
         Ok(())
     }

@@ -93,11 +93,11 @@ impl State {
     /// Begins a commit, whose body nobody else can write.
     pub(crate) fn begin_commit(&mut self, reply_to: ReplyTo, session: SessionId, body: Bytes) {
         if self.closing {
-            return self.fail(reply_to, Failure::ShuttingDown {});
+            return self.fail(reply_to, Failure::ShuttingDown);
         }
         match self.new_commit(reply_to, session, body) {
             Some(job) => self.prepare_later(job),
-            None => self.fail(reply_to, Failure::UnknownSession {}),
+            None => self.fail(reply_to, Failure::UnknownSession),
         }
     }
 
@@ -111,7 +111,7 @@ impl State {
     /// Begins to look many names up.
     pub(crate) fn begin_look_up(&mut self, look_up: LookUp) {
         if self.closing {
-            return self.fail(look_up.reply_to, Failure::ShuttingDown {});
+            return self.fail(look_up.reply_to, Failure::ShuttingDown);
         }
         self.commits.queue.push(look_up.reply_to.process(), Turn::LookUp(Box::new(look_up)));
     }
@@ -170,7 +170,7 @@ impl State {
                 self.space.unclaim(piece);
                 self.let_go(Box::new(run));
                 let job = match body {
-                    Ok(body) => self.new_commit(reply_to, session, body).ok_or(Failure::UnknownSession {}),
+                    Ok(body) => self.new_commit(reply_to, session, body).ok_or(Failure::UnknownSession),
                     Err(reason) => Err(Failure::Internal { reason }),
                 };
                 match job {
@@ -212,7 +212,7 @@ impl State {
         let mut at_hand = None;
         while let Some(mut job) = at_hand.take().or_else(|| self.commits.preparing.pop()) {
             if !self.open.contains(&job.reply_to.connection) {
-                job.fail(Failure::UnknownSession {}); // nobody will hear it
+                job.fail(Failure::UnknownSession); // nobody will hear it
             }
             let (mut bench, commits) = self.workbench();
             match job.prepare(&mut bench, &mut slice) {
@@ -235,7 +235,7 @@ impl State {
                     self.park(who, Need::Room(shortage));
                 }
                 // With the figures of now, when its own room is free again.
-                Prepared::Failed(Failure::StoreFull { room }) => {
+                Prepared::Failed(Failure::StoreFull(room)) => {
                     let failure = self.store_full(job.inline_bytes(), room.populated_bytes.is_some());
                     self.finish_commit(job, Err(failure));
                 }

@@ -201,7 +201,7 @@ impl State {
         if self.closing {
             return match request.request {
                 AnyRequest::Goodbye(_) => self.drop_request(reply_to), // is not answered
-                _ => self.fail(reply_to, Failure::ShuttingDown {}),
+                _ => self.fail(reply_to, Failure::ShuttingDown),
             };
         }
         tracing::trace!(session = request.session.0, request = request.request.name(), "request");
@@ -261,7 +261,7 @@ impl State {
             What::Lease(grant) => self.give(reply_to, grant),
             What::LongCommit(_) | What::Name(_) => {
                 debug_assert!(false, "neither waits for what is looked at here");
-                self.fail(reply_to, Failure::UnknownSession {});
+                self.fail(reply_to, Failure::UnknownSession);
             }
         }
     }
@@ -269,7 +269,7 @@ impl State {
     /// Drops something of a connection that is not there any more.
     fn abandon(&mut self, Suspended { reply_to, what }: Suspended) {
         match what {
-            What::Commit(job) => return self.abandon_commit(job, Failure::UnknownSession {}),
+            What::Commit(job) => return self.abandon_commit(job, Failure::UnknownSession),
             What::LongCommit(long) => self.space.unclaim(long.piece),
             What::Lease(grant) => self.take_back(grant),
             What::Request(_) | What::Hello(_) | What::Name(_) => {}
@@ -428,19 +428,17 @@ impl State {
             Some(Holder { pid: session.pid, command: session.command.clone(), bytes })
         };
         let holders = self.objects.limbo().holders.iter().filter_map(holder).collect();
-        Failure::StoreFull {
-            room: NoRoom {
-                requested_bytes,
-                capacity_bytes: self.facts.capacity_bytes,
-                used_bytes: figures.used,
-                free_bytes: figures.free,
-                largest_free_bytes: figures.largest_free,
-                limbo_bytes: self.objects.limbo().bytes,
-                cached_bytes: self.catalog.cached_bytes(),
-                populated_bytes: short_of_memory.then_some(figures.populated),
-                holders,
-            },
-        }
+        Failure::StoreFull(NoRoom {
+            requested_bytes,
+            capacity_bytes: self.facts.capacity_bytes,
+            used_bytes: figures.used,
+            free_bytes: figures.free,
+            largest_free_bytes: figures.largest_free,
+            limbo_bytes: self.objects.limbo().bytes,
+            cached_bytes: self.catalog.cached_bytes(),
+            populated_bytes: short_of_memory.then_some(figures.populated),
+            holders,
+        })
     }
 
     /// The store shuts down: readers are told, and everything that waits is answered with `ShuttingDown`. Of a commit that
@@ -454,7 +452,7 @@ impl State {
             .chain(listings.drain().map(|listing| listing.reply_to))
             .collect();
         let commits = self.commits.drain();
-        waiting.into_iter().chain(commits).for_each(|to| self.fail(to, Failure::ShuttingDown {}));
+        waiting.into_iter().chain(commits).for_each(|to| self.fail(to, Failure::ShuttingDown));
     }
 }
 

@@ -271,7 +271,7 @@ impl World {
             return;
         }
         if self.clients[who].lifeline.is_none() {
-            let role = Role::Lifeline {};
+            let role = Role::Lifeline;
             self.clients[who].lifeline = Some(self.hello(who, role, Asked::Hello));
             return;
         }
@@ -424,11 +424,11 @@ impl World {
                 payload,
             };
             changes.push(if self.chance.one_in(8) {
-                Change::BindEphemeral { bind }
+                Change::BindEphemeral(bind)
             } else {
-                Change::Bind { bind }
+                Change::Bind(bind)
             });
-            let is_ephemeral = matches!(changes.last(), Some(Change::BindEphemeral { .. }));
+            let is_ephemeral = matches!(changes.last(), Some(Change::BindEphemeral(_)));
             let lives_forever = ttl_ms.is_none() && !is_ephemeral;
             written.push(Written { place, byte, len_bytes, lives_forever });
         }
@@ -573,7 +573,7 @@ impl World {
             // It looks at each, and lets go of them again.
             let found = FoundMany::parse(reply.body.clone().into()).expect("an answer to FindMany");
             for (number, one) in (0..).zip(&found.locations) {
-                if let FoundOne::At { location } = one {
+                if let FoundOne::At(location) = one {
                     let place = (0, number);
                     let slot = FIND_MANY_SLOT + u32::try_from(number).expect("few");
                     self.on_found(who, place, slot, Some(*location));

@@ -132,7 +132,7 @@ impl State {
         let mut slice = self.clock.slice();
         let now = self.clock.now();
         while let Some(who) = self.parked.take_late(now) {
-            self.fail(who.reply_to, Failure::WaitTimeout {});
+            self.fail(who.reply_to, Failure::WaitTimeout);
             if slice.is_over() {
                 return;
             }

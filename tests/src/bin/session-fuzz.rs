@@ -133,7 +133,7 @@ fn misbehave(socket: &Path, random: &mut Random) -> (u64, WordsMapping) {
         let Ok(mut stream) = UnixStream::connect(socket) else { continue };
         let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
         let role = match random.below(8) {
-            0 => Role::Lifeline {},
+            0 => Role::Lifeline,
             1 => Role::Child { token: session.welcome.token, regions: 1 + u32::from(random.below(9) == 0) },
             2 => Role::Requests { token: [9; 16] },
             _ => Role::Requests { token: session.welcome.token },
@@ -226,8 +226,8 @@ fn request(random: &mut Random) -> Vec<u8> {
                     namespace: namespace.clone(),
                     name: name.clone(),
                     expect: match random.below(3) {
-                        0 => Expect::Absent {},
-                        1 => Expect::Present {},
+                        0 => Expect::Absent,
+                        1 => Expect::Present,
                         _ => Expect::Version { version: random.below(1_000) },
                     },
                 })
@@ -298,7 +298,7 @@ fn change(random: &mut Random) -> Change {
                     if random.below(8) > 0 {
                         header = header.with_inline(&[7; 9]).expect("it is short");
                     }
-                    Payload::InHeader {}
+                    Payload::InHeader
                 }
                 _ => {
                     let (lease, offset) = (random.below(12), random.below(1 << 20) * 64);
@@ -308,9 +308,9 @@ fn change(random: &mut Random) -> Change {
             let ttl = (random.below(4) == 0).then(|| ttl(random));
             let bind = Bind { namespace, name, description: None, metadata: None, header, ttl, payload };
             match random.below(4) {
-                0 => Change::BindEphemeral { bind },
-                1 => Change::Replace { bind },
-                _ => Change::Bind { bind },
+                0 => Change::BindEphemeral(bind),
+                1 => Change::Replace(bind),
+                _ => Change::Bind(bind),
             }
         }
     }
