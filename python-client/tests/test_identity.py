@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import importlib
 import json
 import math
 import operator
@@ -16,6 +17,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,7 +189,41 @@ SOURCES = {
         "class B:\n def m(self): return 1\nclass C(B): pass\nfunction = C().m",
         "class B:\n def m(self): return 2\nclass C(B): pass\nfunction = C().m",
     ),
+    "a bound method that it names": (
+        "class C:\n def __init__(self, s): self.s = s\n def m(self, x): return self.s\nm = C(1).m\ndef function(x): return m(x)",
+        "class C:\n def __init__(self, s): self.s = s\n def m(self, x): return self.s\nm = C(2).m\ndef function(x): return m(x)",
+    ),
+    "a partial function that it names": (
+        "import functools\ndef f(a, x): return a\ng = functools.partial(f, 1)\ndef function(x): return g(x)",
+        "import functools\ndef f(a, x): return a\ng = functools.partial(f, 2)\ndef function(x): return g(x)",
+    ),
+    "the class of an object that it names": (
+        "class C:\n def m(self): return 1\nc = C()\ndef function(x): return c.m()",
+        "class C:\n def m(self): return 2\nc = C()\ndef function(x): return c.m()",
+    ),
 }
+# What a class may have.
+for _what, _member in {
+    "a list": "a = [{}]",
+    "a tuple": "a = (0, ({}, None))",
+    "a dictionary": "a = {{'a': {{'b': {}}}}}",
+    "nothing or not": "a = [None, 5][{} - 1]",
+    "a time": "import datetime\n a = datetime.timedelta({})",
+    "a decimal number": "import decimal\n a = decimal.Decimal({})",
+    "a partial function": "import functools\n a = functools.partial(pow, {})",
+    "a partial method": "import functools\n def m(self, x): return x\n a = functools.partialmethod(m, {})",
+    "a method with a cache": "import functools\n @functools.lru_cache\n def a(self): return {}",
+    "a method for each type": "import functools\n @functools.singledispatchmethod\n def a(self, x): return {}",
+    "a class within": "class a:\n  b = {}",
+    "a member": "import enum\n class a(enum.Enum):\n  B = {}",
+}.items():
+    _source = f"class C:\n {_member}\ndef function(x): return C.a"
+    SOURCES[f"a class with {_what}"] = (_source.format(1), _source.format(2))
+for _what, _source in {
+    "a descriptor": "class D:\n def __get__(self, *_): return {}\nclass C:\n a = D()\ndef function(x): return C().a",
+    "a metaclass": "class M(type):\n def a(cls): return {}\nclass C(metaclass=M): pass\ndef function(x): return C.a()",
+}.items():
+    SOURCES[f"a class with {_what}"] = (_source.format(1), _source.format(2))
 
 
 @pytest.mark.parametrize("what", SOURCES)
@@ -222,6 +258,88 @@ class Model:
         written.__dict__["memoize"] = brain.memoize(namespace=brain.namespace)
         exec(compile(source.replace("STEP", str(step)), "written", "exec"), written.__dict__)
         assert written.Model().predict(1) == 1 + step
+
+
+def test_a_class_that_is_edited_in_place_is_another_one(brain: plasmon.Brain) -> None:
+    def helper() -> int:
+        return 1
+
+    class Edited:
+        def method(self) -> int:
+            return helper()
+
+    remembered = brain.memoize(namespace=brain.namespace)(lambda: Edited().method())
+    takes = brain.memoize(namespace=brain.namespace)(lambda edited: edited.method())
+    held = Edited()
+    assert (remembered(), takes(held)) == (1, 1)
+    helper.__code__ = (lambda: 2).__code__  # what %autoreload does with functions, and with methods
+    assert (remembered(), takes(held)) == (2, 2)
+    Edited.method.__code__ = (lambda self: helper() + 1).__code__  # type: ignore[misc]
+    assert (remembered(), takes(held)) == (3, 3)
+    Edited.method = lambda self: 4  # type: ignore[method-assign]
+    assert (remembered(), takes(held)) == (4, 4)
+    added = 1
+    Edited.method = lambda self: 4 + added  # type: ignore[method-assign]
+    assert (remembered(), takes(held)) == (5, 5)
+    added = 2
+    assert (remembered(), takes(held)) == (6, 6)
+
+
+def test_a_class_may_count_its_calls(brain: plasmon.Brain) -> None:
+    class Counting:
+        calls = 0
+
+        def method(self) -> int:
+            Counting.calls += 1
+            return Counting.calls
+
+    remembered = brain.memoize(namespace=brain.namespace)(lambda: Counting().method())
+    takes = brain.memoize(namespace=brain.namespace)(lambda counting: counting.method())
+    assert [remembered(), remembered(), takes(Counting()), takes(Counting())] == [1, 1, 2, 2]
+
+
+def test_a_class_that_was_an_argument_may_go(brain: plasmon.Brain) -> None:
+    class Base:
+        @property
+        def value(self) -> int:
+            return 1
+
+    class Argument(Base):
+        names = ("a",)
+
+        @property
+        def value(self) -> int:
+            return super().value + len(self.names)
+
+    assert brain.memoize(namespace=brain.namespace)(lambda argument: argument.value)(Argument()) == 2
+    gone = weakref.ref(Argument)
+    del Argument
+    gc.collect()
+    assert gone() is None
+
+
+def test_functions_of_other_modules_of_the_program_count_and_those_of_packages_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site-packages").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    digests = {}
+    for name, where in (("of_the_program", tmp_path), ("of_a_package", tmp_path / "site-packages")):
+        for number in (1, 2):
+            (where / f"{name}.py").write_text(f"def helper(x): return x + {number}")
+            importlib.invalidate_caches()
+            monkeypatch.delitem(sys.modules, name, raising=False)
+            digests[name, number] = known_by(anew(f"from {name} import helper\ndef function(x): return helper(x)"))
+    assert digests["of_the_program", 1] != digests["of_the_program", 2]
+    assert digests["of_a_package", 1] == digests["of_a_package", 2]
+
+
+def test_functions_that_name_each_other_may_be_many() -> None:
+    chain = "".join(f"def f{number}(x): return f{number + 1}(x)\n" for number in range(2_000))
+    keys = [known_by(anew(f"{chain}def f2000(x): return x + {added}", "f0")) for added in (1, 1, 2)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_function_among_the_arguments_counts_by_its_code(brain: plasmon.Brain) -> None:
@@ -387,6 +505,22 @@ def test_what_cannot_be_known_is_refused_by_name_unless_a_key_says_what_counts(b
         memoize()(lambda connection, text: None)(connection, "select 1")
 
 
+def test_what_is_nested_too_deep_is_refused_by_name(brain: plasmon.Brain) -> None:
+    nested: Any = 1
+    for _ in range(10_000):
+        nested = [nested]
+    memoize = brain.memoize(namespace=brain.namespace)
+    with pytest.raises(plasmon.NotMemoizable, match="holds 'value', which is nested too deep"):
+        memoize(enclosing(nested))
+    written = (
+        "import functools\nf = lambda: 1\nfor _ in range(10_000): f = functools.cache(f)\ndef function(): return f()"
+    )
+    with pytest.raises(plasmon.NotMemoizable, match="what it names is nested too deep"):
+        memoize(anew(written))
+    with pytest.raises(plasmon.NotStorable, match="argument 'value' of .*nested too deep"):
+        memoize(lambda value: 1)(nested)
+
+
 def test_what_only_coordinates_does_not_count() -> None:
     def function(held: Any) -> Any:
         return lambda: held
@@ -394,6 +528,29 @@ def test_what_only_coordinates_does_not_count() -> None:
     makers: list[Callable[[], Any]] = [threading.Lock, threading.RLock, threading.Event, threading.local, asyncio.Lock]
     for make in makers:
         assert known_by(function(make())) == known_by(function(make()))
+
+
+behind: list[Any] = []
+
+
+class Proxy:
+    """Stands for something that is there only now and then, as Flask's request is."""
+
+    @property
+    def __dict__(self) -> Any:
+        return vars(behind[0])  # an error where nothing is
+
+
+proxy = Proxy()
+
+
+def test_a_proxy_counts_the_same_whether_there_is_something_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def function() -> Any:
+        return proxy
+
+    known = known_by(function)
+    monkeypatch.setitem(globals(), "behind", [types.SimpleNamespace(user=1)])
+    assert known_by(function) == known
 
 
 # ---- the same in every process

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,26 @@ def test_counters_keep_the_time_at_which_they_expire(cache: PlasmonCache) -> Non
     eventually("it has expired", lambda: not cache.has("short"))
     assert cache.inc("short") == 1 and cache.brain.metadata("short")["ttl"] == 300
     assert cache.add("added", 1, timeout=7) and cache.inc("added") == 2 and cache.brain.metadata("added")["ttl"] == 7
+
+
+def test_what_cannot_be_unpickled_is_not_cached(
+    cache: PlasmonCache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, strict = PlasmonBackend(cache.brain.path), PlasmonCache(cache.brain.path, strict=True)
+    written = types.ModuleType("written")
+    exec("class Held: pass", written.__dict__)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "written", written)
+        for one in (cache, backend):
+            assert one.set("held", written.Held()) and one.set("kept", 1)
+        assert isinstance(cache.get("held"), written.Held)
+    for one in (cache, backend):
+        assert one.get("held") is None and one.get_many("kept", "held", "none") == [1, None, None] and one.has("held")
+    assert caplog.text.count("counts as not cached") == 4
+    for read in (strict.get, strict.get_many):
+        with pytest.raises(plasmon.UnpicklingFailed, match="written"):
+            read("held")
+    assert cache.set("held", 2) and cache.get("held") == 2 and backend.clear()
 
 
 def test_a_store_that_is_away_is_a_cache_that_has_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -456,11 +456,12 @@ class Brain(MutableMapping[str, Any]):
 
         Calls are equal if their arguments are and the function is. Arrays and frames count by their content, which is
         read for that. A function counts by its code, what it encloses, its defaults, what it wraps or is bound to, and
-        the functions, classes and other things to be called of its own module that it names; a class, by its methods
-        and constants: one that is written anew starts anew. A variable that it encloses counts by the value it has at
-        the call; a list, dictionary or object that is changed in place, as it was when first seen. What else the
-        function reads (global variables, other modules, files) does not count: give it a ``ttl``, or ``forget`` a
-        result.
+        the functions, classes and other things to be called that it names in its own module and others that are not
+        installed as a package; a class, by its methods and constants: one that is written anew starts anew, as does
+        one that calls it. A variable that it encloses counts by the value it has at the call; a list, dictionary or
+        object that is changed in place, and an attribute of a class, as it was when first seen. What else the function
+        reads (global variables, files, what it finds as ``module.name``) does not count: give it a ``ttl``, or
+        ``forget`` a result.
 
         A store that is away or full costs a call its computation and no error; the log says so.
 

@@ -1,23 +1,28 @@
 """What a call is known by: digests of functions and of arguments, equal for equal ones, in every process.
 
-A function is known by what it computes: its code, what it encloses, its defaults, what it wraps, and the functions and
-classes of its own module that it names. A class is known by its code and its constants, an object by its class and its
-state. What changes in place counts as it was when it was first seen: a function may count its calls in a list that it
-encloses.
+A function is known by what it computes: its code, what it encloses, its defaults, what it wraps, and the code that it
+names: functions, classes and other things to be called, and the classes of objects, of its own module and of others
+that are not installed as a package. A class is known by its code and the constants among its attributes, an object by
+its class and its state. What changes in place counts as it was when it was first seen: a function may count its calls
+in a list that it encloses, and a class in an attribute.
 """
 
 from __future__ import annotations
 
 import copyreg
 import dis
+import enum
 import functools
 import hashlib
 import inspect
 import io
+import operator
 import pickle
 import sys
 import types
+import weakref
 from importlib.util import MAGIC_NUMBER
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
@@ -49,8 +54,12 @@ _ACCESSORS = frozenset({
 _CODE = _ACCESSORS | {types.FunctionType}
 _INNER = ("__func__", "func", "fget", "fset", "fdel")
 
-#: Attributes of a class that count beside its code.
+#: What cannot be changed in place, and what may consist of that.
 _CONSTANTS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_CONTAINERS_OF_CONSTANTS = _CONTAINERS | {set, frozenset}
+
+#: How deep constants may lie in containers: these may contain themselves.
+_LEVELS_MAX = 8
 
 _BY_NAME = (
     types.BuiltinFunctionType,
@@ -61,6 +70,9 @@ _BY_NAME = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
+
+#: Types of what is no code of a program, which are told quickly.
+_DATA = frozenset({*_CONSTANTS, *_CONTAINERS_OF_CONSTANTS, *_BY_NAME, types.ModuleType})
 
 #: Set in the flags of types that are made when a program runs; those of C that are not have no Python code.
 _IS_HEAP_TYPE = 1 << 9
@@ -76,7 +88,7 @@ def digest(value: Any) -> bytes:
         NotStorable: The value has no form in the store.
 
     """
-    return _Digester().of(value)
+    return _digest_of_value(value, lenient=False)
 
 
 def digest_of_function(function: Callable[..., Any], *, lenient: bool, before: Known | None = None) -> Known:
@@ -93,13 +105,13 @@ def digest_of_function(function: Callable[..., Any], *, lenient: bool, before: K
     """
     try:
         if type(function) is not types.FunctionType:  # what has a state that changes in place
-            return Known([], _Digester(lenient=lenient).of(function))
-        parts = list(_parts(function, set()))
-        if before is not None and before.is_of(parts):
+            return Known(_digest_of_value(function, lenient=lenient), [])
+        if before is not None and before.still_holds():
             return before
-        return Known(parts, _Digester(lenient=lenient).of(function))
-    except NotStorable as error:
-        raise NotMemoizable(f"memoize cannot know what {name_of(function)} computes: {error}; {_CURE}") from error
+        return Known(*_digest_of_all(function, lenient=lenient))
+    except (NotStorable, RecursionError) as error:
+        why = "what it names is nested too deep" if isinstance(error, RecursionError) else error
+        raise NotMemoizable(f"memoize cannot know what {name_of(function)} computes: {why}; {_CURE}") from error
 
 
 _CURE = "say with key=, a function of the arguments, what counts: what has no digest does not count then"
@@ -143,14 +155,15 @@ def inner_of(function: Any) -> Any:
 class _Digester:
     """Makes one digest.
 
-    Functions and classes refer to each other in circles, so that each is looked at once, and counts by its number from
-    then on. Numbers begin anew for each function or class that is met as a value; so its digest is always the same.
+    Functions and classes refer to each other in circles and in long chains, so that each is looked at once, when its
+    turn comes, and counts by its number wherever it is met. Numbers begin anew for each function or class that is met
+    as a value; so its digest is always the same.
     """
 
-    def __init__(self, *, lenient: bool = False, numbers: dict[int, int] | None = None) -> None:
+    def __init__(self, *, lenient: bool = False, turns: _Turns | None = None) -> None:
         self._lenient = lenient
-        #: Of the functions and classes seen, by identity; `None` where none is being looked into.
-        self._numbers = numbers
+        #: Of the functions and classes met; `None` where none is being looked into.
+        self._turns = turns
         #: What is being looked at, by identity: what contains itself counts by how far above it stands.
         self._above: dict[int, int] = {}
 
@@ -209,75 +222,52 @@ class _Digester:
         return None
 
     def _function(self, function: types.FunctionType) -> bytes:
-        if self._numbers is None:
-            return _Digester(lenient=self._lenient, numbers={})._function(function)
-        if (number := self._numbers.get(id(function))) is not None:
-            return combined(b"seen", [str(number).encode()])
-        self._numbers[id(function)] = len(self._numbers)
-        code = function.__code__
-        found = [_code(code), self._held(function, "its defaults", (function.__defaults__, function.__kwdefaults__))]
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            content = _content(cell)
-            if name == "__class__":  # for super(): the class stands above its methods
-                continue
-            if name in _rebound(code):
-                found.append(name.encode() + self._first(function, name, content))
-            elif content is not _EMPTY:
-                found.append(name.encode() + self._held(function, repr(name), content))
-        found += [name.encode() + self._leniently(value) for name, value in _followed(function)]
-        return combined(b"function", found)
+        if self._turns is None:
+            return _digest_of_all(function, lenient=self._lenient)[0]
+        return self._turns.number(function, self._lenient)
 
-    def _held(self, function: types.FunctionType, name: str, value: Any) -> bytes:
+    def _class(self, kind: type) -> bytes:
+        if not _is_heap(kind):
+            return combined(b"class", [_tag(kind), _release(kind.__module__)])
+        if self._turns is not None:
+            return self._turns.number(kind, self._lenient)
+        known = _classes.get(kind)
+        if known is None or not known.still_holds():
+            known = _classes[kind] = Known(*_digest_of_all(kind, lenient=True), keep=_weakly)
+        return known.digest
+
+    def of_parts(self, whole: types.FunctionType | type) -> bytes:
+        """Return the digest of a function or class that is looked into."""
+        kind, found = b"function", list[bytes]()
+        if isinstance(whole, type):
+            kind, found = b"class", [_tag(whole), _release(whole.__module__)]
+        for name, value, how in _parts(whole):
+            if how == _GIVEN:
+                found.append(name.encode() + self._held(whole, name, value))
+            elif how == _STATE:
+                first = _first_seen.setdefault(whole, {})
+                if name not in first:
+                    first[name] = b"" if value is _EMPTY else self._leniently(value)
+                found.append(name.encode() + first[name])
+            elif how == _NAMED or _is_constant(value):
+                found.append(name.encode() + self._leniently(value))
+        return combined(kind, found)
+
+    def _held(self, whole: Any, name: str, value: Any) -> bytes:
         """Return a digest of something that a function holds."""
         try:
             return self.of(value)
         except _Unknown:
             raise
+        except RecursionError as error:
+            raise _Unknown(f"{name_of(whole)} holds {name}, which is nested too deep") from error
         except NotStorable as error:
-            raise _Unknown(f"{name_of(function)} holds {name}, and {error}") from error
-
-    def _first(self, function: types.FunctionType, name: str, content: Any) -> bytes:
-        """Return a digest of a variable that the function itself assigns: as it was when it was first seen."""
-        first = _first_seen.setdefault(function, {})
-        if name not in first:
-            first[name] = b"" if content is _EMPTY else self._leniently(content)
-        return first[name]
+            raise _Unknown(f"{name_of(whole)} holds {name}, and {error}") from error
 
     def _leniently(self, value: Any) -> bytes:
-        beside = _Digester(lenient=True, numbers=self._numbers)
+        beside = _Digester(lenient=True, turns=self._turns)
         beside._above = self._above
         return beside.of(value)
-
-    def _class(self, kind: type) -> bytes:
-        name = [_tag(kind), _release(kind.__module__)]
-        if not _is_heap(kind):
-            return combined(b"class", name)
-        members = [
-            (f"{base.__qualname__}.{key}", value)
-            for base in kind.__mro__
-            if _is_heap(base)
-            for key, value in sorted(vars(base).items())
-        ]
-        if self._numbers is None:
-            # Of code alone, which refers to no class: what is kept for a class must not keep it alive.
-            parts = [_code_of(value) for _, value in members]
-            known = _classes.get(kind)
-            if known is None or not known.is_of(parts):
-                known = _classes[kind] = Known(parts, _Digester(lenient=True, numbers={})._class(kind))
-            return known.digest
-        if (number := self._numbers.get(id(kind))) is not None:
-            return combined(b"seen", [str(number).encode()])
-        self._numbers[id(kind)] = len(self._numbers)
-        if type(kind).__module__ == kind.__module__:
-            name.append(b"metaclass" + self._leniently(type(kind)))
-        for key, value in members:
-            if type(value) in _CODE or _is_code_of(kind.__module__, value):
-                name.append(key.encode() + self._leniently(value))
-            elif key.endswith("._member_map_"):  # of an enumeration
-                name.append(key.encode() + self._leniently({one: it._value_ for one, it in value.items()}))
-            elif _is_constant(value) and key.rpartition(".")[2] not in _NOT_OF_A_CLASS:
-                name.append(key.encode() + self._leniently(value))
-        return combined(b"class", name)
 
     def _native(self, value: Any) -> bytes:
         """Return a digest of what is written in C: its name and the release it comes with, and what it is bound to."""
@@ -306,6 +296,38 @@ class _Digester:
             yield hashlib.blake2b(buffer, digest_size=32).digest()
 
 
+def _digest_of_value(value: Any, *, lenient: bool) -> bytes:
+    try:
+        return _Digester(lenient=lenient).of(value)
+    except RecursionError as error:
+        raise NotStorable(f"a value of type {_full_name(type(value))} is nested too deep to have a digest") from error
+
+
+def _digest_of_all(root: types.FunctionType | type, *, lenient: bool) -> tuple[bytes, list[types.FunctionType | type]]:
+    """Return the digest of a function or class and of all that it leads to; and what these are."""
+    turns = _Turns()
+    turns.number(root, lenient)
+    found = [_Digester(lenient=lenient, turns=turns).of_parts(one) for one, lenient in turns.met]  # which grows
+    return combined(b"all", found), [one for one, _ in turns.met]
+
+
+@final
+class _Turns:
+    """The functions and classes that a digest is of, in the order in which they were met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        #: With whether what cannot be known of it counts by its type.
+        self.met: list[tuple[types.FunctionType | type, bool]] = []
+
+    def number(self, value: types.FunctionType | type, lenient: bool) -> bytes:
+        """Return what stands for a function or a class; it is looked at when its turn comes."""
+        number = self._numbers.setdefault(id(value), len(self.met))
+        if number == len(self.met):
+            self.met.append((value, lenient))
+        return combined(b"number", [str(number).encode()])
+
+
 class _Unknown(NotStorable):
     """What a function holds has no digest. The message says so already."""
 
@@ -326,29 +348,65 @@ class _Pickler(pickle.Pickler):
 
 @final
 class Known:
-    """A digest, and of what it is: by identity, so that looking is quick."""
+    """A digest, and the code of which it is: by identity, so that looking is quick.
 
-    __slots__ = ("digest", "parts")
+    Args:
+        made: The digest.
+        met: The functions and classes of which it is, the first of them first.
+        keep: Returns what is kept of a part, always the same of the same; without it, the part is.
 
-    def __init__(self, parts: list[Any], made: bytes) -> None:
-        self.parts = parts
+    """
+
+    __slots__ = ("_keep", "_kept", "digest")
+
+    def __init__(
+        self, made: bytes, met: list[types.FunctionType | type], keep: Callable[[Any], Any] | None = None
+    ) -> None:
         self.digest = made
+        self._keep = keep
+        watched = [one for one in met if one is met[0] or not _is_installed(one.__module__)]
+        self._kept = [(weakref.ref(one), self._parts_of(one)) for one in watched]
 
-    def is_of(self, parts: list[Any]) -> bool:
-        return len(parts) == len(self.parts) and all(map(_is, parts, self.parts))
+    def still_holds(self) -> bool:
+        """Return whether nothing of the code has been written anew, replaced or edited in place."""
+        for reference, kept in self._kept:
+            if (one := reference()) is None:
+                return False
+            parts = self._parts_of(one)
+            if len(parts) != len(kept) or not all(map(operator.is_, parts, kept)):
+                return False
+        return True
+
+    def _parts_of(self, one: types.FunctionType | type) -> list[Any]:
+        parts = _watched(one)
+        return parts if self._keep is None else list(map(self._keep, parts))
 
 
+def _weakly(part: Any) -> Any:
+    """Return what is kept of a part for a class: that must not keep the class alive."""
+    part = next(_accessors(part), part) if type(part) in _ACCESSORS else part
+    if type(part) in _CONSTANTS:
+        return part
+    try:
+        return weakref.ref(part)
+    except TypeError:
+        return part if _is_constant(part) else None
+
+
+#: Of classes that are met as values: their instances are met often.
 _classes: WeakKeyDictionary[type, Known] = WeakKeyDictionary()
 _first_seen: WeakKeyDictionary[Any, dict[str, bytes]] = WeakKeyDictionary()
 
 _EMPTY = object()
 
-#: What every class has and no method reads. The order of the last is another one in each process.
-_NOT_OF_A_CLASS = frozenset({"__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"})
+#: Top modules that are no program's own, and the directories where installed packages are.
+_NEVER_OF_A_PROGRAM = frozenset({*sys.builtin_module_names, *sys.stdlib_module_names, "plasmon"})
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
 
-
-def _is(one: Any, other: Any) -> bool:
-    return one is other
+#: What every class has and no method reads, or what Python makes when it is asked for.
+_NOT_OF_A_CLASS = frozenset({
+    "__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__", "__annotations__",
+})  # fmt: skip
 
 
 def _appender(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -364,25 +422,66 @@ def _appender(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuff
     return place
 
 
-def _parts(function: types.FunctionType, seen: set[int]) -> Iterator[Any]:
-    """Everything that a function is made of: if all of that is the same, so is its digest."""
-    if id(function) in seen:
-        return
-    seen.add(id(function))
+#: How something counts of which a function or class is made: as it is, and if that cannot be known, the function cannot
+#: be; as it is, as far as that can be known; if it is constant, as it was when the digest was made; as it was when it
+#: was first seen.
+_GIVEN, _NAMED, _ATTRIBUTE, _STATE = range(4)
+_WATCHED = frozenset({_GIVEN, _NAMED})
+
+
+def _parts(whole: types.FunctionType | type) -> list[tuple[str, Any, int]]:
+    """What a function or class is made of, each with a name."""
+    if isinstance(whole, type):
+        return _parts_of_class(whole, [base for base in whole.__mro__ if _is_heap(base)])
+    return _parts_of_function(whole)
+
+
+def _watched(whole: types.FunctionType | type) -> list[Any]:
+    """Return the parts whose change makes another one of a function or class. Nobody edits what is installed."""
+    if type(whole) is types.FunctionType:
+        return [value for _, value, how in _parts_of_function(whole) if how in _WATCHED]
+    parts = _parts_of_class(whole, [base for base in whole.__mro__ if not _is_installed(base.__module__)])
+    return [value for _, value, how in parts if how in _WATCHED]
+
+
+def _parts_of_function(function: types.FunctionType) -> list[tuple[str, Any, int]]:
     code = function.__code__
-    yield from (function, code, function.__defaults__, function.__kwdefaults__)
-    inner: list[Any] = [value for _, value in _followed(function)]
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        if name not in _rebound(code):
-            content = _content(cell)
-            yield content
-            inner.append(content)
-    for value in inner:
-        yield value
-        while type(value) is not types.FunctionType and (within := _within(value)) is not None:
-            value = within
-        if type(value) is types.FunctionType:
-            yield from _parts(value, seen)
+    found = [
+        ("its code", code, _NAMED),
+        ("its defaults", function.__defaults__, _GIVEN),
+        ("its defaults", function.__kwdefaults__, _GIVEN),
+    ]
+    for name, cell in zip(code.co_freevars, function.__closure__, strict=True) if function.__closure__ else ():
+        content = _content(cell)
+        if name == "__class__":  # for super(): the class stands above its methods
+            continue
+        if name in _rebound(code):
+            found.append((repr(name), content, _STATE))
+        elif content is not _EMPTY:
+            found.append((repr(name), content, _GIVEN))
+    for name in _global_names(code):
+        named = _code_of(function.__globals__.get(name), function.__module__)
+        if named is not _EMPTY:
+            found.append((name, named, _NAMED))
+    return found
+
+
+def _parts_of_class(kind: type, bases: list[type]) -> list[tuple[str, Any, int]]:
+    found: list[tuple[str, Any, int]] = []
+    if type(kind).__module__ == kind.__module__:
+        found.append(("metaclass", type(kind), _NAMED))
+    for base in bases:
+        found.append(("base", base.__qualname__, _ATTRIBUTE))
+        for name, value in sorted(vars(base).copy().items()):
+            if type(value) in _CODE:
+                found.append((name, value, _NAMED))
+            elif type(value) not in _DATA and (named := _code_of(value, base.__module__)) is not _EMPTY:
+                found.append((name, named, _NAMED))
+            elif name == "_member_map_":  # of an enumeration, which makes other such names as it is used
+                found += [(one, member._value_, _NAMED) for one, member in value.items()]
+            elif name not in _NOT_OF_A_CLASS and not (name[:1] == "_" == name[-1:] and type(value) in _CONTAINERS):
+                found.append((name, value, _ATTRIBUTE))
+    return found
 
 
 def _content(cell: types.CellType) -> Any:
@@ -392,12 +491,31 @@ def _content(cell: types.CellType) -> Any:
         return _EMPTY  # not assigned yet
 
 
-def _followed(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The functions and classes of its own module that a function names, and what is made of them to be called."""
-    for name in _global_names(function.__code__):
-        value = function.__globals__.get(name)
-        if _is_code_of(function.__module__, value):
-            yield name, value
+def _code_of(value: Any, module: str | None) -> Any:
+    """Return what counts of something that code of a module names: itself if it is to be called, or its class.
+
+    `_EMPTY` if it is neither of that module, nor of another one of the program.
+    """
+    kind = type(value)
+    if kind in _DATA:
+        return _EMPTY
+    if isinstance(value, functools.partial):
+        return value
+    if kind is types.FunctionType or isinstance(value, (type, types.MethodType)) or _wrapped(value) is not None:
+        written_in = getattr(value, "__module__", None)
+    else:
+        written_in = kind.__module__
+        value = value if callable(value) or hasattr(kind, "__get__") else kind
+    return value if written_in == module or not _is_installed(written_in) else _EMPTY
+
+
+@functools.lru_cache(4096)
+def _is_installed(module: str | None) -> bool:
+    """Whether a module belongs to Python or to an installed package, and not to the program."""
+    if not isinstance(module, str) or module.partition(".")[0] in _NEVER_OF_A_PROGRAM:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and not _PACKAGES.isdisjoint(Path(file).parts)
 
 
 @functools.lru_cache(4096)
@@ -439,34 +557,26 @@ def _constant(constant: Any) -> bytes:
     return combined(type(constant).__name__.encode(), [repr(constant).encode()])
 
 
-def _is_code_of(module: str | None, value: Any) -> bool:
-    """Whether something is code of a module, and neither data nor a library's: functions, classes, what is called."""
-    if isinstance(value, (types.FunctionType, type)) or _wrapped(value) is not None:
-        return getattr(value, "__module__", None) == module
+def _is_constant(value: Any, levels: int = _LEVELS_MAX) -> bool:
+    """Whether a value consists of what cannot be changed, and of containers, down to so many levels."""
     kind = type(value)
-    if kind is functools.partial:
+    if kind in _CONSTANTS or kind.__module__ in ("datetime", "decimal", "fractions"):
         return True
-    is_used_as_code = callable(value) or hasattr(kind, "__get__")
-    return is_used_as_code and _is_heap(kind) and kind.__module__ == module
-
-
-def _is_constant(value: Any) -> bool:
-    return type(value) in _CONSTANTS or (type(value) in (tuple, frozenset) and all(map(_is_constant, value)))
-
-
-def _within(value: Any) -> Any:
-    """Return what is called in the end when something is that only passes calls on; `None` of all else."""
-    if (wrapped := _wrapped(value)) is not None:
-        return wrapped
-    is_of_one = type(value) in _ACCESSORS or type(value) is functools.partial
-    return next(_accessors(value), None) if is_of_one else None
+    if isinstance(value, enum.Enum):
+        return _is_constant(value.value, levels)
+    if kind is dict:
+        return levels > 0 and all(_is_constant(part, levels - 1) for pair in value.items() for part in pair)
+    return kind in _CONTAINERS_OF_CONSTANTS and levels > 0 and all(_is_constant(part, levels - 1) for part in value)
 
 
 def _wrapped(value: Any) -> Any:
     """Return what a decorated function that is no plain function says that it wraps."""
     if isinstance(value, (types.FunctionType, type)):
         return None
-    found = getattr(value, "__dict__", None)
+    try:
+        found = getattr(value, "__dict__", None)
+    except Exception:  # a proxy of something that is not there
+        return None
     wrapped = found.get("__wrapped__") if isinstance(found, dict) else None
     return wrapped if callable(wrapped) else None
 
@@ -487,10 +597,6 @@ def _accessors(value: Any) -> Iterator[Any]:
     for name in _INNER:
         if (inner := getattr(value, name, None)) is not None:
             yield inner
-
-
-def _code_of(value: Any) -> Any:
-    return getattr(value if type(value) is types.FunctionType else _within(value), "__code__", None)
 
 
 def _is_heap(kind: type) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -25,6 +26,8 @@ from plasmon.exceptions import (
     NamespaceNotFound,
     StoreFull,
     StoreUnavailable,
+    UnpicklingFailed,
+    UntrustedPickle,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +52,8 @@ class PlasmonCache(BaseCache):
     returned without pickling; what is returned is shared and read-only, or a copy of one's own with ``copy``.
 
     A store that is away, from the beginning or later, is a cache that has nothing and keeps nothing; the log says so,
-    and when it is back, it is a cache again. A store that is full keeps nothing new.
+    and when it is back, it is a cache again. A store that is full keeps nothing new. A value that cannot be
+    unpickled, because its class is gone or another user wrote it, counts as none.
 
     Args:
         path: The store's socket; without it, the store of this user, as `Brain` finds it.
@@ -57,7 +61,8 @@ class PlasmonCache(BaseCache):
         default_timeout: Seconds after which an entry expires that is set without another number; 0 is never.
         sliding: Whether every use of an entry begins that time anew.
         copy: Whether ``get`` returns private copies that can be written to.
-        strict: Whether a store that is away or full is an error (`StoreUnavailable`, `StoreFull`), now and later.
+        strict: Whether a store that is away or full, and a value that cannot be unpickled, is an error
+            (`StoreUnavailable`, `StoreFull`, `UnpicklingFailed`, `UntrustedPickle`), now and later.
         ignore_delete_many_errors: As cachelib has it.
 
     Examples:
@@ -107,7 +112,7 @@ class PlasmonCache(BaseCache):
     def get(self, key: str) -> Any:
         """Return the value of a key, or ``None``."""
         try:
-            return self._unless_away(lambda: self.brain.recall(_name(key), copy=self._copy), None)
+            return self._unless_away(lambda: self._read(lambda: self.brain.recall(_name(key), copy=self._copy)), None)
         except NameNotFound:
             return None
 
@@ -115,7 +120,8 @@ class PlasmonCache(BaseCache):
         """Return the values of all keys as they were at one moment, ``None`` where there is none."""
         found: list[_plasmon.Object | None] = [None] * len(keys)
         found = self._unless_away(lambda: self.brain.client.objects([_name(key) for key in keys]), found)
-        return [None if one is None else _forms.convert(one, None, None, self._copy) for one in found]
+        reads = [None if one is None else partial(_forms.convert, one, None, None, self._copy) for one in found]
+        return [None if read is None else self._read(read) for read in reads]
 
     def has(self, key: str) -> bool:
         """Return whether a key has a value. One look at the shared index."""
@@ -178,6 +184,16 @@ class PlasmonCache(BaseCache):
                 raise
             _log.warning("%r is not cached: %s", key, full)
             return False
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        """Return a value that is kept, or ``None`` if it cannot be unpickled: that is as good as none."""
+        try:
+            return read()
+        except (UnpicklingFailed, UntrustedPickle) as error:
+            if self._strict:
+                raise
+            _log.warning("what cannot be read counts as not cached: %s", error)
+            return None
 
     def _unless_away(self, ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
         """Ask the store; if it is away, that costs an answer, and no error."""
