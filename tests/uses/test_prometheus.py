@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import plasmon
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 
@@ -33,7 +34,7 @@ def test_prometheus_reads_the_figures(store: plasmon.Store) -> None:
     stats = brain.stats()
     for name in ("capacity_bytes", "used_bytes", "free_bytes", "largest_free_bytes", "limbo_bytes", "objects", "pins"):
         assert values[f"plasmon_{name}"] == stats[name], name
-    for name in stats.keys() - {"store_pid"}:
+    for name in stats.keys() - {"store_pid", "refusals"}:  # nothing was refused, so there is nothing to count
         assert f"plasmon_{name}" in values or f"plasmon_{name}_total" in values, name
     assert values["plasmon_pinned_bytes"] > 800_000 and held.nbytes == 800_000
     assert (
@@ -43,6 +44,18 @@ def test_prometheus_reads_the_figures(store: plasmon.Store) -> None:
     before = values["plasmon_commits_total"]
     brain["c"] = 1
     assert scraped(store.path)[0]["plasmon_commits_total"] == before + 1
+
+
+def test_refused_learns_are_counted_by_reason_and_namespace(store: plasmon.Store) -> None:
+    brain = store.connect("namespace-1")
+    for _ in range(2):
+        with pytest.raises(plasmon.StoreFull):
+            brain["large"] = np.zeros(2 * brain.size())
+    (refused,) = brain.stats()["refusals"]  # of memory that was asked for in advance, before there was a name
+    values, labels = scraped(store.path)
+    (key,) = (key for key in values if key.startswith("plasmon_refusals_total"))
+    assert values[key] == refused["learns"] == 2
+    assert labels[key]["reason"] == refused["reason"] == "store_full"
 
 
 def test_with_many_namespaces_there_are_no_figures_of_each(store: plasmon.Store) -> None:
