@@ -405,12 +405,8 @@ impl Server {
 
     /// Carries out what the state has left behind.
     fn carry_out(&mut self) {
-        while self.state.has_effects() {
-            let mut effects = self.state.take_effects();
-            for effect in effects.drain(..) {
-                self.carry_out_one(effect);
-            }
-            self.state.reuse(effects);
+        while let Some(effect) = self.state.next_effect() {
+            self.carry_out_one(effect);
         }
     }
 

@@ -46,7 +46,12 @@ use plasmon_protocol::{
     name::Namespace,
 };
 use plasmon_shm::{Kernel, Region};
-use std::{collections::HashSet, os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{
+    collections::{HashSet, VecDeque},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Instant,
+};
 
 /// What does not change while the store runs.
 pub(crate) struct Facts {
@@ -130,7 +135,7 @@ pub(crate) struct State {
     next_housekeeping: Instant,
     /// Every request is answered with `ShuttingDown`.
     closing: bool,
-    effects: Vec<Effect>,
+    effects: VecDeque<Effect>,
 }
 
 impl State {
@@ -156,27 +161,14 @@ impl State {
             versions: Versions::default(),
             next_housekeeping: now + turn::HOUSEKEEPING_EVERY,
             closing: false,
-            effects: Vec::new(),
+            effects: VecDeque::new(),
             clock,
         }
     }
 
-    /// Whether something is to be done outside.
-    pub(crate) fn has_effects(&self) -> bool {
-        !self.effects.is_empty()
-    }
-
-    /// Takes what is to be done outside.
-    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
-    }
-
-    /// Gives back the memory of a list of effects.
-    pub(crate) fn reuse(&mut self, mut effects: Vec<Effect>) {
-        effects.clear();
-        if self.effects.is_empty() {
-            self.effects = effects;
-        }
+    /// Takes what is to be done outside next.
+    pub(crate) fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
     }
 
     /// A connection is there.
@@ -339,16 +331,16 @@ impl State {
     }
 
     pub(crate) fn send(&mut self, to: ReplyTo, reply: Reply) {
-        self.effects.push(Effect::Reply { to, reply, grant: None });
+        self.effects.push_back(Effect::Reply { to, reply, grant: None });
     }
 
     /// The request is not answered.
     pub(crate) fn drop_request(&mut self, reply_to: ReplyTo) {
-        self.effects.push(Effect::Drop(reply_to));
+        self.effects.push_back(Effect::Drop(reply_to));
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {
-        self.effects.push(effect);
+        self.effects.push_back(effect);
     }
 
     /// Answers with a lease once its pages are there.
@@ -366,7 +358,7 @@ impl State {
     /// Answers with a lease whose pages are there. The session may have ended while they were made.
     fn give(&mut self, reply_to: ReplyTo, grant: Grant) {
         match request::lease::granted(self, &grant) {
-            Ok(reply) => self.effects.push(Effect::Reply { to: reply_to, reply, grant: Some(grant) }),
+            Ok(reply) => self.effects.push_back(Effect::Reply { to: reply_to, reply, grant: Some(grant) }),
             Err(failure) => {
                 self.take_back(grant);
                 self.fail(reply_to, failure);

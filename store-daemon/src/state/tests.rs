@@ -528,32 +528,27 @@ impl World {
 
     /// Does outside what the state asks for.
     fn carry_out(&mut self) {
-        while self.state.has_effects() {
-            for effect in self.state.take_effects() {
-                match effect {
-                    Effect::Reply { to, reply, grant } => self.on_reply(to, reply, grant),
-                    Effect::Drop(to) => {
-                        let (who, connection, _) =
-                            self.asked.remove(&to.request_id).expect("a request is answered once");
-                        let said_goodbye = self.clients[who].is_dead;
-                        assert!(
-                            said_goodbye || !self.state.open.contains(&connection),
-                            "somebody waits for it"
-                        );
-                    }
-                    Effect::Settle(..) | Effect::WatchProcess(_) => {}
-                    Effect::CloseSoon(connection) | Effect::HangUp(connection) => self.hang_up(connection),
-                    Effect::HearNewcomers(sessions) => {
-                        sessions.into_iter().for_each(|session| self.state.settle_closed(session));
-                    }
-                    Effect::Scan(job) => self.scans.push_back(job),
-                    Effect::Look(orphans) => self.looks.push_back(orphans),
-                    Effect::Populate(ticket, steps) => {
-                        assert!(!steps.is_empty());
-                        self.demands.push_back(ticket.0);
-                    }
-                    Effect::Copy(job) => self.copies.push_back(job),
+        while let Some(effect) = self.state.next_effect() {
+            match effect {
+                Effect::Reply { to, reply, grant } => self.on_reply(to, reply, grant),
+                Effect::Drop(to) => {
+                    let (who, connection, _) =
+                        self.asked.remove(&to.request_id).expect("a request is answered once");
+                    let said_goodbye = self.clients[who].is_dead;
+                    assert!(said_goodbye || !self.state.open.contains(&connection), "somebody waits for it");
                 }
+                Effect::Settle(..) | Effect::WatchProcess(_) => {}
+                Effect::CloseSoon(connection) | Effect::HangUp(connection) => self.hang_up(connection),
+                Effect::HearNewcomers(sessions) => {
+                    sessions.into_iter().for_each(|session| self.state.settle_closed(session));
+                }
+                Effect::Scan(job) => self.scans.push_back(job),
+                Effect::Look(orphans) => self.looks.push_back(orphans),
+                Effect::Populate(ticket, steps) => {
+                    assert!(!steps.is_empty());
+                    self.demands.push_back(ticket.0);
+                }
+                Effect::Copy(job) => self.copies.push_back(job),
             }
         }
     }
