@@ -41,6 +41,15 @@ def test_a_brain_is_a_mutable_mapping(brain: plasmon.Brain) -> None:
         brain.popitem()
 
 
+def test_what_is_gone_already_is_forgotten_without_a_word(brain: plasmon.Brain) -> None:
+    brain.update({"a": 1, "b": 2})
+    brain.forget_many(["a", "nothing", "a"])  # a name that is said twice as well
+    assert list(brain) == ["b"]
+    brain.in_namespace(brain.namespace).remove_namespace()
+    brain.clear()  # the namespace with all its names
+    assert list(brain) == [] and brain.namespace not in brain.namespaces()
+
+
 def test_unknown_names_are_key_errors_that_say_what_was_asked(brain: plasmon.Brain) -> None:
     for kind in (plasmon.NameNotFound, KeyError, exceptions.BrainNameNotExistError):
         with pytest.raises(kind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, final, overload
@@ -544,7 +545,7 @@ class Brain(MutableMapping[str, Any]):
 
     def forget_many(self, names: Iterable[str], *, namespace: str | None = None) -> None:
         """Unbind all names at one moment; those that are not bound are ignored."""
-        self._in(namespace).forget_many(_names(names))
+        self._in(namespace).forget_many(list(dict.fromkeys(_names(names))))
 
     def pop(self, name: str, default: Any = _MISSING, /) -> Any:
         """Unbind ``name`` and return its value. Of two callers, one gets it.
@@ -594,7 +595,8 @@ class Brain(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Unbind all names of this namespace, at one moment."""
-        self._client.clear()
+        with suppress(NamespaceNotFound):  # another client removed it, with all its names
+            self._client.clear()
 
     # ---- writing in place
 
