@@ -32,8 +32,7 @@ use std::{
 /// it leaves nothing behind.
 ///
 /// ```
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let mut image = brain.create("image", 1_000_000)?;
 /// image.fill(7);
 /// image.seal()?;
@@ -116,8 +115,7 @@ impl DerefMut for Writable {
 /// use arrow_array::{Int64Array, RecordBatch};
 /// use std::sync::Arc;
 ///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let batch = |n: i64| {
 ///     let numbers = Int64Array::from_iter_values(n..n + 1_000);
 ///     RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap()
@@ -308,8 +306,7 @@ impl Brain {
     /// ```
     /// use plasmon::{Dtype, TensorView};
     ///
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// let mut image = brain.create_tensor("image", Dtype::UINT8, &[480, 640, 3], false)?;
     /// image.fill(7);
     /// image.seal()?;

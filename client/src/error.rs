@@ -232,8 +232,7 @@ impl Error {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// let full = brain.learn("huge", &vec![0_u8; 9 << 20]).unwrap_err();
     /// assert!(full.is_transient()); // others may forget something
     /// assert!(!brain.learn("", &1).unwrap_err().is_transient());

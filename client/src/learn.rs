@@ -30,8 +30,7 @@ use std::{sync::Arc, time::Duration};
 /// ```
 /// use plasmon::LearnOptions;
 ///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// brain.learn_with("rate", &0.5, &LearnOptions::new().description("per hour").if_absent())?;
 /// let again = brain.learn_with("rate", &0.7, &LearnOptions::new().if_absent());
 /// assert!(matches!(again, Err(plasmon::Error::ConditionFailed { .. })));
@@ -70,8 +69,7 @@ impl LearnOptions {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// let unit = serde_json::json!({ "unit": "EUR" });
     /// brain.learn_with("price", &19.5, &plasmon::LearnOptions::new().metadata(unit.clone()))?;
     /// assert_eq!(brain.metadata("price")?.map(|it| it.metadata), Some(unit));
@@ -94,8 +92,7 @@ impl LearnOptions {
     /// use plasmon::LearnOptions;
     /// use std::time::Duration;
     ///
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn_with("token", "secret", &LearnOptions::new().ttl(Duration::from_millis(50)))?;
     /// while brain.exists("token")? {
     ///     std::thread::yield_now();
@@ -126,8 +123,7 @@ impl LearnOptions {
     /// use plasmon::LearnOptions;
     /// use std::time::Duration;
     ///
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn_with("hits", &1, &LearnOptions::new().ttl(Duration::from_secs(60)))?;
     /// let expires = brain.metadata("hits")?.and_then(|it| it.expires);
     /// brain.learn_with("hits", &2, &LearnOptions::new().keep_ttl())?;
@@ -150,8 +146,7 @@ impl LearnOptions {
     /// ```
     /// use plasmon::LearnOptions;
     ///
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// let leader = LearnOptions::new().ephemeral().if_absent();
     /// let mine = brain.learn_with("leader", "this process", &leader)?;
     /// assert!(brain.learn_with("leader", &0, &leader).is_err()); // there is one already
@@ -193,10 +188,9 @@ impl LearnOptions {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
     /// use plasmon::{LearnOptions, Object};
     ///
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("counter", &1)?;
     /// let (seen, value) = (brain.recall::<Object>("counter")?.version(), brain.recall::<i64>("counter")?);
     /// brain.learn_with("counter", &(value + 1), &LearnOptions::new().if_version(seen))?;
@@ -215,8 +209,7 @@ impl LearnOptions {
     /// ```
     /// use plasmon::LearnOptions;
     ///
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// let claim = brain.learn_with("claim", &1, &LearnOptions::new().ephemeral().if_absent())?;
     /// brain.learn_with("result", &42, &LearnOptions::new().if_held("claim", claim))?;
     /// brain.forget("claim")?; // somebody takes it away
@@ -281,8 +274,7 @@ fn checked(ttl: Option<&Ttl>) -> Result<Option<Ttl>> {
 /// Many changes that become visible at one moment, or not at all. Made by [`Brain::batch`].
 ///
 /// ```
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let version = brain.batch()?.learn("from", &100)?.learn("to", &200)?.forget("draft")?.commit()?;
 /// let objects = brain.recall_many(&["from", "to"])?;
 /// assert!(objects.iter().flatten().all(|object| object.version() == version));
@@ -774,8 +766,7 @@ impl Brain {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// let first = brain.learn("greeting", "hello")?;
     /// let second = brain.learn("greeting", "hello again")?;
     /// assert!(second > first);
@@ -806,13 +797,12 @@ impl Brain {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
     /// use arrow_array::record_batch;
     ///
     /// let batch = record_batch!(("a", Int32, [1, 2, 3])).unwrap();
     /// let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
     /// writer.write(&batch).unwrap();
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn_ipc("table", &writer.into_inner().unwrap(), &plasmon::LearnOptions::new())?;
     /// assert_eq!(brain.recall::<plasmon::Table>("table")?[0], batch);
     /// assert!(matches!(brain.learn_ipc("no", b"no file", &Default::default()), Err(plasmon::Error::Codec(_))));

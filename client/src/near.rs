@@ -10,8 +10,7 @@ use std::{cmp::Reverse, collections::BTreeSet, fmt};
 ///
 /// # Examples
 /// ```
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// brain.learn("prices", &1)?;
 /// assert_eq!(brain.near("price")?.to_string(), r#"did you mean "prices"?"#);
 /// # Ok::<(), plasmon::Error>(())
@@ -56,8 +55,7 @@ impl Brain {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.in_namespace("other")?.learn("prices", &1)?;
     /// assert_eq!(brain.near("prices")?.namespaces, ["other"]);
     /// # Ok::<(), plasmon::Error>(())

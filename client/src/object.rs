@@ -27,8 +27,7 @@ use std::{
 /// it are dropped, even if its name is rebound or forgotten or the store ends.
 ///
 /// ```
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let version = brain.learn("answer", &42_i64)?;
 /// let object: plasmon::Object = brain.recall("answer")?;
 /// assert_eq!((object.version(), object.kind()), (version, plasmon::Kind::INT64));
@@ -137,8 +136,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("answer", &42)?;
     /// let object: plasmon::Object = brain.recall("answer")?;
     /// assert_eq!(object.to::<i64>()?, 42);
@@ -157,8 +155,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("answer", &42)?;
     /// let object: plasmon::Object = brain.recall("answer")?;
     /// let reader = arrow_ipc::reader::FileReader::try_new(std::io::Cursor::new(object.as_ipc()?), None).unwrap();
@@ -178,8 +175,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("text", &"x".repeat(1_000))?;
     /// let object: plasmon::Object = brain.recall("text")?;
     /// assert!(object.trusted_file().is_some_and(|file| file.starts_with(b"ARROW1")));
@@ -199,8 +195,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("answer", &42)?;
     /// assert!(brain.recall::<plasmon::Object>("answer")?.blocks()?.is_none());
     /// # Ok::<(), plasmon::Error>(())
@@ -253,8 +248,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("answer", &42)?;
     /// let table = brain.recall::<plasmon::Object>("answer")?.table()?;
     /// assert_eq!(table.schema().field(0).name(), "value");
@@ -288,8 +282,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("raw", &[7_u8; 1000])?;
     /// let object: plasmon::Object = brain.recall("raw")?;
     /// let buffer = object.to::<plasmon::Blob>()?.into_buffer();
@@ -315,8 +308,7 @@ impl Object {
     ///
     /// # Examples
     /// ```
-    /// let store = plasmon::testing::Store::start(8 << 20)?;
-    /// let brain = store.connect()?;
+    /// let brain = plasmon::testing::brain()?;
     /// brain.learn("raw", &[7_u8; 1000])?;
     /// let object: plasmon::Object = brain.recall("raw")?;
     /// let range = object.range_of(&object.to::<plasmon::Blob>()?.into_buffer()).expect("it was not copied");
@@ -416,8 +408,7 @@ impl DerefMut for CopyOnWrite {
 /// Bytes recalled without copying: a slice of shared memory.
 ///
 /// ```
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// brain.learn("raw", &b"some bytes"[..])?;
 /// let bytes: plasmon::Blob = brain.recall("raw")?;
 /// assert_eq!(&*bytes, b"some bytes");

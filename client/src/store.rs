@@ -149,16 +149,23 @@ impl Store {
 
     /// Asks something that changes nothing; once more, in a new session, if the connection is lost.
     pub(crate) fn ask<R: Request>(&self, trust: &Trust, request: &R) -> Result<R::Reply> {
-        let session = self.session(trust)?;
-        match session.call(request) {
-            Ok(reply) => Ok(reply),
-            Err(CallError::Lost { .. }) => {
-                session.lose();
-                let session = self.session(trust)?;
-                session.call(request).map_err(|error| session.explain(error))
-            }
-            Err(error) => Err(session.explain(error)),
+        self.retry(trust, |session| session.call(request))
+    }
+
+    /// Makes a request that changes nothing; once more, in a new session, if the connection is lost.
+    pub(crate) fn retry<T>(
+        &self,
+        trust: &Trust,
+        mut request: impl FnMut(&Arc<Session>) -> Result<T, CallError>,
+    ) -> Result<T> {
+        let mut session = self.session(trust)?;
+        let mut result = request(&session);
+        if let Err(CallError::Lost { .. }) = result {
+            session.lose();
+            session = self.session(trust)?;
+            result = request(&session);
         }
+        result.map_err(|error| session.explain(error))
     }
 
     /// In a forked child: whatever thread of the parent was about to connect is not here.

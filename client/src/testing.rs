@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
 };
 use plasmon_store::testing::Running;
-use std::path::Path;
+use std::{ops::Deref, path::Path};
 
 /// A real store with a socket of its own, stopped when dropped. Handles stay valid.
 ///
@@ -41,5 +41,36 @@ impl Store {
     /// As [`Builder::connect`](crate::Builder::connect).
     pub fn connect(&self) -> Result<Brain> {
         Brain::builder().path(self.socket()).connect()
+    }
+}
+
+/// A `Brain` and the real store that it alone is connected to: see [`brain`].
+pub struct OnOwnStore {
+    brain: Brain,
+    _store: Store,
+}
+
+/// A `Brain` connected to a store of its own of 8 MiB, which is stopped when the result is dropped.
+///
+/// # Errors
+/// As [`Store::start`] and [`Store::connect`].
+///
+/// # Examples
+/// ```
+/// let brain = plasmon::testing::brain()?;
+/// brain.learn("answer", &42)?;
+/// assert_eq!(brain.recall::<i64>("answer")?, 42);
+/// # Ok::<(), plasmon::Error>(())
+/// ```
+pub fn brain() -> Result<OnOwnStore> {
+    let store = Store::start(8 << 20)?;
+    Ok(OnOwnStore { brain: store.connect()?, _store: store })
+}
+
+impl Deref for OnOwnStore {
+    type Target = Brain;
+
+    fn deref(&self) -> &Brain {
+        &self.brain
     }
 }

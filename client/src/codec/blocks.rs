@@ -46,8 +46,7 @@ use std::{io, sync::Arc};
 /// use plasmon::{BlockTable, Dtype, Strided, Table, TablePart};
 /// use std::sync::Arc;
 ///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let matrix: Vec<u8> = [1.0_f64, 2.0, f64::NAN, 4.0].iter().flat_map(|it| it.to_le_bytes()).collect();
 /// let block = TablePart::Block(Strided::new(Dtype::FLOAT64, &[2, 2], &[16, 8], 0, matrix)?);
 /// let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));

@@ -19,8 +19,7 @@ use std::{io, sync::Arc};
 /// ```
 /// use plasmon::{Dtype, Strided, TensorView};
 ///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let matrix = [1_u8, 2, 3, 4, 5, 6].to_vec(); // two rows of three
 /// let last_column = Strided::new(Dtype::UINT8, &[2], &[3], 2, matrix)?;
 /// brain.learn("last", &last_column)?;

@@ -10,8 +10,7 @@ use std::ops::Deref;
 /// ```
 /// use plasmon::Json;
 ///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// brain.learn("point", &Json::new(r#"{"y":2,"x":1}"#.to_owned())?)?;
 /// assert_eq!(&*brain.recall::<Json>("point")?, r#"{"y":2,"x":1}"#);
 /// assert!(Json::new("{".to_owned()).is_err());

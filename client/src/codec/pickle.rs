@@ -31,8 +31,7 @@ use std::{borrow::Cow, sync::Arc};
 /// ```
 /// use plasmon::Pickle;
 ///
-/// let store = plasmon::testing::Store::start(8 << 20)?;
-/// let brain = store.connect()?;
+/// let brain = plasmon::testing::brain()?;
 /// let none = Pickle::new(b"\x80\x05N.".to_vec(), vec![]);
 /// brain.learn("none", &none)?;
 /// assert_eq!(brain.recall::<Pickle>("none")?, none);
