@@ -5,7 +5,8 @@ use crate::{
     codec::{Learn, Prepared, Table, with_room},
     connection::CallError,
     error::{Error, Result},
-    lease::{Closed, KeptLease, Lease},
+    kept::KeptLease,
+    lease::{Closed, Lease},
     session::{Session, Slot},
 };
 use plasmon_protocol::{
@@ -617,13 +618,13 @@ impl Batch {
             Ok(committed) => {
                 fault_point(FaultPoint::Committed);
                 if let Some(rest) = self.rest.take() {
-                    rest.lay_down(&self.session);
+                    Lease::lay_down(rest, &self.session);
                 }
                 Ok(committed)
             }
             Err(CallError::Failed(failure)) => {
                 if let Some(rest) = self.rest.take() {
-                    rest.give_back(&self.session);
+                    Lease::give_back(rest, &self.session);
                 }
                 Err(self.session.explain(CallError::Failed(failure)))
             }
@@ -734,7 +735,7 @@ impl Drop for Batch {
             let _ = self.session.call(&EndLease { lease });
         }
         if let Some(rest) = self.rest.take() {
-            rest.give_back(&self.session);
+            Lease::give_back(rest, &self.session);
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     connection::CallError,
     error::{Error, Result},
+    kept::KeptLease,
     session::Session,
 };
 use plasmon_protocol::{
@@ -15,15 +16,6 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 /// Longest lease that a session keeps for the next learn, in bytes; at most a 64th of the arena.
 const KEPT_BYTES_MAX: u64 = 4 << 20;
-
-/// A lease that was kept after a learn, for the next one: it is laid down, and the store may take it back at any time.
-#[derive(Debug)]
-pub(crate) struct KeptLease {
-    grant: Granted,
-    mapping: LeaseMapping,
-    /// Bytes from its beginning that are written already.
-    written_bytes: u64,
-}
 
 /// A lease being written. Dropping it gives it back.
 #[derive(Debug)]
@@ -121,7 +113,7 @@ impl Lease {
         let (offset, len_bytes) = (lease.grant.offset, lease.grant.len_bytes);
         let mapping = match (&here.writable, staging) {
             (Some(arena), _) => {
-                KeptLease::drop_if_taken(session);
+                Lease::drop_kept_if_taken(session);
                 let populate = writes == Writes::All || session.welcome.populated;
                 arena.map_lease(offset, len_bytes, populate).inspect_err(|error| {
                     if matches!(error, plasmon_shm::Error::Taken { .. }) {
@@ -266,10 +258,11 @@ impl Lease {
     }
 }
 
-impl KeptLease {
+/// The lease that a session keeps.
+impl Lease {
     /// Unmaps the lease that was laid down if the store has taken it back, perhaps to grant its pages to this very
     /// session.
-    fn drop_if_taken(session: &Session) {
+    fn drop_kept_if_taken(session: &Session) {
         let is_ours = |kept: &mut KeptLease| {
             let state = session.lease_words().lease(kept.grant.slot, kept.grant.lease);
             state.is_some_and(|state| state.is_idle())
@@ -281,27 +274,27 @@ impl KeptLease {
         });
     }
 
-    /// Lays the lease down for the next learn. If another one is kept already, this one is given back.
-    pub(crate) fn lay_down(self, session: &Arc<Session>) {
+    /// Lays `kept` down for the next learn. If another one is kept already, this one is given back.
+    pub(crate) fn lay_down(kept: KeptLease, session: &Arc<Session>) {
         let surplus = session.private(|private| {
             if private.kept_lease.is_some() {
-                return Some(self);
+                return Some(kept);
             }
-            if let Some(state) = session.lease_words().lease(self.grant.slot, self.grant.lease) {
+            if let Some(state) = session.lease_words().lease(kept.grant.slot, kept.grant.lease) {
                 state.lay_down();
-                private.kept_lease = Some(self);
+                private.kept_lease = Some(kept);
             }
             None
         });
         fault_point(FaultPoint::LeaseLaidDown);
         if let Some(surplus) = surplus {
-            surplus.give_back(session);
+            Lease::give_back(surplus, session);
         }
     }
 
-    /// Gives the lease back.
-    pub(crate) fn give_back(self, session: &Arc<Session>) {
-        let KeptLease { grant, mapping, .. } = self;
+    /// Gives `kept` back.
+    pub(crate) fn give_back(kept: KeptLease, session: &Arc<Session>) {
+        let KeptLease { grant, mapping, .. } = kept;
         drop(mapping);
         let _ = session.call(&EndLease { lease: grant.lease });
     }

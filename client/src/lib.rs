@@ -41,17 +41,19 @@ mod codec;
 mod connection;
 mod create;
 mod error;
+mod gate;
+mod kept;
 mod learn;
 mod lease;
 mod near;
 mod object;
 mod paths;
-mod process;
 mod session;
 mod slots;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trust;
 
 pub use brain::{
     Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin,

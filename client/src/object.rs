@@ -7,7 +7,6 @@ use crate::{
         decode_tensor, decode_text,
     },
     error::{Error, Result},
-    process,
     session::{Session, Slot},
 };
 use arrow_array::Array;
@@ -327,7 +326,7 @@ impl Object {
             let found = session.pointer(offset, len_bytes);
             found.is_some_and(|found| std::ptr::eq(found.as_ptr(), file.as_ptr()))
         };
-        let sessions = process::sessions();
+        let sessions = Session::all();
         let Some(session) = sessions.iter().find(has_it) else {
             return Err(Error::internal("an object lies in the memory of no session".to_owned()));
         };

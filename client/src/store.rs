@@ -3,9 +3,10 @@
 use crate::{
     connection::{CallError, Connection, Reached},
     error::{Error, Result, SocketDeleted},
+    gate::{self, AtFork, Handed, Known},
     paths::Surroundings,
-    process,
     session::Session,
+    trust::Trust,
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use plasmon_protocol::message::{Failure, Request};
@@ -13,8 +14,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// All stores of this process, so that all its `Brain`s on one socket share a session. One leaves when its last `Brain` and
+/// its last handle go.
+static STORES: Known<Store> = Known::new();
 
 /// One store as this process knows it.
 #[derive(Debug)]
@@ -24,13 +29,6 @@ pub(crate) struct Store {
     current: ArcSwapOption<Session>,
     /// Held while a session is begun: by one thread of this process, never by one of its parent's.
     connecting: ArcSwap<Mutex<()>>,
-}
-
-/// Who may run the store that is connected to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Trust {
-    /// Besides this user and root.
-    pub(crate) uids: Vec<u32>,
 }
 
 impl Store {
@@ -61,10 +59,11 @@ impl Store {
     fn at(socket: &Path, patience: Duration) -> Arc<Store> {
         // One store, however its path is spelled.
         let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
-        process::store_at(&socket, || {
+        let make = || {
             let (current, connecting) = (ArcSwapOption::empty(), ArcSwap::default());
             Store { socket: socket.clone(), patience, current, connecting }
-        })
+        };
+        STORES.find_or_add(|store| store.socket == socket, make)
     }
 
     /// The socket.
@@ -91,7 +90,9 @@ impl Store {
     ) -> Result<T> {
         let current = self.current.load();
         match &*current {
-            Some(session) if session.is_alive() && trust.covers(session) => use_it(session),
+            Some(session) if session.is_alive() && trust.covers(session.store_is_own, session.store_uid) => {
+                use_it(session)
+            }
             _ => {
                 drop(current);
                 use_it(&self.connect(trust)?)
@@ -107,7 +108,10 @@ impl Store {
         use_it: impl FnOnce(&Arc<Session>) -> T,
     ) -> Option<T> {
         let current = self.current.load();
-        current.as_ref().filter(|session| session.is_alive() && trust.covers(session)).map(use_it)
+        current
+            .as_ref()
+            .filter(|session| session.is_alive() && trust.covers(session.store_is_own, session.store_uid))
+            .map(use_it)
     }
 
     #[cold]
@@ -142,7 +146,7 @@ impl Store {
             CallError::TimedOut => unavailable(io::ErrorKind::TimedOut.into()),
             CallError::Other(error) => error,
         })?);
-        process::add_session(&session).map_err(unavailable)?;
+        gate::tell(&STORES).and_then(|()| session.become_known()).map_err(unavailable)?;
         self.current.store(Some(Arc::clone(&session)));
         Ok(session)
     }
@@ -169,7 +173,7 @@ impl Store {
     }
 
     /// In a forked child: whatever thread of the parent was about to connect is not here.
-    pub(crate) fn forget_parent(&self) {
+    fn forget_parent(&self) {
         self.connecting.store(Arc::default());
     }
 
@@ -179,23 +183,21 @@ impl Store {
     }
 }
 
-impl Trust {
-    /// As [`check`](Self::check), for the hot path: a session is only ever begun with a store that some `Brain` of
-    /// this process trusts, and nearly always none names other uids.
-    #[inline]
-    fn covers(&self, session: &Session) -> bool {
-        session.store_is_own || self.uids.contains(&session.store_uid)
-    }
-
-    fn check(&self, socket: &Path, uid: u32) -> Result<()> {
-        if is_own(uid) || self.uids.contains(&uid) {
-            return Ok(());
-        }
-        Err(Error::UntrustedStore { socket: socket.to_owned(), uid })
+impl AtFork for Known<Store> {
+    fn prepare(&'static self, _deadline: Instant) -> Box<dyn Handed> {
+        Box::new(HandedStores { stores: Vec::new() })
     }
 }
 
-/// Whether a store of `uid` is this user's own, or root's.
-pub(crate) fn is_own(uid: u32) -> bool {
-    plasmon_protocol::trust::is_own(uid, nix::unistd::getuid().as_raw(), plasmon_shm::overflow_uid())
+/// What a fork does to the stores of this process.
+struct HandedStores {
+    /// Dropped with the gate open.
+    stores: Vec<Arc<Store>>,
+}
+
+impl Handed for HandedStores {
+    fn inherit(&mut self) {
+        self.stores = STORES.all_behind_gate();
+        self.stores.iter().for_each(|store| store.forget_parent());
+    }
 }

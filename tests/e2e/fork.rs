@@ -1,4 +1,4 @@
-//! Clients that fork (invariant 2; `client/src/process.rs` says how). Each scenario is a process of its own, which forks
+//! Clients that fork (invariant 2; `client/src/session/fork.rs` says how). Each scenario is a process of its own, which forks
 //! and says whether all was as it must be: `tests/src/bin/fork-under-test.rs`.
 
 use crate::STORE;

@@ -7,11 +7,7 @@ mod names;
 mod recall;
 mod wait;
 
-use crate::{
-    error::Result,
-    session::Session,
-    store::{Store, Trust},
-};
+use crate::{error::Result, session::Session, store::Store, trust::Trust};
 use plasmon_protocol::{id::NamespacePrefix, name::Namespace};
 use std::{
     path::{Path, PathBuf},
