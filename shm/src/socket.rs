@@ -138,6 +138,9 @@ pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> Result<usize, Erro
             Err(errno) => return Err(refused("recvmsg", || format!("up to {asked} bytes"))(errno)),
         }
     };
+    if control.is_empty() {
+        return Ok(received);
+    }
     for fd in control.into_descriptors() {
         // Refused by what is no socket, which does not linger.
         let _ = setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 });
@@ -225,6 +228,11 @@ const fn align_control(len: usize) -> usize {
 struct Control([u8; CONTROL_BYTES]);
 
 impl Control {
+    /// Whether nothing but bytes came.
+    fn is_empty(&self) -> bool {
+        self.0.starts_with(&[0; size_of::<usize>()]) // the length of the first message
+    }
+
     /// The descriptors, owned. `self` must hold what `recvmsg` wrote, once.
     fn into_descriptors(self) -> Vec<OwnedFd> {
         let mut fds = Vec::new();

@@ -5,11 +5,10 @@
 //! is refused. Limits apply to each process and uid before they apply to all, so that whoever asks too much
 //! is stopped before the others notice.
 
-use crate::{commit::kept_entries_max, connection::Peer, options::Options};
+use crate::{commit::kept_entries_max, connection::Peer, fast_hash::FastMap, options::Options};
 use bytes::Bytes;
 use plasmon_protocol::message::Failure;
 use plasmon_protocol::{index_of, limits::PIN_SLOTS, name::NAMESPACE_BYTES_MIN};
-use std::collections::HashMap;
 
 /// Bytes that a process may always have on their way, also while others use up what there is in all.
 const ALWAYS_BYTES: usize = 128 << 10;
@@ -40,8 +39,8 @@ pub(crate) struct Held {
 /// Bytes of requests that are incomplete or unanswered.
 #[derive(Debug)]
 pub(crate) struct HeldRequests {
-    by_process: HashMap<Peer, usize>,
-    by_uid: HashMap<u32, usize>,
+    by_process: FastMap<Peer, usize>,
+    by_uid: FastMap<u32, usize>,
     bytes: usize,
     process_max: usize,
     uid_max: usize,
@@ -56,8 +55,8 @@ impl HeldRequests {
 
     fn with_max(process_max: usize, max: usize) -> Self {
         HeldRequests {
-            by_process: HashMap::new(),
-            by_uid: HashMap::new(),
+            by_process: FastMap::default(),
+            by_uid: FastMap::default(),
             bytes: 0,
             process_max: process_max.min(max / 4),
             uid_max: max / 2,
@@ -110,8 +109,8 @@ pub(crate) const DECODED_BYTES: usize = ENTRY_BYTES;
 /// Connections, by who made them.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    by_uid: HashMap<u32, usize>,
-    by_process: HashMap<Peer, usize>,
+    by_uid: FastMap<u32, usize>,
+    by_process: FastMap<Peer, usize>,
     count: usize,
     max: usize,
     uid_max: usize,
@@ -127,8 +126,8 @@ impl Connections {
             tracing::warn!("{descriptors} descriptors (ulimit -n) allow {room} connections");
         }
         Connections {
-            by_uid: HashMap::new(),
-            by_process: HashMap::new(),
+            by_uid: FastMap::default(),
+            by_process: FastMap::default(),
             count: 0,
             max: options.max_connections.min(room),
             uid_max: options.max_connections_per_uid.min(room / 2),
@@ -171,7 +170,7 @@ impl Connections {
 }
 
 /// Takes `less` off a count, which is forgotten once it is zero.
-pub(crate) fn take_some<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, less: usize) {
+pub(crate) fn take_some<K: std::hash::Hash + Eq>(counts: &mut FastMap<K, usize>, key: K, less: usize) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= less;
         if *count == 0 {

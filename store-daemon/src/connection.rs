@@ -1,6 +1,6 @@
 //! One client connection: bytes to frames, replies to bytes, both bounded.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use interprocess::os::unix::uds_local_socket::Stream;
 use nix::sys::{
     epoll::EpollFlags,
@@ -68,7 +68,7 @@ pub(crate) enum Broken {
 }
 
 /// Bytes taken from the socket at once, so that one busy client does not keep the loop from the others.
-const READ_BYTES: usize = 256 << 10;
+pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// One client connection.
 #[derive(Debug)]
@@ -170,19 +170,20 @@ impl Connection {
         self.sent = 0;
     }
 
-    /// Takes what has come, at most once around the loop's turn.
+    /// Takes what has come, at most once around the loop's turn. `buffer` is where the kernel puts it, which has
+    /// [`READ_BYTES`] and serves all connections.
     ///
     /// # Errors
     /// [`Broken`] if the connection is over.
-    pub(crate) fn read(&mut self) -> Result<(), Broken> {
-        let have = self.input.len();
-        self.input.resize(have + READ_BYTES.min(self.missing().max(4_096)), 0);
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Broken> {
+        let wanted = READ_BYTES.min(self.missing().max(4_096));
         // Nobody is asked for descriptors; what comes all the same must not hold up the loop when it is closed.
-        let received = plasmon_shm::receive_bytes(self.stream.as_fd(), &mut self.input[have..]);
-        self.input.truncate(have + received.as_ref().copied().unwrap_or(0));
-        match received {
+        match plasmon_shm::receive_bytes(self.stream.as_fd(), &mut buffer[..wanted]) {
             Ok(0) => Err(Broken::Closed),
-            Ok(_) => Ok(()),
+            Ok(came) => {
+                self.input.extend_from_slice(&buffer[..came]);
+                Ok(())
+            }
             Err(error) if error.is_would_block() => Ok(()),
             Err(error) => Err(nix::Error::from_raw(error.errno().unwrap_or_default()).into()),
         }
@@ -204,12 +205,13 @@ impl Connection {
             return Ok(None);
         }
         self.expect_rest(false);
-        let mut frame = self.input.split_to(frame_bytes);
-        if self.input.is_empty() {
-            self.input = BytesMut::new(); // the memory goes with the frame
-        }
-        let body = frame.split_off(HEADER_BYTES).freeze();
-        Ok(Some(Frame { header, body }))
+        let mut frame = if self.input.len() == frame_bytes {
+            std::mem::take(&mut self.input) // the memory goes with the frame
+        } else {
+            self.input.split_to(frame_bytes)
+        };
+        frame.advance(HEADER_BYTES);
+        Ok(Some(Frame { header, body: frame.freeze() }))
     }
 
     /// Queues a message and sends what the socket takes. Its descriptors go with its first byte.

@@ -14,6 +14,9 @@ use plasmon_protocol::{
 };
 use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
+/// Most messages are no longer.
+const SHORT_BODY_BYTES: usize = 64;
+
 /// A message for a client.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -30,7 +33,7 @@ impl Reply {
     }
 
     pub(crate) fn with_fds<M: Message>(message: &M, fds: Vec<Arc<OwnedFd>>) -> Reply {
-        let mut body = Vec::new();
+        let mut body = Vec::with_capacity(SHORT_BODY_BYTES);
         Codec::encode(message, &mut body);
         Reply { kind: M::KIND, body, fds }
     }

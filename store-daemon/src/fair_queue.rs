@@ -1,21 +1,21 @@
 //! A queue in which processes take turns, so that nobody waits behind all that another process has asked for.
 
-use crate::connection::Peer;
-use std::collections::{HashMap, VecDeque};
+use crate::{connection::Peer, fast_hash::FastMap};
+use std::collections::VecDeque;
 
 /// What waits, in order for each process. Processes come round robin.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     /// What waits alone, as almost always. Then nothing is below.
     alone: Option<(Peer, T)>,
-    by_process: HashMap<Peer, VecDeque<T>>,
+    by_process: FastMap<Peer, VecDeque<T>>,
     /// Those who have something in the queue, whose turn is next first.
     turns: VecDeque<Peer>,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        FairQueue { alone: None, by_process: HashMap::new(), turns: VecDeque::new() }
+        FairQueue { alone: None, by_process: FastMap::default(), turns: VecDeque::new() }
     }
 }
 

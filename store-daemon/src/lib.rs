@@ -33,6 +33,7 @@ mod copy;
 mod effect;
 mod evict;
 mod fair_queue;
+mod fast_hash;
 mod limits;
 mod log;
 mod memory;

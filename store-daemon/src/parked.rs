@@ -33,6 +33,7 @@ use crate::{
     connection::{ConnectionId, Peer},
     copy::Run,
     evict::Shortage,
+    fast_hash::FastMap,
     reclaim::Report,
     session::SessionId,
     slice::Slice,
@@ -251,12 +252,12 @@ impl Wants {
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
-    by_ticket: HashMap<Ticket, Entry>,
+    by_ticket: FastMap<Ticket, Entry>,
     by_need: BTreeSet<(Key, u64, Ticket)>,
     by_name: HashMap<NameId, Waiters>,
     by_deadline: BTreeSet<(Instant, Ticket)>,
-    by_connection: HashMap<ConnectionId, BTreeSet<Ticket>>,
-    by_process: HashMap<Peer, Rounds>,
+    by_connection: FastMap<ConnectionId, BTreeSet<Ticket>>,
+    by_process: FastMap<Peer, Rounds>,
     /// The turn of what went on last.
     round: u64,
     /// Waits for names.

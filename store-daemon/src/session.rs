@@ -6,6 +6,7 @@
 
 use crate::{
     connection::{ConnectionId, Peer},
+    fast_hash::{FastMap, FastSet},
     reclaim::PinRegions,
 };
 use nix::libc;
@@ -15,12 +16,7 @@ use plasmon_protocol::{
     pins::{HandOver, SessionRegion},
 };
 use plasmon_shm::{Region, RegionId, WordsMapping};
-use std::{
-    collections::{HashMap, HashSet},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 /// A session's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,7 +50,7 @@ pub(crate) struct Session {
     pub(crate) pidfd: Option<OwnedFd>,
     /// `None` once the lifeline is closed while the process lives: the session is orphaned.
     pub(crate) lifeline: Option<ConnectionId>,
-    pub(crate) connections: HashSet<ConnectionId>,
+    pub(crate) connections: FastSet<ConnectionId>,
     /// The client has said goodbye when so many scans had begun: a later one that finds no pins ends the session.
     /// Set by [`Sessions::leave`].
     pub(crate) leaves_after_scan: Option<u64>,
@@ -162,7 +158,7 @@ fn is_readable(fd: &OwnedFd) -> bool {
 /// All sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    by_id: HashMap<SessionId, Session>,
+    by_id: FastMap<SessionId, Session>,
     by_token: HashMap<[u8; 16], SessionId>,
     /// How many have said goodbye.
     leaving: usize,

@@ -1,10 +1,7 @@
 //! A slice of the loop's time: how much of long work is done between two looks at the sockets.
 
-use crate::connection::Peer;
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use crate::{connection::Peer, fast_hash::FastMap};
+use std::time::{Duration, Instant};
 
 /// Length of a slice.
 const SLICE: Duration = Duration::from_millis(1);
@@ -15,13 +12,17 @@ const ENTRIES_PER_LOOK: u32 = 32;
 /// How long the requests of all processes together are handled between two looks at the sockets.
 const HANDLING: Duration = Duration::from_millis(2);
 
-/// What a process has had, in all and for its last request.
+/// What a process has had of the loop's time.
 #[derive(Clone, Copy, Debug)]
 struct Had {
+    /// In all, and for its last request.
     time: Duration,
     last: Duration,
     /// It waits for its turn: what others have meanwhile makes no difference to it.
     waits: bool,
+    /// In the turn of this number.
+    of_turn: Duration,
+    turn: u64,
 }
 
 /// How long a request is thought to take of a process that has made none.
@@ -35,13 +36,13 @@ const REMEMBERED_MAX: usize = 4_096;
 /// that somebody who asks for little does not wait for all those who ask for much.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
-    /// Of this turn, and how much that may be.
-    of_turn: HashMap<Peer, Duration>,
+    /// Fair queueing, by virtual time.
+    had: FastMap<Peer, Had>,
+    /// The number of this turn, and how much a process may have of it.
+    turn: u64,
     share: Duration,
-    /// Of all processes, since the last look at the sockets, or at those that wait for the next turn.
+    /// What all processes have had since the last look at the sockets, or at those that wait for the next turn.
     handled: Duration,
-    /// In all: fair queueing, by virtual time.
-    had: HashMap<Peer, Had>,
     /// What those had had at least whose turn it was. Who begins to ask counts as having had as much.
     least: Duration,
 }
@@ -50,7 +51,7 @@ impl Shares {
     /// Everybody has a share again: a slice, or one request if the turn before `was_crowded`, so that nobody waits for a
     /// slice of everybody else.
     pub(crate) fn begin_turn(&mut self, was_crowded: bool) {
-        self.of_turn.clear();
+        self.turn += 1;
         self.share = if was_crowded { Duration::ZERO } else { SLICE };
         self.handled = Duration::ZERO;
         if self.had.len() > REMEMBERED_MAX {
@@ -65,7 +66,7 @@ impl Shares {
 
     /// Whether the process has had its share of this turn.
     pub(crate) fn is_spent(&self, process: Peer) -> bool {
-        self.of_turn.get(&process).is_some_and(|&spent| spent >= self.share)
+        self.had.get(&process).is_some_and(|had| had.turn == self.turn && had.of_turn >= self.share)
     }
 
     /// Whether whoever has not been handled yet waits, so that the sockets are looked at.
@@ -76,30 +77,37 @@ impl Shares {
     /// `process` has asked, and waits for its turn. Returns what those who wait are ordered by, least first: what each
     /// will have had, if its next request takes as long as its last one.
     pub(crate) fn wait(&mut self, process: Peer) -> Duration {
-        let had = Had { waits: true, ..self.had(process) };
-        self.had.insert(process, had);
+        let had = self.had(process);
+        had.waits = true;
         had.time + had.last
     }
 
     /// `process` comes next.
     pub(crate) fn serve(&mut self, process: Peer) {
-        let had = Had { waits: false, ..self.had(process) };
-        self.had.insert(process, had);
-        self.least = self.least.max(had.time);
+        let had = self.had(process);
+        had.waits = false;
+        let time = had.time;
+        self.least = self.least.max(time);
     }
 
     /// A request of `process` took so long.
     pub(crate) fn spend(&mut self, process: Peer, time: Duration) {
-        *self.of_turn.entry(process).or_default() += time;
+        let turn = self.turn;
         let had = self.had(process);
-        self.had.insert(process, Had { time: had.time + time, last: time, ..had });
+        had.of_turn = if had.turn == turn { had.of_turn + time } else { time };
+        had.turn = turn;
+        had.time += time;
+        had.last = time;
         self.handled += time;
     }
 
-    fn had(&self, process: Peer) -> Had {
-        let new = Had { time: Duration::ZERO, last: UNKNOWN, waits: false };
-        let had = self.had.get(&process).copied().unwrap_or(new);
-        if had.waits { had } else { Had { time: had.time.max(self.least), ..had } }
+    fn had(&mut self, process: Peer) -> &mut Had {
+        let new = Had { time: Duration::ZERO, last: UNKNOWN, waits: false, of_turn: Duration::ZERO, turn: 0 };
+        let had = self.had.entry(process).or_insert(new);
+        if !had.waits {
+            had.time = had.time.max(self.least);
+        }
+        had
     }
 }
 

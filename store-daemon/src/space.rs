@@ -5,16 +5,14 @@ use crate::{
     allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES, Room},
     budget::take_some,
     copy::Run,
+    fast_hash::FastMap,
     populate::Populated,
     session::SessionId,
     slice::Slice,
 };
 use plasmon_protocol::pins::{Moved, SessionRegion};
 use plasmon_shm::{Region, WordsMapping};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A lease's number, unique while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,12 +67,12 @@ pub(crate) struct Space {
     /// What is left to be freed of leases that have ended.
     ended: Vec<FreeSpace>,
     let_go: Vec<Arc<Region>>,
-    leases: HashMap<LeaseId, Lease>,
+    leases: FastMap<LeaseId, Lease>,
     leases_by_offset: BTreeMap<u64, LeaseId>,
     /// By session and slot.
     leases_by_slot: BTreeMap<(SessionId, u32), LeaseId>,
     /// How many each session has that has any.
-    lease_counts: HashMap<SessionId, usize>,
+    lease_counts: FastMap<SessionId, usize>,
     next_lease: u64,
 }
 
@@ -86,10 +84,10 @@ impl Space {
             populated,
             ended: Vec::new(),
             let_go: Vec::new(),
-            leases: HashMap::new(),
+            leases: FastMap::default(),
             leases_by_offset: BTreeMap::new(),
             leases_by_slot: BTreeMap::new(),
-            lease_counts: HashMap::new(),
+            lease_counts: FastMap::default(),
             next_lease: 1,
         }
     }

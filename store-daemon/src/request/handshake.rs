@@ -4,6 +4,7 @@ use crate::{
     budget::regions_max,
     connection::{Peer, Role},
     effect::{Answer, Effect, Reply},
+    fast_hash::FastSet,
     limits,
     parked::{Need, Newcomer, ReplyTo, Suspended, What},
     reclaim::Report,
@@ -16,7 +17,7 @@ use plasmon_protocol::{
     pins::SessionRegion,
 };
 use plasmon_shm::{Error, FDS_MAX, FaultPoint, Region, Seals, fault_point};
-use std::{collections::HashSet, os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 impl State {
     /// Begins a session, or joins one. `scanned` says whether it has waited for a scan already.
@@ -92,7 +93,7 @@ impl State {
             parent_pid: 0,
             pidfd,
             lifeline: Some(id),
-            connections: HashSet::new(),
+            connections: FastSet::default(),
             leaves_after_scan: None,
         });
         self.effect(Effect::WatchProcess(session));
@@ -246,7 +247,7 @@ impl State {
             parent_pid: peer.pid,
             pidfd: None,
             lifeline: Some(id),
-            connections: HashSet::new(),
+            connections: FastSet::default(),
             leaves_after_scan: None,
         });
         self.scans.note_child();

@@ -131,7 +131,7 @@ impl Server {
         let hung_up = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
         let wants_input = connection.interest.contains(EpollFlags::EPOLLIN);
         let read = if flags.contains(EpollFlags::EPOLLIN) && wants_input {
-            connection.read()
+            connection.read(&mut self.read_buffer)
         } else if hung_up {
             Err(Broken::Closed)
         } else {

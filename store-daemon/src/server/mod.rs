@@ -8,9 +8,10 @@ mod connections;
 
 use crate::{
     budget::{Connections, HeldRequests},
-    connection::{Broken, Connection, ConnectionId},
+    connection::{Broken, Connection, ConnectionId, READ_BYTES},
     copy::Copies,
     effect::Effect,
+    fast_hash::FastMap,
     log::Throttle,
     owner::Owner,
     populate::Demands,
@@ -27,7 +28,6 @@ use nix::sys::{
 };
 use plasmon_shm::Polling;
 use std::{
-    collections::HashMap,
     os::fd::AsFd,
     sync::{
         Arc,
@@ -125,7 +125,9 @@ pub(crate) struct Server {
     state: State,
     helpers: Helpers,
 
-    connections: HashMap<ConnectionId, Connection>,
+    connections: FastMap<ConnectionId, Connection>,
+    /// Where the kernel puts what is read.
+    read_buffer: Box<[u8]>,
     next_connection: u64,
     /// Bytes of requests that are incomplete or unanswered.
     held: HeldRequests,
@@ -221,7 +223,8 @@ impl Server {
             epoll.add(pidfd, readable(tokens::OWNER))?;
         }
         Ok(Server {
-            connections: HashMap::new(),
+            connections: FastMap::default(),
+            read_buffer: vec![0; READ_BYTES].into(),
             next_connection: tokens::FIRST_CONNECTION,
             held: HeldRequests::new(&state.facts.options),
             starved: Vec::new(),

@@ -27,6 +27,7 @@ use crate::{
     copy::Copied,
     effect::{Answer, Effect, Reply},
     fair_queue::FairQueue,
+    fast_hash::FastSet,
     limits::MemoryLimit,
     objects::Objects,
     options::Options,
@@ -46,12 +47,7 @@ use plasmon_protocol::{
     name::Namespace,
 };
 use plasmon_shm::{Kernel, Region};
-use std::{
-    collections::{HashSet, VecDeque},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 /// What does not change while the store runs.
 pub(crate) struct Facts {
@@ -126,7 +122,7 @@ pub(crate) struct State {
     /// Listings that look through more namespaces than a slice of time is long enough for.
     listings: FairQueue<Listing>,
     /// Connections that are there.
-    pub(crate) open: HashSet<ConnectionId>,
+    pub(crate) open: FastSet<ConnectionId>,
     /// Connections that are not there any more, and may have something parked.
     ended: Vec<ConnectionId>,
     pub(crate) counters: Counters,
@@ -154,7 +150,7 @@ impl State {
             unbinding: Unbinding::default(),
             parked: Parked::default(),
             listings: FairQueue::default(),
-            open: HashSet::new(),
+            open: FastSet::default(),
             ended: Vec::new(),
             counters: Counters::default(),
             refusals: Refusals::default(),
