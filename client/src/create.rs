@@ -1,12 +1,13 @@
 //! Writing an object in place: bytes of a known length, or a table batch by batch.
 
 use crate::{
+    batch::{Batch, SealedView},
     brain::Brain,
     codec::{CodecError, Dtype, InPlaceFrame, Learn, Table},
     connection::CallError,
     error::{Error, Result},
-    learn::{Batch, LearnOptions, SealedView},
     lease::Lease,
+    options::LearnOptions,
     session::Session,
 };
 use arrow_array::RecordBatch;

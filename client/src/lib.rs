@@ -32,6 +32,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod batch;
 mod brain;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -43,10 +44,10 @@ mod create;
 mod error;
 mod gate;
 mod kept;
-mod learn;
 mod lease;
 mod near;
 mod object;
+mod options;
 mod paths;
 mod session;
 mod slots;
@@ -55,6 +56,7 @@ mod store;
 pub mod testing;
 mod trust;
 
+pub use batch::{Batch, SealedView};
 pub use brain::{
     Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin,
     RefusedLearns, Stats,
@@ -67,9 +69,9 @@ pub use create::{TableWriter, Writable};
 #[doc(hidden)]
 pub use error::Reader;
 pub use error::{Error, Full, Result};
-pub use learn::{Batch, LearnOptions, NamespaceOptions, SealedView};
 pub use near::Near;
 pub use object::{Blob, CopyOnWrite, FromObject, Object};
+pub use options::{LearnOptions, NamespaceOptions};
 pub use plasmon_protocol::{
     id::ObjectId,
     message::{Expect, Ttl},

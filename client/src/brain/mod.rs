@@ -2,6 +2,7 @@
 
 mod admin;
 mod fallback;
+mod learn;
 mod listing;
 mod names;
 mod recall;
