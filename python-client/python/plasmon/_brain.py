@@ -198,7 +198,8 @@ class Brain(MutableMapping[str, Any]):
         """
         client = self._in(namespace)
         options = _plasmon.Options(ttl=seconds_or_none("a ttl", ttl), sliding=sliding)
-        pairs = list((things if isinstance(things, dict) else dict(things)).items())
+        by_name: Any = things if isinstance(things, dict) else dict(things)
+        pairs: list[tuple[str, Any]] = list(by_name.items())
         version: int | None = client.learn_many(pairs, options)
         if version is not None:  # plain values: in one call
             return version
@@ -766,7 +767,7 @@ class Brain(MutableMapping[str, Any]):
         """Iterate over the names that are bound now, in order."""
         return iter(self.names())
 
-    keys = _mapping.Keys()
+    keys = _mapping.Keys()  # pyright: ignore[reportAssignmentType]  # a descriptor in the place of a method
 
     def values(self) -> ValuesView[Any]:
         """Return a view of the values. Each is recalled when it has its turn; those unbound by then are left out."""

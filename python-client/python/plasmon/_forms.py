@@ -263,7 +263,7 @@ def decode(found: _plasmon.Object, copy: bool = False) -> Any:
     value = found.value()
     if value is None and found.kind != "null":
         raise WrongKind(f"an object of kind {found.kind} needs a newer version of this package; as_='arrow' reads it")
-    if copy and found.kind == "tensor":
+    if copy and value is not None and found.kind == "tensor":
         return value.copy("K")
     return memoryview(bytearray(value)) if copy and type(value) is memoryview else value
 
@@ -596,7 +596,8 @@ def _alone(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) 
     import numpy as np
 
     is_copy = type(data) is _plasmon.Buffer and data.is_copy
-    return np.frombuffer(data if is_copy else memoryview(data).toreadonly(), dtype).reshape(shape, order=order)
+    buffer: Any = data if is_copy else memoryview(data).toreadonly()
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
 def _in_one_piece(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -22,6 +22,7 @@ import logging
 import math
 import os
 import selectors
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,7 +92,7 @@ class Memoized(Generic[_Arguments, _Result]):
         self._name = name_of(called)[:_NAME_MAX]
         self._is_away = False
         self._is_async = inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(inner)
-        if self._is_async and hasattr(inspect, "markcoroutinefunction"):
+        if self._is_async and sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
         self._known = digest_of_function(called, lenient=key is not None)  # what cannot be known is said now
 
@@ -168,7 +169,8 @@ class Memoized(Generic[_Arguments, _Result]):
                 try:
                     kept = self._recall(name)
                     if kept is _NOTHING or kept is _AWAY:
-                        result = await self._function(*args, **kwargs)
+                        function: Any = self._function  # which returns an awaitable, as `_is_async` says
+                        result = await function(*args, **kwargs)
                         kept = await _in_thread(self._keep, flight, claim, name, result)
                     await _in_thread(claim.end)
                     return kept

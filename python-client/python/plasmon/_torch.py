@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any
 
-import torch
+import torch  # pyright: ignore[reportMissingImports]  # whether it is there makes no difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
