@@ -72,7 +72,7 @@ def matrices(draw: st.DrawFn, rows: int) -> Any:
 @st.composite
 def frames(draw: st.DrawFn) -> pd.DataFrame:
     """A frame of some blocks, with labels and an index of some kind."""
-    rows = draw(st.sampled_from([0, 1, 2, 7, 8, 9, 70]))
+    rows = draw(st.sampled_from([0, 1, 2, 7, 8, 9, 63, 64, 65, 70]))
     made = draw(st.lists(matrices(rows), min_size=1, max_size=4))
     parts = [
         pd.DataFrame(it, copy=False) if isinstance(it, np.ndarray) else pd.DataFrame(dict(enumerate(it)), copy=False)

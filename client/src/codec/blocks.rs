@@ -539,19 +539,22 @@ fn copy_block(
     let mut copy = |column: usize, (first, count): (usize, usize)| {
         let start = column * stride + first * width;
         let place = &mut out[start..start + count * width];
-        let any_missing = match (is_whole, missing) {
-            (true, Some(missing)) => missing.copy(values.run(column, first, count), place),
-            (true, None) => {
-                place.copy_from_slice(values.run(column, first, count));
-                false
-            }
-            (false, missing) => {
+        let run: &[u8] = match is_whole {
+            true => values.run(column, first, count),
+            false => {
                 values.copy_run(column, first, place);
-                missing.is_some_and(|missing| missing.any(place))
+                place
             }
         };
-        if let Some(missing) = missing.filter(|_| any_missing) {
-            missing.mark(place, first, rows, &mut nulls[column]);
+        if let Some(missing) = missing {
+            let nulls = &mut nulls[column];
+            // Looking for one is cheaper than noting which, and in vain where there was one.
+            if nulls.is_some() || missing.any(run) {
+                missing.mark(run, first, rows, nulls);
+            }
+        }
+        if is_whole {
+            place.copy_from_slice(values.run(column, first, count));
         }
         if first + count == rows {
             out[start + count * width..(column + 1) * stride].fill(0);
@@ -564,8 +567,8 @@ fn copy_block(
     }
 }
 
-/// Rows of a column that are copied before those among them that are missing, if any, are noted: they stay in the
-/// processor's cache. A multiple of 8, so that each tile's validity begins with a byte.
+/// Rows of a column that are looked at, for whether any is missing and which, and then copied: they stay in the processor's
+/// cache meanwhile. A multiple of 8, so that each tile's validity begins with a byte.
 const TILE_ROWS: usize = 4 << 10;
 
 /// Rows of a block that are copied, column after column, before the next: a line of the cache for each stays there. A
@@ -600,27 +603,6 @@ impl Missing {
         }
     }
 
-    /// Copies values, and returns whether any of them is missing. Both in one pass, which takes as long as the copy.
-    fn copy(self, values: &[u8], out: &mut [u8]) -> bool {
-        fn copy<const WIDTH: usize>(
-            values: &[u8],
-            out: &mut [u8],
-            is_missing: impl Fn([u8; WIDTH]) -> bool,
-        ) -> bool {
-            let pairs = values.as_chunks().0.iter().zip(out.as_chunks_mut().0);
-            pairs.fold(false, |any, (value, place)| {
-                *place = *value;
-                any | is_missing(*value)
-            })
-        }
-        match self {
-            Missing::NaN16 => copy(values, out, is_nan16),
-            Missing::NaN32 => copy(values, out, is_nan32),
-            Missing::NaN64 => copy(values, out, is_nan64),
-            Missing::Least64 => copy(values, out, is_least64),
-        }
-    }
-
     /// Whether any of the values is missing.
     fn any(self, values: &[u8]) -> bool {
         fn any<const WIDTH: usize>(values: &[u8], is_missing: impl Fn([u8; WIDTH]) -> bool) -> bool {
@@ -641,15 +623,19 @@ impl Missing {
             valid: &mut [u8],
             is_missing: impl Fn([u8; WIDTH]) -> bool,
         ) -> usize {
-            let values: &[[u8; WIDTH]] = values.as_chunks().0;
-            let missing = values.chunks(8).zip(valid).map(|(values, valid)| {
-                let mut each = [0; 8];
-                each.iter_mut().zip(values).for_each(|(each, value)| *each = u8::from(is_missing(*value)));
-                let bits = packed(each);
-                *valid &= !bits;
-                bits.count_ones() as usize
-            });
-            missing.sum()
+            let (values, rest) = values.as_chunks().0.as_chunks::<64>();
+            let (words, last) = valid.split_at_mut(8 * values.len());
+            let mut count = 0;
+            for (values, valid) in values.iter().zip(words.as_chunks_mut().0) {
+                let missing = word(values, &is_missing);
+                *valid = (!missing).to_le_bytes();
+                count += missing.count_ones() as usize;
+            }
+            let mut padded = [[0; WIDTH]; 64]; // a zero is not missing
+            padded[..rest.len()].copy_from_slice(rest);
+            let missing = word(&padded, &is_missing);
+            last.iter_mut().zip(missing.to_le_bytes()).for_each(|(valid, missing)| *valid &= !missing);
+            count + missing.count_ones() as usize
         }
         let nulls = nulls.get_or_insert_with(|| {
             let mut valid = vec![0xff; rows.div_ceil(8)];
@@ -666,6 +652,23 @@ impl Missing {
             Missing::Least64 => mark(values, valid, is_least64),
         };
     }
+}
+
+/// Which of the values are missing, the first in the lowest bit. Their number is fixed and nothing depends on one of them,
+/// so that the compiler looks at several at once, in lanes of their width: only those of 64 bits have room for the bit.
+fn word<const WIDTH: usize>(values: &[[u8; WIDTH]; 64], is_missing: impl Fn([u8; WIDTH]) -> bool) -> u64 {
+    if WIDTH == 8 {
+        let bits: [u64; 64] = std::array::from_fn(|at| 1 << at);
+        return values
+            .iter()
+            .zip(bits)
+            .fold(0, |word, (value, bit)| word | if is_missing(*value) { bit } else { 0 });
+    }
+    let mut each = [0; 64];
+    each.iter_mut().zip(values).for_each(|(each, value)| *each = u8::from(is_missing(*value)));
+    let mut word = [0; 8];
+    word.iter_mut().zip(each.as_chunks().0).for_each(|(bits, each)| *bits = packed(*each));
+    u64::from_le_bytes(word)
 }
 
 /// Bytes of 0 and 1 as bits: the product moves byte k to bit k of the highest byte, and nothing else there.

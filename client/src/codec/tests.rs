@@ -890,6 +890,54 @@ fn every_type_of_a_block_has_its_own_missing_value() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(100)))]
+
+    #[test]
+    fn what_is_null_in_a_block_is_what_is_missing_one_by_one(
+        rows in prop_oneof![0..200_usize, 4_050..4_170_usize, 8_180..8_260_usize],
+        pattern in prop::collection::vec(0..12_usize, 1..200),
+    ) {
+        // Of each type: what is missing, and what is not though it comes near.
+        let nan16 = ([0x7c01_u64, 0xfe00, 0x7fff, 0xffff], [0x3c00_u64, 0x7c00, 0xfc00, 0x8000]);
+        let nan32 = ([0x7f80_0001, 0xffc0_0000, 0x7fff_ffff, 0xffff_ffff], [0, 0x7f80_0000, 0xff80_0000, 0x8000_0000]);
+        let nan64 = ([0x7ff0 << 48 | 1, 0xfff8 << 48, u64::MAX >> 1, u64::MAX], [0, 0x7ff0 << 48, 0xfff0 << 48, 1 << 63]);
+        let least = ([1_u64 << 63; 4], [0, u64::MAX >> 1, 1 << 63 | 1, u64::MAX]);
+        for (data_type, dtype, width, (missing, others)) in [
+            (DataType::Float16, Dtype::FLOAT16, 2, nan16),
+            (DataType::Float32, Dtype::FLOAT32, 4, nan32),
+            (DataType::Float64, Dtype::FLOAT64, 8, nan64),
+            (DataType::Timestamp(TimeUnit::Second, None), Dtype::INT64, 8, least),
+        ] {
+            // Patterns of small numbers have few missing values, or none.
+            let is_missing = |at: usize| pattern[at % pattern.len()] > 9;
+            let of = |at: usize| if is_missing(at) { missing[at % 4] } else { others[at % 4] };
+            let expected: Vec<u8> = (0..rows).flat_map(|at| of(at).to_le_bytes()[..width].to_vec()).collect();
+            for step in [1_isize, 3, -1] {
+                let mut bytes = vec![0; width * (rows * step.unsigned_abs()).max(1)];
+                let first = if step < 0 { rows.saturating_sub(1) } else { 0 };
+                for (at, value) in expected.chunks(width).enumerate() {
+                    let place = first.strict_add_signed(at.cast_signed() * step) * width;
+                    bytes[place..place + width].copy_from_slice(value);
+                }
+                let strides = [0, step * width.cast_signed()];
+                let block = Strided::new(dtype, &[1, rows], &strides, first * width, bytes).unwrap();
+                let schema = Arc::new(Schema::new(vec![Field::new("", data_type.clone(), true)]));
+                let names = Arc::new(StringArray::from(vec!["a"]));
+                let parts = vec![(TablePart::Block(block), vec![0])];
+                let (file, _) = encode(&BlockTable::new(schema, rows, names, parts, vec![], description()).unwrap());
+                let table = decode_table(&file, false).unwrap();
+                let column = table[0].column(0);
+                let nulls: Vec<usize> = (0..rows).filter(|at| column.is_null(*at)).collect();
+                prop_assert_eq!(&nulls, &(0..rows).filter(|at| is_missing(*at)).collect::<Vec<_>>());
+                prop_assert_eq!(column.null_count(), nulls.len());
+                let data = column.to_data();
+                prop_assert_eq!(&data.buffers()[0].as_slice()[..expected.len()], &expected[..]);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_table_of_blocks_may_have_10_000_columns() {
     let columns = 10_000_usize;
