@@ -121,10 +121,10 @@ struct Checks {
     emptied: BTreeSet<Namespace>,
     /// Namespaces of names that are changed, and the first such name of each.
     changed_in: BTreeMap<Namespace, Name>,
-    prefixes: BTreeMap<NamespacePrefix, Namespace>,
-    /// The last namespace that was found to be in order: mostly that of the next change, too.
-    registered: Option<Namespace>,
-    new_namespaces: u64,
+    /// Namespaces that this commit makes.
+    new_namespaces: BTreeMap<NamespacePrefix, Namespace>,
+    /// The last of them: the next change is mostly in it, too.
+    last_new_namespace: Option<Namespace>,
     new_names: u64,
     /// Bytes of new descriptions and metadata, and of those that they replace.
     longer_bytes: u64,
@@ -148,7 +148,7 @@ impl Checks {
             return Err(Why::NoEntries(self.new_names - room));
         }
         let too_many = |what: &str, limit| Why::Failure(Failure::TooMany { what: what.to_owned(), limit });
-        let namespaces = catalog.check_namespaces(self.new_namespaces, is_own);
+        let namespaces = catalog.check_namespaces(self.new_namespaces.len() as u64, is_own);
         namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
         let texts = catalog.check_texts(self.longer_bytes, self.shorter_bytes, is_own);
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))
@@ -234,22 +234,22 @@ impl Checks {
 
     /// `namespace` will exist after this commit: no other one, in the catalog or in this commit, may have its prefix.
     fn register(&mut self, catalog: &Catalog, namespace: &Namespace) -> Result<(), Failure> {
-        if self.registered.as_ref() == Some(namespace) {
+        let is_last = self.last_new_namespace.as_ref() == Some(namespace);
+        if is_last || catalog.namespace(namespace).is_some() {
             return Ok(());
         }
         let taken = |holder: String| Failure::IdTaken { wanted: namespace.to_string(), holder };
         catalog.check_prefix(namespace).map_err(|error| taken(error.holder))?;
-        match self.prefixes.entry(NamespacePrefix::new(namespace)) {
+        match self.new_namespaces.entry(NamespacePrefix::new(namespace)) {
             Entry::Occupied(known) if known.get() != namespace => {
                 return Err(taken(known.get().to_string()));
             }
             Entry::Occupied(_) => {}
             Entry::Vacant(unknown) => {
                 unknown.insert(namespace.clone());
-                self.new_namespaces += u64::from(catalog.namespace(namespace).is_none());
             }
         }
-        self.registered = Some(namespace.clone());
+        self.last_new_namespace = Some(namespace.clone());
         Ok(())
     }
 }
