@@ -1,10 +1,8 @@
 //! What changes names, and what waits for a change: `rm`, `declare`, `rmns`, `wait`.
 
 use super::{
-    Context, lifetime,
-    list::ttl_of,
-    seconds,
-    show::{count, lives, plain, took},
+    Context, lifetime, seconds,
+    show::{count, lives, plain, took, ttl_of},
     trouble::Trouble,
 };
 use crate::{Error, NamespaceOptions};

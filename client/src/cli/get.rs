@@ -6,24 +6,31 @@ use super::{
     format::Format,
     npy,
     packing::{Packed, Packing},
+    preview::{elements, first_rows, pieces_of, preview},
     progress::{Counted, Progress, Unit},
-    put::file_trouble,
-    show::{Column, Human, Out, count, cut, grid, plain, took},
-    trouble::Trouble,
+    show::{Human, Out, count, plain, took},
+    target::Target,
+    trouble::{Trouble, file_trouble},
+    value::{decode, dtype, is_readable, json_value, raw_bytes, readable},
 };
-use crate::{Brain, Dtype, Error, Kind, Object, Table};
+
+use crate::{Brain, Kind, Object, Table};
+
 use arrow_array::RecordBatch;
-use arrow_cast::display::{ArrayFormatter, FormatOptions};
+
 use arrow_ipc::writer::StreamWriter;
+
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+
 use clap::Args;
+
 use parquet::arrow::ArrowWriter;
+
 use serde_json::json;
+
 use std::{
     collections::HashSet,
-    fs::{self, File},
     io::Write,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -55,14 +62,8 @@ pub(super) struct Get {
 /// Rows that text shows of a table.
 const PREVIEW_ROWS: usize = 10;
 
-/// Characters of a cell that text shows.
-const CELL_CHARS_MAX: usize = 40;
-
 /// Characters of a line of text where nobody knows the width of the terminal.
 const LINE_CHARS: usize = 120;
-
-/// Rows that are written at a time.
-const PIECE_ROWS: usize = 64 << 10;
 
 /// Bytes that are written at a time.
 const PIECE_BYTES: usize = 4 << 20;
@@ -375,47 +376,6 @@ impl Get {
     }
 }
 
-/// The object as a value of a Rust type that its kind is known to be.
-fn decode<T: crate::FromObject>(object: &Object) -> Result<T, Error> {
-    Ok(T::from_object(object.clone())?)
-}
-
-pub(super) fn dtype(tensor: &crate::TensorView) -> String {
-    let order = if tensor.is_column_major() { ", column-major" } else { "" };
-    let dtype: Dtype = tensor.dtype();
-    format!("{dtype}{order}")
-}
-
-/// The value of an object that is no table, as JSON; `None` where it has no short one.
-pub(super) fn json_value(object: &Object) -> Result<Option<serde_json::Value>, Error> {
-    Ok(Some(match object.kind() {
-        Kind::NULL => serde_json::Value::Null,
-        Kind::BOOL => decode::<bool>(object)?.into(),
-        Kind::INT64 => decode::<i64>(object)?.into(),
-        // What JSON has no number for is a text.
-        Kind::FLOAT64 => match decode::<f64>(object)? {
-            value if value.is_finite() => value.into(),
-            value => value.to_string().into(),
-        },
-        Kind::TEXT => decode::<String>(object)?.into(),
-        Kind::JSON => decode::<serde_json::Value>(object)?,
-        _ => return Ok(None),
-    }))
-}
-
-/// The bytes of the value itself, for kinds that are bytes.
-fn raw_bytes(object: &Object) -> Result<Option<arrow_buffer::Buffer>, Error> {
-    Ok(Some(match object.kind() {
-        Kind::BYTES => decode::<crate::Blob>(object)?.into_buffer(),
-        Kind::TEXT => decode::<crate::Text>(object)?.into_buffer(),
-        Kind::TENSOR => decode::<crate::TensorView>(object)?.into_buffer(),
-        Kind::JSON => {
-            arrow_buffer::Buffer::from_vec(decode::<serde_json::Value>(object)?.to_string().into_bytes())
-        }
-        _ => return Ok(None),
-    }))
-}
-
 /// The format in which a value of `kind` leaves the store where nobody says.
 fn default_format(kind: Kind, path: Option<&Path>) -> Format {
     match kind {
@@ -463,260 +423,4 @@ fn with_truth_values(table: Table) -> Result<Table, ArrowError> {
 
 fn rows_of(table: &Table, doing: &str) -> Progress {
     Progress::new(doing, Unit::Rows, Some(table.num_rows() as u64))
-}
-
-/// The batches, cut so that none is long.
-fn pieces_of(table: &Table) -> impl Iterator<Item = RecordBatch> {
-    table.iter().flat_map(|batch| {
-        let starts = (0..batch.num_rows()).step_by(PIECE_ROWS);
-        starts.map(|start| batch.slice(start, PIECE_ROWS.min(batch.num_rows() - start)))
-    })
-}
-
-/// The first elements of a tensor, a line for each step in its first dimension.
-fn elements(tensor: &crate::TensorView, rows_max: usize, line_columns: usize) -> Result<String, Error> {
-    macro_rules! shown {
-        ($($dtype:ident: $type:ty,)*) => {
-            match tensor.dtype() {
-                $(Dtype::$dtype => lines_of(tensor, tensor.as_slice::<$type>()?, rows_max, line_columns),)*
-                _ => String::new(),
-            }
-        };
-    }
-    Ok(shown! {
-        BOOL8: bool, INT8: i8, INT16: i16, INT32: i32, INT64: i64, UINT8: u8, UINT16: u16, UINT32: u32, UINT64: u64,
-        FLOAT16: half::f16, FLOAT32: f32, FLOAT64: f64,
-    })
-}
-
-fn lines_of<T: std::fmt::Display>(
-    tensor: &crate::TensorView,
-    elements: &[T],
-    rows_max: usize,
-    line_columns: usize,
-) -> String {
-    let (&rows, inner) = tensor.shape().split_first().unwrap_or((&1, &[]));
-    let in_row: usize = inner.iter().product();
-    // Where the element that is `column`th of its row lies.
-    let place = |row: usize, column: usize| {
-        if !tensor.is_column_major() {
-            return row * in_row + column;
-        }
-        let (mut rest, mut place, mut step) = (column, row, elements.len());
-        for &dim in inner.iter().rev() {
-            step /= dim;
-            place += rest % dim * step;
-            rest /= dim;
-        }
-        place
-    };
-    let mut text = String::new();
-    for row in 0..rows.min(rows_max).min(elements.len()) {
-        let mut line = String::new();
-        for column in 0..in_row {
-            let cell = elements[place(row, column)].to_string();
-            if column > 0 && line.len() + cell.len() + " …".len() > line_columns {
-                line += " …";
-                break;
-            }
-            line += if column > 0 { " " } else { "" };
-            line += &cell;
-        }
-        text += &line;
-        text.push('\n');
-    }
-    text
-}
-
-/// Hands the first rows of a table to `write`, piece by piece.
-fn first_rows(
-    table: &Table,
-    rows_max: usize,
-    mut write: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
-) -> Result<(), ArrowError> {
-    let mut left = rows_max;
-    for piece in pieces_of(table) {
-        if left == 0 {
-            break;
-        }
-        let rows = left.min(piece.num_rows());
-        write(&piece.slice(0, rows))?;
-        left -= rows;
-    }
-    Ok(())
-}
-
-/// Whether the raw bytes of a value are text that a terminal shows and does not obey.
-fn is_readable(object: &Object) -> Result<bool, Error> {
-    let bytes = raw_bytes(object)?;
-    let text = bytes.as_ref().map(|bytes| std::str::from_utf8(bytes));
-    // Where there are no raw bytes the error says so.
-    Ok(text.is_none_or(|text| text.is_ok_and(|text| text == readable(text))))
-}
-
-/// `text` with its lines, without other characters that a terminal would obey.
-fn readable(text: &str) -> String {
-    text.split_inclusive(['\n', '\t'])
-        .map(|piece| {
-            let (line, end) = match piece.as_bytes().last() {
-                Some(b'\n' | b'\t') => piece.split_at(piece.len() - 1),
-                _ => (piece, ""),
-            };
-            plain(line) + end
-        })
-        .collect()
-}
-
-/// The first rows of a table, in as many columns as fit on a line.
-fn preview(table: &Table, rows_max: usize, line_chars: usize) -> Result<String, ArrowError> {
-    let options = FormatOptions::default().with_null("null").with_display_error(true);
-    let fields = table.schema().fields();
-    let mut headings: Vec<String> =
-        fields.iter().map(|field| cut(&plain(field.name()), CELL_CHARS_MAX)).collect();
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for batch in table.iter() {
-        let formatters =
-            batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
-        let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
-        for row in 0..batch.num_rows().min(rows_max - rows.len()) {
-            let cell = |formatter: &ArrayFormatter<'_>| {
-                cut(&plain(&formatter.value(row).to_string()), CELL_CHARS_MAX)
-            };
-            rows.push(formatters.iter().map(cell).collect());
-        }
-    }
-    let mut used = 0;
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| &row[column]).chain([&headings[column]]);
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 2
-    };
-    let fitting = (0..fields.len())
-        .take_while(|&column| {
-            used += width(column);
-            column == 0 || used <= line_chars + 2
-        })
-        .count();
-    let hidden = headings.split_off(fitting);
-    rows.iter_mut().for_each(|row| row.truncate(fitting));
-    let columns: Vec<Column> = headings
-        .into_iter()
-        .zip(fields)
-        .map(|(heading, field)| match field.data_type().is_numeric() {
-            true => Column::Right(heading),
-            false => Column::Left(heading),
-        })
-        .collect();
-    let mut text = if columns.is_empty() { String::new() } else { grid(&columns, &rows) };
-    if !hidden.is_empty() {
-        text += &cut(&format!("… and {}", hidden.join(", ")), line_chars);
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-/// A file being written: beside where it will stand, so that nobody sees half of it.
-enum Target {
-    Beside {
-        file: tempfile::NamedTempFile,
-        place: PathBuf,
-    },
-    /// A device or a pipe, which can only be written to.
-    Itself(File),
-}
-
-impl Target {
-    fn open(path: &Path) -> Result<Target, Trouble> {
-        let there = fs::metadata(path).ok();
-        if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
-            let file = File::options().write(true).open(path).map_err(file_trouble("open", path))?;
-            return Ok(Target::Itself(file));
-        }
-        if there.as_ref().is_some_and(fs::Metadata::is_dir) {
-            return Err(Trouble::Usage(format!("{} is a directory; name a file in it", path.display())));
-        }
-        // Where a link leads, not the link, is replaced; the file keeps the mode it had.
-        let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let folder = place.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        fs::metadata(folder).map_err(file_trouble("write into", folder))?;
-        let mode = there.map_or(0o666, |there| there.permissions().mode() & 0o777);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".plasmon-").permissions(fs::Permissions::from_mode(mode));
-        let file = builder.tempfile_in(folder).map_err(file_trouble("make", path))?;
-        Ok(Target::Beside { file, place })
-    }
-
-    fn file(&mut self) -> &mut File {
-        match self {
-            Target::Beside { file, .. } => file.as_file_mut(),
-            Target::Itself(file) => file,
-        }
-    }
-
-    /// Puts the file where it belongs, and returns its length.
-    fn finish(self, path: &Path) -> Result<u64, Trouble> {
-        match self {
-            Target::Beside { file, place } => {
-                let file = file.persist(place).map_err(|error| file_trouble("make", path)(error.error))?;
-                Ok(file.metadata().map_err(file_trouble("look at", path))?.len())
-            }
-            Target::Itself(mut file) => {
-                file.flush().map_err(file_trouble("write", path))?;
-                Ok(0)
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arrow_array::record_batch;
-
-    #[test]
-    fn a_preview_shows_the_first_rows_and_names_the_columns_that_do_not_fit() {
-        let batch =
-            record_batch!(("n", Int32, [1, 22, 3]), ("name", Utf8, [Some("a\tb"), None, Some("c")])).unwrap();
-        let table = Table::from(batch);
-        assert_eq!(preview(&table, 2, 80).unwrap(), " n  name\n 1  a\\tb\n22  null\n");
-        assert_eq!(preview(&table, 1, 4).unwrap(), "n\n1\n… a…\n");
-        assert_eq!(preview(&table, 0, 80).unwrap(), "n  name\n");
-    }
-
-    #[test]
-    fn the_first_elements_of_a_tensor_are_shown_in_the_order_of_their_indices() {
-        let store = crate::testing::Store::start(8 << 20).unwrap();
-        let brain = store.connect().unwrap();
-        let shown = |tensor: crate::Tensor<'_>, rows, width| {
-            brain.learn("t", &tensor).unwrap();
-            elements(&brain.recall("t").unwrap(), rows, width).unwrap()
-        };
-        let count: Vec<i16> = (0..24).collect();
-        let row_major = crate::Tensor::new(&[2, 3, 4], &count).unwrap();
-        assert_eq!(
-            shown(row_major.clone(), 9, 80),
-            "0 1 2 3 4 5 6 7 8 9 10 11\n12 13 14 15 16 17 18 19 20 21 22 23\n"
-        );
-        assert_eq!(shown(row_major, 1, 12), "0 1 2 3 4 …\n");
-        // Element (i, j, k) lies at i + 2 (j + 3 k).
-        let column_major = crate::Tensor::column_major(&[2, 3, 4], &count).unwrap();
-        assert_eq!(shown(column_major, 1, 80), "0 6 12 18 2 8 14 20 4 10 16 22\n");
-        assert_eq!(shown(crate::Tensor::new(&[2], &[0.5, f64::NAN]).unwrap(), 9, 80), "0.5\nNaN\n");
-        assert_eq!(shown(crate::Tensor::new(&[], &[true]).unwrap(), 9, 80), "true\n");
-        assert_eq!(shown(crate::Tensor::new::<u8>(&[3, 0], &[]).unwrap(), 9, 80), "");
-        assert_eq!(shown(crate::Tensor::new::<u8>(&[0, 3], &[]).unwrap(), 9, 80), "");
-    }
-
-    #[test]
-    fn a_text_is_shown_in_its_lines_and_steers_no_terminal() {
-        assert_eq!(readable("a\tb\n\u{1b}[2Jc\r\n"), "a\tb\n\\u{1b}[2Jc\\r\n");
-        assert_eq!(readable(""), "");
-    }
-
-    #[test]
-    fn a_long_batch_is_cut_into_pieces() {
-        let numbers = arrow_array::Int64Array::from_iter_values(0..PIECE_ROWS as i64 + 5);
-        let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers) as _)]).unwrap();
-        let pieces: Vec<usize> = pieces_of(&Table::from(batch)).map(|piece| piece.num_rows()).collect();
-        assert_eq!(pieces, [PIECE_ROWS, 5]);
-    }
 }

@@ -2,17 +2,17 @@
 
 use super::{
     Context,
-    get::{dtype, json_value},
     show::{
         Human, age, count, cut, cut_middle, expiry, fitting_grid, grid, left, lifetime, plain, right,
-        seconds_since, unix_seconds,
+        seconds_since, ttl_of, unix_seconds,
     },
     trouble::Trouble,
+    value::{dtype, json_value},
 };
 use crate::{Brain, Error, FromObject, Kind, Metadata, NamespaceInfo, Object, Pin};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use std::{cmp::Reverse, time::Duration};
+use std::cmp::Reverse;
 
 #[derive(Debug, Args)]
 pub(super) struct Ls {
@@ -346,11 +346,6 @@ pub(super) fn namespaces(context: &mut Context) -> Result<(), Trouble> {
     let rows: Vec<Vec<String>> = namespaces.iter().map(row).collect();
     let headings = [left("NAMESPACE"), right("NAMES"), right("BYTES"), left("CACHE"), left("TTL")];
     write_text(context, &grid(&headings, &rows))
-}
-
-/// How long names of a namespace live, if anything was declared.
-pub(super) fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
-    info.ttl.as_ref().map(|ttl| Duration::from_nanos(ttl.ttl_ns))
 }
 
 fn write_text(context: &mut Context, text: &str) -> Result<(), Trouble> {

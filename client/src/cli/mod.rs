@@ -14,11 +14,14 @@ mod list;
 mod npy;
 mod operator;
 mod packing;
+mod preview;
 mod progress;
 mod prometheus;
 mod put;
 mod show;
+mod target;
 mod trouble;
+mod value;
 
 use crate::{Brain, Error, Near};
 use clap::{Args, Parser, Subcommand};

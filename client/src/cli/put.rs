@@ -9,7 +9,7 @@ use super::{
     packing::Packing,
     progress::{Counted, Progress, Unit},
     show::{Human, count, plain, took},
-    trouble::Trouble,
+    trouble::{Trouble, file_trouble},
 };
 use crate::{Brain, Error, LearnOptions, Table};
 use arrow_array::{RecordBatch, RecordBatchReader};
@@ -390,10 +390,6 @@ fn read_all(path: &Path, mut file: File, len_bytes: u64) -> Result<Vec<u8>, Trou
     let mut bytes = Vec::with_capacity(plasmon_protocol::index_of(len_bytes));
     file.read_to_end(&mut bytes).map_err(file_trouble("read", path))?;
     Ok(bytes)
-}
-
-pub(super) fn file_trouble(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Trouble {
-    move |source| Trouble::File { doing, path: path.to_owned(), source }
 }
 
 fn has_dictionaries(schema: &Schema) -> bool {

@@ -1,5 +1,6 @@
 //! How values look: standard output, sizes, ages, aligned tables, JSON.
 
+use crate::NamespaceInfo;
 use std::{
     fmt,
     io::{self, BufWriter, IsTerminal, Stdout, Write},
@@ -268,6 +269,11 @@ const CUT_COLUMNS_MIN: usize = 16;
 fn width(columns: &[Column], rows: &[Vec<String>], number: usize) -> usize {
     let widest = rows.iter().map(|row| row[number].width()).max().unwrap_or(0);
     columns[number].heading().width().max(widest)
+}
+
+/// How long names of a namespace live, if anything was declared.
+pub(super) fn ttl_of(info: &NamespaceInfo) -> Option<Duration> {
+    info.ttl.as_ref().map(|ttl| Duration::from_nanos(ttl.ttl_ns))
 }
 
 #[cfg(test)]

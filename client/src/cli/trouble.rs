@@ -1,7 +1,11 @@
 //! Why a command did not do what was asked, and the exit code that says so to scripts.
 
 use crate::{Error, Reader};
-use std::{error::Error as _, io, path::PathBuf};
+use std::{
+    error::Error as _,
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,11 @@ fn others(forgotten: usize) -> String {
 
 fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What [`Trouble`] it is that a file could not be dealt with so.
+pub(super) fn file_trouble(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Trouble {
+    move |source| Trouble::File { doing, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
