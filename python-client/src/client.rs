@@ -7,7 +7,7 @@ use crate::{
     options::{Options, time_to_live},
     payload::{self, Form, Payload},
     recalled::{self, Object, Unpickling},
-    waiting::{Cancel, patiently},
+    waiting::{Cancel, PendingWait, patiently},
     writing::{TableWriter, Writable},
 };
 use plasmon::{Brain, Dtype, Error, Metadata, NamespaceOptions, PendingBinding};
@@ -19,10 +19,9 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyString},
 };
 use std::{
-    os::fd::{AsFd, AsRawFd, RawFd},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -193,7 +192,7 @@ impl Client {
         let name = name_of(name)?;
         self.check_awake(py)?;
         let pending = detached(py, || self.brain.begin_wait_change(name, version)).or_raise(py)?;
-        Ok(PendingWait { fd: pending.as_fd().as_raw_fd(), pending: Mutex::new(Some(pending)) })
+        Ok(PendingWait::new(pending))
     }
 
     /// Unbinds a name that this process bound ephemerally, also after `sleep`.
@@ -495,33 +494,6 @@ impl Client {
         let schema = memory::import_table(schema)?.schema().clone();
         let writer = detached(py, || self.brain.writer(name, &schema)).or_raise_learning(py)?;
         Ok(TableWriter::new(writer))
-    }
-}
-
-/// A wait that goes on by itself; its descriptor is readable when it is over. Dropped, it waits no longer.
-#[pyclass(frozen, module = "plasmon._plasmon")]
-pub(crate) struct PendingWait {
-    fd: RawFd,
-    pending: Mutex<Option<plasmon::PendingWait>>,
-}
-
-#[pymethods]
-impl PendingWait {
-    fn fileno(&self) -> RawFd {
-        self.fd
-    }
-
-    /// Returns the version that the name has when it is over, 0 if it is not bound.
-    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(pending) = pending else { return Err(PyValueError::new_err("this wait is over")) };
-        Ok(detached(py, || pending.finish()).or_raise(py)?.unwrap_or(0))
-    }
-
-    /// Waits no longer, whoever still refers to this.
-    fn give_up(&self, py: Python<'_>) {
-        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        detached(py, || drop(pending));
     }
 }
 

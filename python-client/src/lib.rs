@@ -1,7 +1,7 @@
 //! The Rust half of the Python package `plasmon`: it converts and calls.
 //!
 //! * `client`: the class that `plasmon.Brain` stands on, one call for each of its methods.
-//! * `options`: what goes with a value. `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values.
+//! * `options`: what goes with a value. `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values. `copies`: what of that is copied.
 //! * `numpy`: what is needed of NumPy, looked up once.
 //! * `json`: JSON-like Python values as JSON text, and back. `texts`: columns of texts. `memory`: the buffer protocol and Arrow's C interface.
 //! * `waiting`: waits that can be given up. `exit`: the end of the interpreter. `stack`: threads whose stack is short. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 mod client;
+mod copies;
 mod errors;
 mod exit;
 mod json;
@@ -31,16 +32,17 @@ mod writing;
 mod _plasmon {
     #[pymodule_export]
     use crate::{
-        client::{Client, PendingWait, name_id},
+        client::{Client, name_id},
+        copies::{copied_bytes, count_copied},
         exit::{Undisturbed, forget_other_threads, prepare_exit},
         json::parse_json,
         memory::{Buffer, TableStream},
         options::Options,
         payload::Payload,
         programs::run_plasmon,
-        recalled::{Object, copied_bytes, count_copied},
+        recalled::Object,
         texts::{texts, texts_of},
-        waiting::Cancel,
+        waiting::{Cancel, PendingWait},
         writing::{TableWriter, Writable},
     };
 }

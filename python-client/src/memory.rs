@@ -2,9 +2,9 @@
 //! of the package.
 
 use crate::{
+    copies::{copied_writable, count_copied},
     exit::detached_here,
     numpy,
-    recalled::{copied_writable, count_copied},
     stack::{in_thread_with_room, with_room},
 };
 use arrow_array::{

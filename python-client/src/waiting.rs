@@ -13,9 +13,14 @@ use nix::{
     sys::eventfd::{EfdFlags, EventFd},
 };
 use plasmon::{Brain, Error};
-use pyo3::{exceptions::PyOSError, intern, prelude::*};
+use pyo3::{
+    exceptions::{PyOSError, PyValueError},
+    intern,
+    prelude::*,
+};
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -55,6 +60,39 @@ impl Cancel {
     fn is_cancelled(&self) -> bool {
         let mut fds = [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// A wait that goes on by itself; its descriptor is readable when it is over. Dropped, it waits no longer.
+#[pyclass(frozen, module = "plasmon._plasmon")]
+pub(crate) struct PendingWait {
+    fd: RawFd,
+    pending: Mutex<Option<plasmon::PendingWait>>,
+}
+
+impl PendingWait {
+    pub(crate) fn new(pending: plasmon::PendingWait) -> PendingWait {
+        PendingWait { fd: pending.as_fd().as_raw_fd(), pending: Mutex::new(Some(pending)) }
+    }
+}
+
+#[pymethods]
+impl PendingWait {
+    fn fileno(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Returns the version that the name has when it is over, 0 if it is not bound.
+    fn finish(&self, py: Python<'_>) -> PyResult<u64> {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(pending) = pending else { return Err(PyValueError::new_err("this wait is over")) };
+        Ok(detached(py, || pending.finish()).or_raise(py)?.unwrap_or(0))
+    }
+
+    /// Waits no longer, whoever still refers to this.
+    fn give_up(&self, py: Python<'_>) {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        detached(py, || drop(pending));
     }
 }
 

@@ -20,7 +20,8 @@ import os as _os
 from typing import Any as _Any
 
 from plasmon import _plasmon, exceptions
-from plasmon._brain import Brain, Creation, TableCreation
+from plasmon._brain import Brain
+from plasmon._creation import Creation, TableCreation
 from plasmon._forms import compact
 from plasmon._plasmon import Cancel, copied_bytes
 from plasmon._ref import Ref

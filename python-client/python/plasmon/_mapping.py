@@ -9,26 +9,33 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import ItemsView, KeysView, ValuesView
+from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
+from fnmatch import fnmatchcase
 from opcode import opmap
 from typing import TYPE_CHECKING, Any, overload
 
-from plasmon.exceptions import LimitExceeded
+from plasmon import _forms, _plasmon
+from plasmon._place import Place
+from plasmon.exceptions import LimitExceeded, NameNotFound, NamespaceNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+    from typing import Self
 
-    from plasmon import _plasmon
-    from plasmon._brain import Brain
 
 _MISSING = object()
+
+
+def value_of(recalled: Any) -> Any:
+    """Return the value of what a client has recalled."""
+    return _forms.decode(recalled) if type(recalled) is _plasmon.Object else recalled
 
 
 class Values(ValuesView[Any]):
     """The values of a brain. One whose name is unbound before its turn is left out."""
 
-    _mapping: Brain
+    _mapping: Bindings
 
     def __iter__(self) -> Iterator[Any]:
         return (value for _, value in self._mapping.items())
@@ -40,7 +47,7 @@ class Values(ValuesView[Any]):
 class Items(ItemsView[str, Any]):
     """The names and values of a brain. A name that is unbound before its turn is left out."""
 
-    _mapping: Brain
+    _mapping: Bindings
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return self._mapping._bound()
@@ -63,15 +70,123 @@ class Keys:
     """
 
     @overload
-    def __get__(self, brain: None, owner: type[Brain]) -> Keys: ...
+    def __get__(self, brain: None, owner: type[Bindings]) -> Keys: ...
     @overload
-    def __get__(self, brain: Brain, owner: type[Brain]) -> Callable[[], KeysView[str]]: ...
-    def __get__(self, brain: Brain | None, owner: type[Brain]) -> Keys | Callable[[], KeysView[str]]:
+    def __get__(self, brain: Bindings, owner: type[Bindings]) -> Callable[[], KeysView[str]]: ...
+    def __get__(self, brain: Bindings | None, owner: type[Bindings]) -> Keys | Callable[[], KeysView[str]]:
         return self if brain is None else _BoundKeys(brain, _instruction())
 
-    def __call__(self, brain: Brain) -> KeysView[str]:
+    def __call__(self, brain: Bindings) -> KeysView[str]:
         """Return the names of a brain: a view that looks anew each time."""
         return KeysView(brain)
+
+
+class Bindings(Place, MutableMapping[str, Any]):
+    """The names of a namespace, and their values by name. What `Brain` has of it as a mapping."""
+
+    __slots__ = ()
+
+    def names(
+        self,
+        namespace: str | None = None,
+        *,
+        prefix: str = "",
+        match: str | None = None,
+        namespaces: str | None = None,
+    ) -> list[str]:
+        """Return the names of a namespace, in order.
+
+        Args:
+            namespace: The namespace; this brain's if it is not given. ``"all"`` joins all, names may then repeat.
+            prefix: Only names that begin with it.
+            match: Only names that match a pattern with ``*``, ``?`` and ``[...]``.
+            namespaces: Another spelling of ``namespace``, for programs written for brain-plasma.
+
+        Raises:
+            NamespaceNotFound: There is no such namespace.
+
+        """
+        namespace = namespaces if namespace is None else namespace
+        if namespace == "all":
+            found = [entry["name"] for entry in self._client.entries(prefix, True)]
+        elif namespace is None:
+            try:
+                found = self._client.names(prefix)
+            except NamespaceNotFound:
+                found = []  # another client removed it; learning in it makes it again
+        else:
+            found = self._in(namespace).names(prefix)
+        return found if match is None else [name for name in found if fnmatchcase(name, match)]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names that are bound now, in order."""
+        return iter(self.names())
+
+    keys = Keys()  # pyright: ignore[reportAssignmentType]  # a descriptor in the place of a method
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values. Each is recalled when it has its turn; those unbound by then are left out."""
+        return Values(self)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of names and values. Each is recalled when it has its turn; those unbound by then are left out.
+
+        ``dict(brain)`` copies what was bound at one moment; `recall_many` gives some of it as it was at one moment.
+        """
+        return Items(self)
+
+    def _bound(self) -> Iterator[tuple[str, Any]]:
+        client = self._client
+        for name in self:
+            try:
+                found = client.recall(name)
+            except NameNotFound:
+                continue
+            yield name, value_of(found)
+
+    def __len__(self) -> int:
+        """Return how many names are bound in this namespace."""
+        return self._client.count()
+
+    def __bool__(self) -> bool:
+        """Return true: a brain is there also if it is empty."""
+        return True
+
+    def popitem(self) -> tuple[str, Any]:
+        """Unbind the first name and return it with its value.
+
+        Raises:
+            NameNotFound: There is none.
+
+        """
+        while True:
+            name = self._first_name()
+            try:
+                return name, self.pop(name)
+            except NameNotFound:
+                continue
+
+    def _first_name(self) -> str:
+        try:
+            first: str = self._client.first_entries("", 1)[0]["name"]
+        except (NamespaceNotFound, IndexError):
+            error = NameNotFound(f"no name is bound in namespace {self.namespace!r}")
+            error.name, error.namespace = "", self.namespace
+            raise error from None
+        return first
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        """Return a dictionary of what is bound here and what ``other`` has, which counts where both have a name."""
+        return dict(self) | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[str, Any]:
+        """Return a dictionary of what ``other`` has and what is bound here, which counts where both have a name."""
+        return dict(other) | dict(self) if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        """Bind all names at one moment, or none of them: `update`."""
+        self.update(other)
+        return self
 
 
 class _BoundKeys:
@@ -80,7 +195,7 @@ class _BoundKeys:
     __slots__ = ("__self__", "_looked_up_by")
     __name__ = "keys"
 
-    def __init__(self, brain: Brain, looked_up_by: tuple[int, int] | None) -> None:
+    def __init__(self, brain: Bindings, looked_up_by: tuple[int, int] | None) -> None:
         self.__self__ = brain
         self._looked_up_by = looked_up_by
 
@@ -95,9 +210,9 @@ class _KeysToCopy(KeysView[str]):
     """The names of a brain, for C code that copies it."""
 
     __slots__ = ("_by",)
-    _mapping: Brain
+    _mapping: Bindings
 
-    def __init__(self, brain: Brain, by: tuple[int, int] | None) -> None:
+    def __init__(self, brain: Bindings, by: tuple[int, int] | None) -> None:
         super().__init__(brain)
         self._by = by
 

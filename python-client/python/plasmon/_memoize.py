@@ -19,17 +19,15 @@ import functools
 import inspect
 import itertools
 import logging
-import math
 import os
-import selectors
 import sys
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, final
 
 from plasmon._identity import combined, digest, digest_of_function, inner_of, name_of
+from plasmon._waiting import until_readable
 from plasmon.exceptions import (
     ConditionFailed,
     LimitExceeded,
@@ -40,14 +38,13 @@ from plasmon.exceptions import (
     PlasmonError,
     StoreFull,
     StoreUnavailable,
-    WaitCancelled,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from plasmon import _plasmon
-    from plasmon._brain import Brain
+    from plasmon._times import Time
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -61,6 +58,32 @@ _NOTHING = object()
 _NAME_MAX = 200
 
 
+class Results(Protocol):
+    """Where results are kept: what a `Brain` has of it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def client(self) -> _plasmon.Client: ...
+    def recall(self, name: str) -> Any: ...
+    def learn(
+        self,
+        name: str,
+        thing: Any,
+        *,
+        ttl: Time | None = None,
+        sliding: bool = False,
+        if_absent: bool = False,
+        ephemeral: bool = False,
+        cache: bool = False,
+        if_held: tuple[str, int] | None = None,
+    ) -> int: ...
+    def names(self, *, prefix: str = "") -> list[str]: ...
+    def forget_many(self, names: Iterable[str]) -> None: ...
+
+
 @final
 class Memoized(Generic[_Arguments, _Result]):
     """A function whose results are kept in a store. Made by `Brain.memoize`."""
@@ -68,7 +91,7 @@ class Memoized(Generic[_Arguments, _Result]):
     def __init__(
         self,
         function: Callable[_Arguments, _Result],
-        brain: Brain,
+        brain: Results,
         key: Callable[..., Any] | None,
         times: dict[str, Any],
         strict: bool,
@@ -418,7 +441,7 @@ _flights: dict[tuple[str, str, str], _Flight] = {}
 class _Claim:
     """The right to compute the value of a key, as a context manager. It goes with whoever has it."""
 
-    def __init__(self, brain: Brain, name: str) -> None:
+    def __init__(self, brain: Results, name: str) -> None:
         self._brain = brain
         self._process = _here.process
         self._value = _here.process + next(_here.numbers).to_bytes(8, "little")
@@ -483,7 +506,7 @@ class _Claim:
 class _OthersClaim:
     """A claim that somebody else has made."""
 
-    def __init__(self, brain: Brain, name: str, version: int) -> None:
+    def __init__(self, brain: Results, name: str, version: int) -> None:
         self._client = brain.client
         self._name = name
         self._version = version
@@ -493,7 +516,7 @@ class _OthersClaim:
         return self._client.begin_wait_change(self._name, self._version)
 
 
-def _claim(brain: Brain, name: str) -> _Claim | _OthersClaim | None:
+def _claim(brain: Results, name: str) -> _Claim | _OthersClaim | None:
     """Make a claim; or return who has it, `None` if that is this very thread, by another path to the store."""
     while _here.left_behind:
         left = _here.left_behind.pop()
@@ -538,35 +561,6 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 
 # ---- waiting
-
-#: Longest time to select for: systems take no number of milliseconds above 2**31.
-_SELECT_SECONDS_MAX = 86_400.0
-
-
-def until_readable(
-    pending: _plasmon.PendingWait, timeout: float = math.inf, cancels: Iterable[_plasmon.Cancel] = ()
-) -> bool:
-    """Wait until a wait is over, at most so many seconds; return whether it is.
-
-    Raises:
-        WaitCancelled: One of ``cancels`` was cancelled.
-
-    """
-    deadline = time.monotonic() + timeout
-    # Looked up when it is needed: programs for greenlets put another selector in the place of this one.
-    with selectors.DefaultSelector() as selector:
-        selector.register(pending, selectors.EVENT_READ)
-        for cancel in cancels:
-            selector.register(cancel, selectors.EVENT_READ)
-        while True:
-            left = max(deadline - time.monotonic(), 0.0)
-            ready = [key.fileobj for key, _ in selector.select(min(left, _SELECT_SECONDS_MAX))]
-            if pending in ready:
-                return True
-            if ready:
-                raise WaitCancelled("the wait was cancelled; what was waited for may still come")
-            if left == 0:
-                return False
 
 
 async def _readable(pending: _plasmon.PendingWait) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from plasmon import _forms
+from plasmon import _forms, _plasmon
 from plasmon.exceptions import NameNotFound, VersionGone
 
 if TYPE_CHECKING:
-    from plasmon import _plasmon
-    from plasmon._brain import As, Brain
+    from plasmon._arguments import As
 
 
 @final
@@ -20,7 +19,7 @@ class Ref:
     without copying it. It holds nothing: the name has to be bound until the last of those who use it has recalled it.
     """
 
-    __slots__ = ("_brain", "_created_ns", "_place", "name", "version")
+    __slots__ = ("_connected", "_created_ns", "_place", "name", "version")
 
     def __init__(
         self,
@@ -30,7 +29,7 @@ class Ref:
         created_ns: int | None = None,
     ) -> None:
         self._place = place
-        self._brain: Brain | None = None
+        self._connected: _plasmon.Client | None = None
         #: When that version was made: a store that was started anew begins anew with its versions.
         self._created_ns = created_ns
         #: The name of the value.
@@ -66,13 +65,11 @@ class Ref:
         return Ref(self._place, self.name, None)
 
     def _client(self) -> _plasmon.Client:
-        if self._brain is None:
-            from plasmon._brain import Brain
-
+        if self._connected is None:
             path, namespace, timeout, trust = self._place
             # The namespace is not registered anew: if it is gone, so is the value.
-            self._brain = Brain(path, timeout=timeout, trust=trust).in_namespace(namespace)
-        return self._brain.client
+            self._connected = _plasmon.Client(path, "default", timeout, list(trust)).in_namespace(namespace)
+        return self._connected
 
     def _found(self, client: _plasmon.Client) -> _plasmon.Object:
         try:

@@ -2,16 +2,86 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from plasmon._arguments import checked_version
+from plasmon._place import Place
 from plasmon._plasmon import Cancel
+from plasmon._times import Time, seconds
+from plasmon.exceptions import WaitCancelled, WaitTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
     from typing import Any
+
+    from plasmon import _plasmon
+
+
+class Waiting(Place):
+    """Waiting for a name. What `Brain` has of it."""
+
+    __slots__ = ()
+
+    def wait(
+        self,
+        name: str,
+        *,
+        after: int = 0,
+        timeout: Time,
+        cancel: Cancel | None = None,
+        namespace: str | None = None,
+    ) -> int:
+        """Wait until ``name`` has a version above ``after``, and return that version.
+
+        Raises:
+            WaitTimeout: ``timeout`` passed first: seconds, or as ``ttl`` of `learn`.
+            WaitCancelled: The wait was cancelled, as in `recall`.
+
+        """
+        client = self._in(namespace)
+        with cancelling(cancel) as cancels:
+            return client.wait(name, after, seconds("a timeout", timeout), cancels)
+
+    def wait_change(
+        self,
+        name: str,
+        *,
+        version: int,
+        timeout: Time,
+        cancel: Cancel | None = None,
+        namespace: str | None = None,
+    ) -> int | None:
+        """Wait until ``name`` has another version than ``version``; return it, or ``None`` if it is not bound any more.
+
+        Args:
+            name: The name.
+            version: What is known; 0 is that it is not bound.
+            timeout: In seconds, or as ``ttl`` of `learn`.
+            cancel: As in `recall`.
+            namespace: Another namespace than this brain's.
+
+        Raises:
+            WaitTimeout: ``timeout`` passed first.
+            WaitCancelled: The wait was cancelled, as in `recall`.
+
+        """
+        client = self._in(namespace)
+        time_left = seconds("a timeout", timeout)
+        pending = client.begin_wait_change(name, checked_version(version) or 0)
+        try:
+            with cancelling(cancel) as cancels:
+                if until_readable(pending, time_left, cancels):
+                    return pending.finish() or None
+        finally:
+            pending.give_up()  # the trace of an exception refers to it
+        error = WaitTimeout(f"{name!r} in namespace {client.namespace!r} did not change within {timeout!r}")
+        error.name, error.namespace = name, client.namespace
+        raise error
 
 
 @contextmanager
@@ -53,3 +123,33 @@ def _future_of_this_thread() -> Future[Any] | None:
         if frame.f_code is run.__code__:
             return getattr(frame.f_locals.get("self"), "future", None)
     return None
+
+
+#: Longest time to select for: systems take no number of milliseconds above 2**31.
+_SELECT_SECONDS_MAX = 86_400.0
+
+
+def until_readable(pending: _plasmon.PendingWait, timeout: float = math.inf, cancels: Iterable[Cancel] = ()) -> bool:
+    """Wait until a wait is over, at most so many seconds; return whether it is.
+
+    Raises:
+        WaitCancelled: One of ``cancels`` was cancelled.
+
+    """
+    import selectors
+
+    deadline = time.monotonic() + timeout
+    # Looked up when it is needed: programs for greenlets put another selector in the place of this one.
+    with selectors.DefaultSelector() as selector:
+        selector.register(pending, selectors.EVENT_READ)
+        for cancel in cancels:
+            selector.register(cancel, selectors.EVENT_READ)
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            ready = [key.fileobj for key, _ in selector.select(min(left, _SELECT_SECONDS_MAX))]
+            if pending in ready:
+                return True
+            if ready:
+                raise WaitCancelled("the wait was cancelled; what was waited for may still come")
+            if left == 0:
+                return False
