@@ -465,13 +465,6 @@ impl IndexWriter {
         reader.walk(reader.bucket_of(id), id).map(|(number, _)| number)
     }
 
-    /// What entry `number` holds. The daemon is the only writer, so this needs no second look.
-    #[must_use]
-    pub fn read(&self, words: &[AtomicU64], number: u32) -> Option<Entry> {
-        let at = self.shape.entry(number)?;
-        Some(decode_entry(|field| words[at + field].load(Ordering::Relaxed)))
-    }
-
     /// Binds `id`, which is not in the index, to `entry`. Returns the number of its entry.
     ///
     /// # Errors

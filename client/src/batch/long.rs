@@ -55,8 +55,7 @@ impl Batch {
         let lease = Lease::reserve(&self.session, len_bytes);
         let mut lease = lease.map_err(|error| self.session.explain(error))?;
         for change in &mut self.changes {
-            if let Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) = change
-                && let Bind { payload, .. } = bind
+            if let Some(Bind { payload, .. }) = change.bind_mut()
                 && let Payload::Inline { bytes } = payload
             {
                 lease.bytes_mut()[..bytes.len()].copy_from_slice(bytes);

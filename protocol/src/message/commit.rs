@@ -184,6 +184,14 @@ impl Change {
             _ => None,
         }
     }
+
+    /// As [`bind`](Self::bind), to be changed.
+    pub fn bind_mut(&mut self) -> Option<&mut Bind> {
+        match self {
+            Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => Some(bind),
+            _ => None,
+        }
+    }
 }
 
 part! {

@@ -25,7 +25,7 @@ impl State {
         if !self.open.contains(&reply_to.connection) {
             return self.drop_request(reply_to);
         }
-        let refusal = if self.closing() {
+        let refusal = if self.closing {
             Some(Failure::ShuttingDown)
         } else if hello.magic != message::MAGIC {
             Some(Failure::Malformed { reason: "the first message does not begin with PLASMON".to_owned() })

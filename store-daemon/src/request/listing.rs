@@ -71,7 +71,7 @@ impl State {
         if self.is_mid_commit() {
             return;
         }
-        if let Some(listing) = self.next_listing() {
+        if let Some(listing) = self.listings.pop() {
             self.list(listing);
         }
     }

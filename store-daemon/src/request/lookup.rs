@@ -147,7 +147,7 @@ impl State {
 
     fn wait_for(&mut self, reply_to: ReplyTo, id: NameId, until: Until, wait_ms: u64) -> Answer {
         let deadline = self.clock.now().checked_add(Duration::from_millis(wait_ms));
-        self.park_wait(reply_to, id, until, deadline);
+        self.parked.add_wait(reply_to, id, until, deadline);
         Answer::Later
     }
 

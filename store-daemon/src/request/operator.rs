@@ -39,7 +39,7 @@ pub(super) fn stats(state: &State) -> Answer {
         orphaned_sessions: state.sessions.orphan_count() as u64,
         connections: state.open.len() as u64,
         leases: state.space.lease_count(),
-        waits: state.wait_count(),
+        waits: state.parked.wait_count(),
         version: state.versions.last,
         commits: state.counters.commits,
         requests: state.counters.requests,

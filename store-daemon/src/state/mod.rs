@@ -42,7 +42,6 @@ use crate::{
 };
 use plasmon_protocol::{
     codec::DecodeError,
-    id::NameId,
     message::{AnyRequest, Bound, Changed, Failure, Holder, Message, NoRoom},
     name::Namespace,
 };
@@ -118,9 +117,9 @@ pub(crate) struct State {
     /// What gives way to the one who waits longest for room.
     eviction: Option<Box<Eviction>>,
     unbinding: Unbinding,
-    parked: Parked,
+    pub(crate) parked: Parked,
     /// Listings that look through more namespaces than a slice of time is long enough for.
-    listings: FairQueue<Listing>,
+    pub(crate) listings: FairQueue<Listing>,
     /// Connections that are there.
     pub(crate) open: FastSet<ConnectionId>,
     /// Connections that are not there any more, and may have something parked.
@@ -130,7 +129,7 @@ pub(crate) struct State {
     pub(crate) versions: Versions,
     next_housekeeping: Instant,
     /// Every request is answered with `ShuttingDown`.
-    closing: bool,
+    pub(crate) closing: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -217,11 +216,6 @@ impl State {
         }
     }
 
-    /// Whether every request is answered with `ShuttingDown`.
-    pub(crate) fn closing(&self) -> bool {
-        self.closing
-    }
-
     /// Lets `who` wait for what it needs.
     pub(crate) fn park(&mut self, who: Suspended, need: Need) {
         match need {
@@ -265,11 +259,6 @@ impl State {
         self.drop_request(reply_to);
     }
 
-    /// A listing that was put off, whose turn it is.
-    pub(crate) fn next_listing(&mut self) -> Option<Listing> {
-        self.listings.pop()
-    }
-
     /// Goes on with `listing` in another turn, behind the others.
     pub(crate) fn put_off_listing(&mut self, listing: Listing) {
         if self.open.contains(&listing.reply_to.connection) {
@@ -277,17 +266,6 @@ impl State {
         } else {
             self.drop_request(listing.reply_to); // nobody will hear of it
         }
-    }
-
-    /// Lets a request wait for a name.
-    pub(crate) fn park_wait(
-        &mut self,
-        reply_to: ReplyTo,
-        id: NameId,
-        until: Until,
-        deadline: Option<Instant>,
-    ) {
-        self.parked.add_wait(reply_to, id, until, deadline);
     }
 
     /// A request whose body is not what it claims to be.
@@ -311,11 +289,6 @@ impl State {
             What::Name(Until::Above(_)) => self.reply(who.reply_to, &Bound { version }),
             _ => self.reply(who.reply_to, &Changed { version }),
         }
-    }
-
-    /// Waits for names that are not answered.
-    pub(crate) fn wait_count(&self) -> u64 {
-        self.parked.wait_count()
     }
 
     pub(crate) fn reply<M: Message>(&mut self, to: ReplyTo, message: &M) {

@@ -745,7 +745,7 @@ impl World {
         self.settle();
         assert!(self.asked.is_empty());
         assert_eq!(self.state.sessions.len(), 0);
-        assert_eq!(self.state.wait_count(), 0);
+        assert_eq!(self.state.parked.wait_count(), 0);
         self.clients = vec![Client::default()];
         for _ in 0..2 {
             self.act(0);
