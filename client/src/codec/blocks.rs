@@ -15,63 +15,20 @@
 //! which columns have validity: it stands before the values, has the same length in any case, and is written last.
 
 use super::{
-    dictionary::contains_dictionary,
     ends::Ends,
     error::CodecError,
     frame::padded,
-    gather::{self, Source, Strided},
-    layout,
-    learn::{Prepared, by_our_encoder},
-    value::slice_of,
+    gather,
+    source::{Source, Strided},
 };
-use arrow_array::{Array, ArrayRef, cast::AsArray};
-use arrow_ipc::{Buffer, FieldNode, writer::EncodedData};
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use plasmon_protocol::{
-    index_of,
-    object::{Flags, Header, Kind},
-};
+use arrow_array::{Array, ArrayRef};
+use arrow_ipc::{Buffer, FieldNode};
+use arrow_schema::{DataType, Field, TimeUnit};
+use plasmon_protocol::index_of;
 use plasmon_shm::{FaultPoint, fault_point};
-use std::{io, sync::Arc};
+use std::io;
 
-/// A table of one batch, made of parts: blocks of columns of one type, and single columns.
-///
-/// A NaN in a block of floats, and the least integer in a block of times or durations, is what pandas takes for a missing
-/// value: it keeps its bits, and its column says that there is none.
-///
-/// # Examples
-/// ```
-/// use arrow_array::{ArrayRef, StringArray, cast::AsArray, types::Float64Type};
-/// use arrow_schema::{DataType, Field, Schema};
-/// use plasmon::{BlockTable, Dtype, Strided, Table, TablePart};
-/// use std::sync::Arc;
-///
-/// let brain = plasmon::testing::brain()?;
-/// let matrix: Vec<u8> = [1.0_f64, 2.0, f64::NAN, 4.0].iter().flat_map(|it| it.to_le_bytes()).collect();
-/// let block = TablePart::Block(Strided::new(Dtype::FLOAT64, &[2, 2], &[16, 8], 0, matrix)?);
-/// let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
-/// let schema = Arc::new(Schema::new(vec![Field::new("", DataType::Float64, true)]));
-/// let table = BlockTable::new(schema, 2, names, vec![(block, vec![1, 0])], vec![], serde_json::Map::new())?;
-/// brain.learn("frame", &table)?;
-/// let found = brain.recall::<Table>("frame")?;
-/// assert_eq!(found[0]["b"].as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
-/// assert_eq!(found[0]["a"].null_count(), 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct BlockTable {
-    /// A field for each part.
-    schema: SchemaRef,
-    rows: usize,
-    names: ArrayRef,
-    parts: Vec<TablePart>,
-    labels: Vec<TablePart>,
-    /// For each column the part that it is in, and its number there.
-    columns: Vec<(usize, usize)>,
-    description: serde_json::Map<String, serde_json::Value>,
-}
-
-/// A part of a [`BlockTable`].
+/// A part of a [`BlockTable`](super::BlockTable).
 #[derive(Clone, Debug)]
 pub enum TablePart {
     /// Columns of one type of fixed width: an array of two dimensions, the first of which counts columns.
@@ -80,112 +37,8 @@ pub enum TablePart {
     Column(Vec<ArrayRef>),
 }
 
-impl BlockTable {
-    /// A table of `rows`. `schema` has a field for each of `parts`, whose name is not used: columns have the `names`, an
-    /// array of texts. With each part come the numbers of its columns among them. `labels` are no columns, but are stored
-    /// with the table: what is one for each column, say. The `description` says what the table is made of to whoever
-    /// knows its kind; where each part and each label stands is added to it as `places`.
-    ///
-    /// # Errors
-    /// [`CodecError::ColumnMismatch`] names the first part that is of another type or size than it should be;
-    /// [`CodecError::Unsupported`] the first of a type that cannot be written in pieces.
-    pub fn new(
-        schema: SchemaRef,
-        rows: usize,
-        names: ArrayRef,
-        parts: Vec<(TablePart, Vec<u64>)>,
-        labels: Vec<TablePart>,
-        description: serde_json::Map<String, serde_json::Value>,
-    ) -> Result<BlockTable, CodecError> {
-        layout::check_types(schema.fields())?;
-        let count = |what: &str, asked: usize, found: usize| CodecError::ColumnMismatch {
-            column: "the table".to_owned(),
-            asked: format!("{asked} {what}"),
-            found: found.to_string(),
-        };
-        if parts.len() != schema.fields().len() {
-            return Err(count("parts", schema.fields().len(), parts.len()));
-        }
-        if names.null_count() > 0 || !matches!(names.data_type(), DataType::Utf8 | DataType::LargeUtf8) {
-            return Err(count("names", names.len(), names.len() - names.null_count()));
-        }
-        let mut columns = vec![None; names.len()];
-        for (number, ((part, placed), field)) in parts.iter().zip(schema.fields()).enumerate() {
-            part.check(field, placed.len(), rows)?;
-            for (at, place) in placed.iter().enumerate() {
-                match columns.get_mut(index_of(*place)) {
-                    Some(free @ None) => *free = Some((number, at)),
-                    _ => return Err(count("columns, each in one part", names.len(), index_of(*place))),
-                }
-            }
-        }
-        let columns: Option<Vec<_>> = columns.into_iter().collect();
-        let placed = parts.iter().map(|(_, placed)| placed.len()).sum();
-        let columns = columns.ok_or_else(|| count("columns", names.len(), placed))?;
-        let parts = parts.into_iter().map(|(part, _)| part).collect();
-        Ok(BlockTable { schema, rows, names, parts, labels, columns, description })
-    }
-
-    pub(super) fn prepare_blocks(&self) -> Result<Prepared<'static>, CodecError> {
-        let mut body = Body::new(self.rows);
-        for (part, field) in self.parts.iter().zip(self.schema.fields()) {
-            body.push(part, field)?;
-        }
-        for label in &self.labels {
-            body.push(label, &Field::new("labels", label.data_type(), true))?;
-        }
-        let mut description = self.description.clone();
-        description.insert("places".to_owned(), body.places().into());
-        let text = serde_json::Value::from(description).to_string();
-        let metadata = self.schema.metadata().clone().into_iter().chain([(DESCRIPTION_KEY.to_owned(), text)]);
-        let metadata = metadata.collect::<std::collections::HashMap<_, _>>();
-        let schema = Schema::new_with_metadata(self.schema.fields().clone(), metadata);
-        let part_of_column: Vec<usize> = self.columns.iter().map(|(part, _)| *part).collect();
-        let names: Vec<&str> = match self.names.as_string_opt::<i32>() {
-            Some(names) => names.iter().flatten().collect(),
-            None => self.names.as_string::<i64>().iter().flatten().collect(),
-        };
-        let ends = Ends::new(&schema, &names, &part_of_column, &self.dictionaries()?, DESCRIPTION_KEY)?;
-        let mut file = BlockFile { ends, columns: self.columns.clone(), body, head_bytes: 0 };
-        file.head_bytes = file.head(&file.body.without_missing())?.len();
-        let prefix_bytes = (file.ends.start().len() + file.head_bytes) as u64;
-        let (offset, len) = file.ends.description();
-        let header = by_our_encoder(Header {
-            flags: Flags::BUFFER,
-            buffer_offset: offset,
-            dims: [len, prefix_bytes, 0, 0],
-            ..Header::new(Kind::TABLE)
-        });
-        let len_bytes_max = prefix_bytes + file.body.len_bytes_max() + file.ends.suffix_bytes() as u64;
-        Ok(Prepared::blocks(header, len_bytes_max, Arc::new(file)))
-    }
-
-    /// The dictionaries as messages.
-    fn dictionaries(&self) -> Result<Vec<EncodedData>, CodecError> {
-        let first_rows = self.parts.iter().zip(self.schema.fields()).map(|(part, field)| match part {
-            TablePart::Column(chunks) if contains_dictionary(field.data_type()) => chunks[0].slice(0, 1),
-            _ => arrow_array::new_null_array(field.data_type(), 1),
-        });
-        gather::dictionaries(&self.schema, first_rows)
-    }
-}
-
-/// The description of a table of blocks in `file`, and the bytes that its places refer to. Copies nothing.
-pub(crate) fn decode_blocks(
-    file: &arrow_buffer::Buffer,
-    header: &Header,
-) -> Result<(arrow_buffer::Buffer, arrow_buffer::Buffer), CodecError> {
-    let [description_bytes, body_start, ..] = header.dims;
-    let description = slice_of(file, header.buffer_offset.into(), description_bytes)?;
-    let body_bytes = (file.len() as u64).saturating_sub(body_start);
-    Ok((description, slice_of(file, body_start, body_bytes)?))
-}
-
-/// Key of the schema's metadata under which the description stands.
-const DESCRIPTION_KEY: &str = "plasmon.python";
-
 impl TablePart {
-    fn check(&self, field: &Field, columns: usize, rows: usize) -> Result<(), CodecError> {
+    pub(super) fn check(&self, field: &Field, columns: usize, rows: usize) -> Result<(), CodecError> {
         let mismatch = |found: String| CodecError::ColumnMismatch {
             column: field.name().clone(),
             asked: format!("{columns} columns of {rows} rows of {}", field.data_type()),
@@ -208,7 +61,7 @@ impl TablePart {
         }
     }
 
-    fn data_type(&self) -> DataType {
+    pub(super) fn data_type(&self) -> DataType {
         match self {
             TablePart::Column(chunks) => chunks.first().map_or(DataType::Null, |it| it.data_type().clone()),
             TablePart::Block(_) => DataType::Int8, // of which nothing is missing
@@ -227,6 +80,27 @@ pub(super) struct BlockFile {
 }
 
 impl BlockFile {
+    /// A file of `body`, whose columns are each the one of that number in a part of that number.
+    pub(super) fn new(ends: Ends, columns: Vec<(usize, usize)>, body: Body) -> Result<BlockFile, CodecError> {
+        let mut file = BlockFile { ends, columns, body, head_bytes: 0 };
+        file.head_bytes = file.head(&file.body.without_missing())?.len();
+        Ok(file)
+    }
+
+    /// Length of what stands before the body.
+    pub(super) fn prefix_bytes(&self) -> u64 {
+        (self.ends.start().len() + self.head_bytes) as u64
+    }
+
+    /// Where in the file the description stands, and its length.
+    pub(super) fn description(&self) -> (u32, u64) {
+        self.ends.description()
+    }
+
+    pub(super) fn len_bytes_max(&self) -> u64 {
+        self.prefix_bytes() + self.body.len_bytes_max() + self.ends.suffix_bytes() as u64
+    }
+
     /// Writes the file into `out`, which has room for the longest it can be, and returns its length.
     pub(super) fn write_into(&self, out: &mut [u8]) -> Result<usize, CodecError> {
         let (start, rest) = out.split_at_mut(self.ends.start().len());
@@ -275,7 +149,7 @@ impl BlockFile {
 
 /// The values of all parts, and where in the body they go.
 #[derive(Debug)]
-struct Body {
+pub(super) struct Body {
     rows: usize,
     parts: Vec<Planned>,
     /// Columns of blocks whose values may be missing: each has a number.
@@ -303,11 +177,11 @@ enum Planned {
 }
 
 impl Body {
-    fn new(rows: usize) -> Body {
+    pub(super) fn new(rows: usize) -> Body {
         Body { rows, parts: Vec::new(), nullable: 0, len_bytes: 0 }
     }
 
-    fn push(&mut self, part: &TablePart, field: &Field) -> Result<(), CodecError> {
+    pub(super) fn push(&mut self, part: &TablePart, field: &Field) -> Result<(), CodecError> {
         match part {
             TablePart::Block(values) => {
                 let missing = Missing::of(field.data_type());
@@ -345,7 +219,7 @@ impl Body {
 
     /// For each part where it stands in the body: of a block its start and the distance of its columns, of a column the
     /// start and the length of each buffer.
-    fn places(&self) -> Vec<serde_json::Value> {
+    pub(super) fn places(&self) -> Vec<serde_json::Value> {
         let place = |part: &Planned| match part {
             Planned::Block { start, stride, .. } => serde_json::json!([start, stride]),
             Planned::Column { sources, .. } => {

@@ -30,6 +30,38 @@ use flatbuffers::VerifierOptions;
 use plasmon_protocol::index_of;
 use std::{collections::HashMap, sync::Arc};
 
+impl Table {
+    /// Reads an Arrow IPC file from elsewhere, checking all of it.
+    ///
+    /// Buffers of `file` that are aligned as their type needs are not copied, others are. Learn the result to keep
+    /// it: what is stored is then laid out so that every reader can use it in place.
+    ///
+    /// # Errors
+    /// [`CodecError::Malformed`] or [`CodecError::Arrow`] if the bytes are not a valid Arrow IPC file, and
+    /// [`CodecError::Unsupported`] if they are compressed, big-endian, or older than Arrow 1.0.
+    ///
+    /// # Examples
+    /// ```
+    /// # let batch = arrow_array::record_batch!(("a", Int32, [1, 2, 3]))?;
+    /// # let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema())?;
+    /// # writer.write(&batch)?;
+    /// # let file = writer.into_inner()?;
+    /// let table = plasmon::Table::from_ipc(file)?; // a Vec<u8>, a Bytes, or a Buffer
+    /// assert_eq!(table[0], batch);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_ipc(file: impl Into<Buffer>) -> Result<Table, CodecError> {
+        let mut file = file.into();
+        if !file.as_ptr().addr().is_multiple_of(FOREIGN_ALIGNMENT_BYTES) {
+            file = Buffer::from(file.as_slice());
+        }
+        decode_file(&file, Trust::FOREIGN)
+    }
+}
+
+/// What every writer aligns buffers to within a file. Arrow's reader can copy a buffer to where its type needs more.
+const FOREIGN_ALIGNMENT_BYTES: usize = 8;
+
 /// Decodes all batches of an Arrow IPC file without copying column data.
 ///
 /// `trusted` says that our own encoder wrote the bytes (the entry's flag [`OUR_ENCODER`]) and that its writer is

@@ -1,6 +1,6 @@
 //! JSON as text: for callers whose own values are not [`serde_json::Value`].
 
-use super::{error::CodecError, value::Text};
+use super::{error::CodecError, text::Text};
 use serde::de::IgnoredAny;
 use std::ops::Deref;
 

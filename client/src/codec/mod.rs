@@ -19,6 +19,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("objects are little-endian in memory, and recalled without copying");
 
+mod block_table;
 mod blocks;
 mod decode;
 mod dictionary;
@@ -26,32 +27,39 @@ mod ends;
 mod error;
 mod frame;
 mod gather;
+mod in_place;
 mod json;
 mod layout;
 mod learn;
 mod pickle;
+mod prepared;
 mod schema;
+mod shape;
+mod source;
 mod stack;
 mod table;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod text;
 mod value;
 
-pub use blocks::{BlockTable, TablePart};
+pub use block_table::BlockTable;
+pub use blocks::TablePart;
 pub use error::CodecError;
-pub use gather::Strided;
 pub use json::Json;
-pub use learn::{Described, Learn, Prepared};
+pub use learn::{Described, Learn};
 pub use pickle::Pickle;
 pub use plasmon_protocol::object::{Dtype, Kind};
+pub use prepared::Prepared;
+pub use source::Strided;
 pub use table::Table;
 pub use tensor::{Tensor, TensorElement, TensorView};
-pub use value::Text;
+pub use text::Text;
 
-pub(crate) use blocks::decode_blocks;
+pub(crate) use block_table::decode_blocks;
 pub(crate) use decode::decode_table;
-pub(crate) use frame::InPlaceFrame;
+pub(crate) use in_place::InPlaceFrame;
 pub(crate) use learn::DESCRIBED;
 pub(crate) use pickle::decode_pickle;
 pub(crate) use stack::with_room;

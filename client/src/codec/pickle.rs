@@ -4,9 +4,9 @@ use super::{
     decode,
     error::CodecError,
     frame::{Frame, padded},
-    gather::Source,
-    learn::{Prepared, value_header_of_batches},
+    prepared::{Prepared, value_header_of_batches},
     schema,
+    source::Source,
     table::Table,
     value::{slice_of, value_buffer},
 };

@@ -1,8 +1,7 @@
 //! Tables: record batches of one schema.
 
-use super::{decode, dictionary, error::CodecError};
+use super::{dictionary, error::CodecError};
 use arrow_array::RecordBatch;
-use arrow_buffer::Buffer;
 use arrow_ipc::{
     MetadataVersion,
     writer::{FileWriter, IpcWriteOptions},
@@ -39,33 +38,6 @@ impl Table {
     pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Table, CodecError> {
         check_same_schema(&schema, &batches)?;
         Ok(Table { schema, batches })
-    }
-
-    /// Reads an Arrow IPC file from elsewhere, checking all of it.
-    ///
-    /// Buffers of `file` that are aligned as their type needs are not copied, others are. Learn the result to keep
-    /// it: what is stored is then laid out so that every reader can use it in place.
-    ///
-    /// # Errors
-    /// [`CodecError::Malformed`] or [`CodecError::Arrow`] if the bytes are not a valid Arrow IPC file, and
-    /// [`CodecError::Unsupported`] if they are compressed, big-endian, or older than Arrow 1.0.
-    ///
-    /// # Examples
-    /// ```
-    /// # let batch = arrow_array::record_batch!(("a", Int32, [1, 2, 3]))?;
-    /// # let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &batch.schema())?;
-    /// # writer.write(&batch)?;
-    /// # let file = writer.into_inner()?;
-    /// let table = plasmon::Table::from_ipc(file)?; // a Vec<u8>, a Bytes, or a Buffer
-    /// assert_eq!(table[0], batch);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn from_ipc(file: impl Into<Buffer>) -> Result<Table, CodecError> {
-        let mut file = file.into();
-        if !file.as_ptr().addr().is_multiple_of(FOREIGN_ALIGNMENT_BYTES) {
-            file = Buffer::from(file.as_slice());
-        }
-        decode::decode_file(&file, decode::Trust::FOREIGN)
     }
 
     /// The schema of every batch.
@@ -106,9 +78,6 @@ impl From<RecordBatch> for Table {
         Table { schema: batch.schema(), batches: vec![batch] }
     }
 }
-
-/// What every writer aligns buffers to within a file. Arrow's reader can copy a buffer to where its type needs more.
-const FOREIGN_ALIGNMENT_BYTES: usize = 8;
 
 /// Names the first batch whose schema is not `schema`, metadata included.
 pub(super) fn check_same_schema(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), CodecError> {

@@ -4,8 +4,10 @@ use super::{
     decode,
     error::CodecError,
     frame::{self, Frame, Key},
-    learn::Prepared,
+    prepared::Prepared,
     schema,
+    shape::{DIMENSIONS_MAX, check_dimensions, len_bytes, unknown_dtype, width_of},
+    source::{Source, Strided},
     stack::with_room,
     value::{expect_kind, only_column, slice_of},
 };
@@ -119,6 +121,13 @@ impl<'a> Tensor<'a> {
     }
 }
 
+impl Strided {
+    pub(super) fn prepare_strided(&self) -> Result<Prepared<'static>, CodecError> {
+        let (frame, header) = recent_frame(self.dtype(), self.shape(), false)?;
+        Ok(Prepared::gathered(header, frame, vec![Source::Strided(self.clone())]))
+    }
+}
+
 /// As [`frame_and_header`], remembered for the next tensor of the kind.
 pub(super) fn recent_frame(
     dtype: Dtype,
@@ -146,16 +155,6 @@ pub(super) fn frame_and_header(
     let frame = frame(dtype, shape, column_major, data_len)?;
     let header = header(&frame, dtype, shape, column_major);
     Ok((frame, header))
-}
-
-pub(super) fn check_dimensions(shape: &[usize]) -> Result<(), CodecError> {
-    if shape.len() > DIMENSIONS_MAX {
-        return Err(CodecError::Unsupported {
-            what: format!("a tensor of {} dimensions", shape.len()),
-            advice: "use at most 255",
-        });
-    }
-    Ok(())
 }
 
 /// The file around a tensor: fixed-size lists where Arrow has them for this shape, else a flat column.
@@ -453,29 +452,6 @@ const DTYPES: [Dtype; 12] = [
     Dtype::FLOAT32,
     Dtype::FLOAT64,
 ];
-
-/// The number of dimensions is one byte of the index entry.
-const DIMENSIONS_MAX: usize = u8::MAX as usize;
-
-pub(super) fn width_of(dtype: Dtype) -> Result<usize, CodecError> {
-    dtype.width_bytes().map(index_of).ok_or_else(|| unknown_dtype(dtype))
-}
-
-fn unknown_dtype(dtype: Dtype) -> CodecError {
-    CodecError::Unsupported {
-        what: format!("a tensor with elements of type {dtype}"),
-        advice: "use a newer version of this library, or read the object as a table",
-    }
-}
-
-/// Bytes of a tensor; `None` if there are more than an address can count.
-pub(super) fn len_bytes(shape: &[usize], width: usize) -> Option<usize> {
-    // A dimension of zero makes any tensor empty, also one whose other dimensions have no product.
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(width, |product, dim| product.checked_mul(*dim))
-}
 
 #[cfg(test)]
 mod tests {
