@@ -467,21 +467,32 @@ pub fn victim(socket: &Path, seed: u64, rounds: u64, point: &str) -> Outcome<u8>
     let mut random = Random::new(seed);
     let mut exit = 0;
     for round in 0..rounds {
-        match play(socket, &mut random, round, point) {
-            Ok(Ok(true)) => exit = CHILD_WAS_STRUCK,
-            Ok(Ok(false)) => {}
-            Ok(Err(wrong)) => return Err(wrong),
-            // The store was struck.
-            Err(error) if is_outage(&error) => return Ok(exit),
+        let session = connect(socket).and_then(|brain| Ok((brain.stats()?.store_uuid, brain)));
+        let played = match &session {
+            Ok((_, brain)) => play(brain, &mut random, round, point),
+            Err(error) if is_outage(error) => return Ok(exit),
             Err(error) => return Err(format!("{error:?}: {error}")),
+        };
+        match (played, session) {
+            (Ok(Ok(true)), _) => exit = CHILD_WAS_STRUCK,
+            (Ok(Ok(false)), _) => {}
+            (Ok(Err(wrong)), _) => return Err(wrong),
+            // The store was struck.
+            (Err(error), _) if is_outage(&error) => return Ok(exit),
+            // And another one has taken its place, which knows nothing of what was learned.
+            (Err(Error::NameNotFound { .. }), Ok((store, brain)))
+                if brain.stats().map_or_else(|error| is_outage(&error), |now| now.store_uuid != store) =>
+            {
+                return Ok(exit);
+            }
+            (Err(error), _) => return Err(format!("{error:?}: {error}")),
         }
     }
     Ok(exit)
 }
 
-/// Everything that a client can do, in a session of its own. Returns whether a child that it forked was struck.
-fn play(socket: &Path, random: &mut Random, round: u64, point: &str) -> plasmon::Result<Outcome<bool>> {
-    let brain = connect(socket)?;
+/// Everything that a client can do. Returns whether a child that it forked was struck.
+fn play(brain: &Brain, random: &mut Random, round: u64, point: &str) -> plasmon::Result<Outcome<bool>> {
     // Few names, so that those who die do not fill the store; and not those of who died a moment ago.
     let me = std::process::id() % 16;
     let mut held = Vec::new();
@@ -511,14 +522,14 @@ fn play(socket: &Path, random: &mut Random, round: u64, point: &str) -> plasmon:
     }
     batch.commit()?;
     drop(brain.recall_many(&[&format!("victim {me} 0"), &format!("victim {me} 3"), "nothing"])?);
-    if let Err(wrong) = watch_it_expire(&brain, &format!("victim {me} brief"))? {
+    if let Err(wrong) = watch_it_expire(brain, &format!("victim {me} brief"))? {
         return Ok(Err(wrong));
     }
     // What only a store can be struck in, and takes long, mostly where it is.
     let is_of_store = round == 0 && point.starts_with("store-");
     let needs_full_cache = ["store-sliding", "store-evicting", "store-evicted"].contains(&point);
     if ((is_of_store && random.below(8) == 0) || needs_full_cache)
-        && let Err(wrong) = fill_cache(&brain, me)?
+        && let Err(wrong) = fill_cache(brain, me)?
     {
         return Ok(Err(wrong));
     }
@@ -546,7 +557,7 @@ fn play(socket: &Path, random: &mut Random, round: u64, point: &str) -> plasmon:
         let pins: Result<Vec<Blob>, Error> = (0..66_000).map(|_| brain.recall(&name)).collect();
         drop(pins?);
     }
-    let child = fork_a_child(&brain, &held);
+    let child = fork_a_child(brain, &held);
     for index in 0..LENS.len() {
         brain.forget(&format!("victim {me} {index}"))?;
     }
