@@ -407,7 +407,11 @@ CASES: list[Case] = [
     Case("NumPy", "ndarray, big-endian", np.arange(3000).astype(">i4"), "pickle"),
     Case("NumPy", "ndarray, structured", np.zeros(3000, [("a", "i4"), ("b", "f8", (2,))]), "pickle"),
     Case("NumPy", "ndarray of U and S", [np.array(["a", "bcd"] * 800), np.array([b"a", b"bcd"])], "pickle"),
-    Case("NumPy", "ndarray of StringDType", np.array(["a", "bcd" * 20], dtype=np.dtypes.StringDType()), "pickle"),
+    *(
+        [Case("NumPy", "ndarray of StringDType", np.array(["a", "bcd" * 20], dtype=np.dtypes.StringDType()), "pickle")]
+        if hasattr(np.dtypes, "StringDType")  # NumPy 2
+        else []
+    ),
     Case("NumPy", "ndarray of object", np.array([1, "a", None], object), "pickle"),
     Case("NumPy", "masked array", _masked(), "pickle"),
     Case("NumPy", "matrix, recarray", [np.array([(1, 2.5)], [("a", "i8"), ("b", "f8")]).view(np.recarray)], "pickle"),
