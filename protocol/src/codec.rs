@@ -445,6 +445,9 @@ macro_rules! open_numbers {
         impl $name {
             $( $(#[$item_doc])* pub const $item: $name = $name($value); )*
 
+            /// All that this version knows.
+            pub const KNOWN: &'static [$name] = &[$( $name::$item, )*];
+
             /// The number.
             #[inline]
             #[must_use]

@@ -428,7 +428,8 @@ impl Description {
         let shape = value.get("shape")?.as_array()?.iter().map(|dim| Some(index_of(dim.as_u64()?)));
         let shape: Vec<usize> = shape.collect::<Option<_>>()?;
         let dtype = value.get("dtype")?.as_str()?;
-        let dtype = DTYPES.into_iter().find(|known| known.name().as_deref() == Some(dtype))?;
+        let mut elements = Dtype::KNOWN.iter().filter(|known| known.width_bytes().is_some());
+        let dtype = *elements.find(|known| known.name().as_deref() == Some(dtype))?;
         let column_major = match value.get("order")?.as_str()? {
             "C" => false,
             "F" => true,
@@ -437,21 +438,6 @@ impl Description {
         (shape.len() <= DIMENSIONS_MAX).then_some(Description { dtype, shape, column_major })
     }
 }
-
-const DTYPES: [Dtype; 12] = [
-    Dtype::BOOL8,
-    Dtype::INT8,
-    Dtype::INT16,
-    Dtype::INT32,
-    Dtype::INT64,
-    Dtype::UINT8,
-    Dtype::UINT16,
-    Dtype::UINT32,
-    Dtype::UINT64,
-    Dtype::FLOAT16,
-    Dtype::FLOAT32,
-    Dtype::FLOAT64,
-];
 
 #[cfg(test)]
 mod tests {
