@@ -41,7 +41,7 @@ mod _plasmon {
         payload::Payload,
         programs::run_plasmon,
         recalled::Object,
-        texts::{texts, texts_of},
+        texts::{put_texts, texts_of},
         waiting::{Cancel, PendingWait},
         writing::{TableWriter, Writable},
     };

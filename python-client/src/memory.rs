@@ -1,5 +1,5 @@
-//! The buffer protocol, both ways, Arrow's C interface, both ways, and ndarrays over recalled bytes: the only unsafe code
-//! of the package.
+//! The buffer protocol, both ways, Arrow's C interface, both ways, ndarrays over recalled bytes, and objects in ndarrays:
+//! the only unsafe code of the package.
 
 use crate::{
     copies::{copied_writable, count_copied},
@@ -366,6 +366,90 @@ struct Exported(#[expect(dead_code, reason = "it is held")] PyUntypedBuffer);
 
 // Nothing in an export can be left half done by a panic: it is only held.
 impl std::panic::RefUnwindSafe for Exported {}
+
+/// The objects in a one-dimensional ndarray of objects, at whatever distance. NumPy has `None` where there is a null pointer.
+///
+/// # Errors
+/// `BufferError` if it is none.
+pub(crate) fn objects<'py>(
+    array: &Bound<'py, PyAny>,
+) -> PyResult<impl ExactSizeIterator<Item = Bound<'py, PyAny>> + use<'py>> {
+    let py = array.py();
+    let exported = exported_objects(array)?;
+    let (len, stride) = (exported.shape()[0], exported.strides()[0]);
+    let element = move |at: usize| {
+        let first = exported.buf_ptr().cast::<u8>();
+        let place = first.wrapping_offset(stride.wrapping_mul(at.cast_signed())).cast::<*mut ffi::PyObject>();
+        // SAFETY: `ptr::read_unaligned` asks for a pointer that is valid for reads of an initialised value: the buffer
+        // protocol promises that of this place of an export (`at` is less than its length), which lasts as long as this
+        // closure, and what it holds is a pointer by the export's format.
+        let object = unsafe { place.read_unaligned() };
+        // SAFETY: `Bound::from_borrowed_ptr_or_opt` asks for null or an object: NumPy's arrays own a reference to each
+        // of theirs. Trusted, not proven: that nobody puts another one into the array just now. With an interpreter lock,
+        // which is held, none can; without, it is as in NumPy's own functions, which take no lock either.
+        let object = unsafe { Bound::from_borrowed_ptr_or_opt(py, object) };
+        object.unwrap_or_else(|| py.None().into_bound(py))
+    };
+    Ok((0..len).map(element))
+}
+
+/// Places of a one-dimensional ndarray of objects that is being filled, from the first on.
+pub(crate) struct ObjectPlaces<'py> {
+    py: Python<'py>,
+    exported: PyUntypedBuffer,
+    filled: usize,
+}
+
+impl<'py> ObjectPlaces<'py> {
+    /// Those of `array`, an ndarray that can be written to and has its objects one behind the other, `len` of them.
+    ///
+    /// # Errors
+    /// `BufferError` if it is none; ValueError if it has another length.
+    pub(crate) fn of(array: &Bound<'py, PyAny>, len: usize) -> PyResult<ObjectPlaces<'py>> {
+        let exported = exported_objects(array)?;
+        if exported.readonly() || !exported.is_c_contiguous() {
+            return Err(PyBufferError::new_err("the array cannot be filled"));
+        }
+        if exported.shape() != [len] {
+            return Err(PyValueError::new_err(format!(
+                "{len} objects go into an array of {:?}",
+                exported.shape()
+            )));
+        }
+        Ok(ObjectPlaces { py: array.py(), exported, filled: 0 })
+    }
+
+    /// Puts `objects` into the next places, as far as there are any.
+    pub(crate) fn put(&mut self, objects: impl Iterator<Item = Bound<'py, PyAny>>) {
+        let start = self.exported.buf_ptr().cast::<*mut ffi::PyObject>();
+        for (at, object) in (self.filled..self.exported.shape()[0]).zip(objects) {
+            let place = start.wrapping_add(at);
+            // SAFETY: `ptr::replace` asks for a pointer that is aligned and valid for reads and writes of an initialised
+            // value: the buffer protocol promises that of a writable export's places, `exported_objects` saw that they
+            // are aligned pointers, and `at` is less than their number. Trusted, not proven, and only in interpreters
+            // without a lock: that nobody else has the array, which was made for this.
+            let before = unsafe { place.replace(object.into_ptr()) };
+            // SAFETY: `Bound::from_owned_ptr_or_opt` asks for null or an object with a reference to take over: the array
+            // owned one to what was there, as NumPy's do, and owns the new one's instead.
+            drop(unsafe { Bound::from_owned_ptr_or_opt(self.py, before) });
+            self.filled = at + 1;
+        }
+    }
+}
+
+/// The export of a one-dimensional ndarray of objects.
+fn exported_objects(array: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
+    let none = || PyBufferError::new_err("this is no one-dimensional ndarray of objects");
+    // Others may export pointers to objects that they hold no reference to.
+    let array = numpy::ndarray_of(array)?.ok_or_else(none)?;
+    let exported = PyUntypedBuffer::get(array)?;
+    let is_aligned = exported.buf_ptr().cast::<*mut ffi::PyObject>().is_aligned();
+    let is_of_objects = exported.format() == c"O" && exported.item_size() == size_of::<*mut ffi::PyObject>();
+    if !is_of_objects || !is_aligned || exported.dimensions() != 1 || exported.suboffsets().is_some() {
+        return Err(none());
+    }
+    Ok(exported)
+}
 
 /// All batches of an object with `__arrow_c_stream__`.
 ///

@@ -415,6 +415,18 @@ WRONG: dict[str, tuple[list[Any], Any]] = {
         frame(numbers("<i8"), parts=[{**numbers("<i8"), "columns": [0, 1, 0, 1]}], shape=[3, 2]),
     ),
     "columns without end": ([INT], frame(parts=[{**numbers("<i8"), "columns": [0, 2**60]}], shape=[3, 1])),
+    "columns twice as far apart as they are": (
+        [INT, INT],
+        frame(parts=[{**numbers("<i8"), "columns": [0, 3], "step": 2}], shape=[3, 2]),
+    ),
+    "columns at no distance": (
+        [INT, INT],
+        frame(parts=[{**numbers("<i8"), "columns": [0, 2], "step": 0}], shape=[3, 2]),
+    ),
+    "columns with one step in two ranges": (
+        [INT, INT],
+        frame(parts=[{**numbers("<i8"), "columns": [0, 1, 1, 2], "step": 2}], shape=[3, 2]),
+    ),
     "columns before the first": ([INT], frame(parts=[{**numbers("<i8"), "columns": [-1, 1]}], shape=[3, 1])),
     "a text in two columns": (
         [pa.array(["a", "b", "c"])] * 2,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
+from collections import Counter
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,15 +95,11 @@ def checked(table: pa.Table, description: Description) -> pa.Table:
     total = width + (index["kind"] == "column")
     if (rows, total) != table.shape:
         raise ValueError(f"{rows} rows of {total} columns are described, and there are {table.shape}")
-    edge = 0
-    for start, end in sorted(
-        at for part in parts for at in zip(part["columns"][::2], part["columns"][1::2], strict=True)
-    ):
-        if start != edge or end <= start:
-            raise ValueError("columns are described twice, or not at all")
-        edge = end
-    if edge != total:
-        raise ValueError(f"{edge} columns are described, and there are {total}")
+    ranges = [numbers for part in parts for numbers in _ranges(part)]
+    if sum(map(len, ranges)) != total or not all(ranges):
+        raise ValueError(f"{sum(map(len, ranges))} columns are described, and there are {total}")
+    if sorted(at for numbers in ranges for at in numbers) != list(range(total)):
+        raise ValueError("columns are described twice, or not at all")
     if index["kind"] == "column" and parts[-1]["columns"] != [width, total]:
         raise ValueError("the last part is not the index")
     if index["kind"] != "column" and len(_decode_range(index)) != rows:
@@ -113,7 +110,7 @@ def checked(table: pa.Table, description: Description) -> pa.Table:
     for label in (labels or {}).get("labels", ()):
         _label(label)
     for part in parts:
-        places = _placed(part["columns"]).tolist()
+        places = _placed(part).tolist()
         if part["kind"] != "numpy" and len(places) != 1:
             raise ValueError(f"a part of kind {part['kind']} is one column")
         for at in places:
@@ -269,7 +266,7 @@ def _encode(
         names = pa.concat_arrays([names, pa.array([name or "__index_level_0__"], names.type)])
     if not parts:
         raise _NoForm
-    description["parts"] = [{**part.said, "columns": _ranges(at)} for part, at in zip(parts, placed, strict=True)]
+    description["parts"] = [{**part.said, **_numbered(at)} for part, at in zip(parts, placed, strict=True)]
     types = pa.schema([pa.field("", part.type) for part in parts])
     made = _plasmon.Payload.blocks(
         types.empty_table(),
@@ -298,16 +295,36 @@ def _for_rust(values: Any) -> Any:
     return values if isinstance(values, np.ndarray) else pa.table({"": values})
 
 
-def _ranges(places: np.ndarray[Any, Any]) -> list[int]:
-    """Return numbers as starts and ends of ranges."""
-    ends = np.flatnonzero(np.diff(places) != 1) + 1
-    starts = places[np.concatenate(([0], ends))] if len(places) else places
-    lasts = places[np.concatenate((ends - 1, [len(places) - 1]))] if len(places) else places
-    return np.column_stack((starts, lasts + 1)).ravel().tolist()
+def _numbered(places: np.ndarray[Any, Any]) -> Description:
+    """Return numbers of columns as starts and ends of ranges; or as one range with a step."""
+    if len(places) == 1:
+        return {"columns": [int(places[0]), int(places[0]) + 1]}
+    steps = np.diff(places)
+    if len(places) > 1 and (step := int(steps[0])) > 0 and (steps == step).all():
+        ends = {"columns": [int(places[0]), int(places[-1]) + 1]}
+        return ends if step == 1 else {**ends, "step": step}
+    breaks = np.flatnonzero(steps != 1) + 1
+    return {"columns": np.column_stack((places[np.r_[0, breaks]], places[np.r_[breaks - 1, -1]] + 1)).ravel().tolist()}
 
 
-def _placed(ranges: list[int]) -> np.ndarray[Any, Any]:
-    return np.concatenate([np.arange(*ends) for ends in zip(ranges[::2], ranges[1::2], strict=True)] or [np.arange(0)])
+def _ranges(part: Description) -> list[range]:
+    """Return the numbers of the columns of a part that another program may have described."""
+    ends, step = part["columns"], part.get("step", 1)
+    if step != 1 and len(ends) != 2:
+        raise ValueError("a step is of one range")
+    return [range(*pair, step) for pair in zip(ends[::2], ends[1::2], strict=True)]
+
+
+def _placed(part: Description) -> np.ndarray[Any, Any]:
+    """Return the numbers of the columns of a part."""
+    ends = part["columns"]
+    if len(ends) == 2:
+        return np.arange(ends[0], ends[1], part.get("step", 1))
+    starts = np.array(ends[::2])
+    lengths = np.array(ends[1::2]) - starts
+    before = np.cumsum(lengths) - lengths
+    numbers: np.ndarray[Any, Any] = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    return numbers
 
 
 def _label(label: Any) -> Any:
@@ -442,11 +459,11 @@ def _encode_objects(values: np.ndarray[Any, Any]) -> _Part:
 
 def _texts(values: np.ndarray[Any, Any]) -> tuple[pa.Array, list[int], np.ndarray[Any, Any]] | None:
     """Return an array of the texts, which kinds of things there are, and of which each one is."""
-    found = _plasmon.texts_of(values.tolist(), pd.NA)
+    found = _plasmon.texts_of(values, pd.NA)
     if found is None:
         return None
-    texts, each = pa.table(found[0]).column(0).combine_chunks(), np.frombuffer(found[1], "u1")
-    return texts, np.flatnonzero(np.bincount(each, minlength=1)).tolist() or [0], each
+    texts, each = pa.table(found[0]).column(0).chunk(0), np.frombuffer(found[1], "u1")
+    return texts, [kind for kind, count in enumerate(found[2]) if count] or [0], each
 
 
 def _over(kind: pa.DataType, values: np.ndarray[Any, Any]) -> pa.Array:
@@ -543,7 +560,15 @@ class _Columns:
 
 def _decode(source: _Places | _Columns, copy: bool) -> Any:
     said = source.description
-    parts = [_decode_part(source, at, part, _placed(part["columns"])) for at, part in enumerate(said["parts"])]
+    matrices = {
+        block: np.empty((count, source.rows), object)
+        for block, count in Counter(part["block"] for part in said["parts"] if _is_of_objects(part)).items()
+    }
+    free = {block: iter(matrix) for block, matrix in matrices.items()}
+    parts = [
+        _decode_part(source, at, part, _placed(part), next(free[part["block"]]) if _is_of_objects(part) else None)
+        for at, part in enumerate(said["parts"])
+    ]
     if said["index"]["kind"] == "column":
         index = _index(parts.pop(), said["index"]["name"])
     else:
@@ -553,13 +578,20 @@ def _decode(source: _Places | _Columns, copy: bool) -> Any:
         series = pd.Series(values, index=index, dtype=values.dtype, name=said["name"], copy=False)
         return _forms.compact(series) if copy else copied_on_write(series)
     blocks: Blocks = []
-    objects: dict[int, Blocks] = {}
+    placed: dict[int, list[np.ndarray[Any, Any]]] = {}
     for part, found in zip(said["parts"], parts, strict=False):  # the index is the last
-        (objects.setdefault(part["block"], []) if "block" in part else blocks).extend(found)
-    for columns in objects.values():
-        blocks.append((np.stack([values for values, _ in columns]), np.concatenate([places for _, places in columns])))
+        if _is_of_objects(part):
+            placed.setdefault(part["block"], []).append(found[0][1])
+        else:
+            blocks.extend(found)
+    blocks.extend((matrix, np.concatenate(placed[block])) for block, matrix in matrices.items())
     frame = _frame(blocks, index, _decode_labels(source))
     return _forms.compact(frame) if copy else copied_on_write(frame)
+
+
+def _is_of_objects(part: Description) -> bool:
+    """Whether a part is a column of a block of objects."""
+    return part["kind"] == "object" and "block" in part
 
 
 def _only(part: Blocks) -> Any:
@@ -600,8 +632,17 @@ def _decode_labels(source: _Places | _Columns) -> pd.Index[Any]:
     return pd.Index(array, name=said["name"], copy=False)
 
 
-def _decode_part(source: _Places | _Columns, at: int, said: Description, places: np.ndarray[Any, Any]) -> Blocks:
-    """Return what pandas takes as blocks, over the store's memory, each with the places of its columns."""
+def _decode_part(
+    source: _Places | _Columns,
+    at: int,
+    said: Description,
+    places: np.ndarray[Any, Any],
+    row: np.ndarray[Any, Any] | None = None,
+) -> Blocks:
+    """Return what pandas takes as blocks, over the store's memory, each with the places of its columns.
+
+    Objects are put into `row`, if there is one.
+    """
     kind = said["kind"]
     if kind == "arrow":
         return [(pd.arrays.ArrowExtensionArray(source.column(at)), places)]
@@ -611,7 +652,9 @@ def _decode_part(source: _Places | _Columns, at: int, said: Description, places:
         chunks = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
         return [(dtype.construct_array_type()(chunks, dtype=dtype), places)]
     if kind == "object":
-        return [(_decode_objects(source.texts(at, pa.large_string(), source.rows), said), places)]
+        values = np.empty(source.rows, object) if row is None else row
+        _put_objects(source.texts(at, pa.large_string(), source.rows), said, values)
+        return [(values, places)]
     if kind == "category":
         return [(_decode_categorical(_whole(source.column(at)), said), places)]
     dtype = np.dtype(said["dtype"])
@@ -631,15 +674,11 @@ def _zoned(values: np.ndarray[Any, Any], said: Description) -> Any:
     return pd.arrays.DatetimeArray._simple_new(values, dtype=dtype)
 
 
-def _decode_objects(texts: pa.Array, said: Description) -> np.ndarray[Any, Any]:
+def _put_objects(texts: pa.Array, said: Description, values: np.ndarray[Any, Any]) -> None:
     _plasmon.count_copied(texts.nbytes)
-    listed = _plasmon.texts(pa.table({"": texts}), _MISSING[said["missing"]])
+    _plasmon.put_texts(pa.table({"": texts}), _MISSING[said["missing"]], values)
     for kind, rows in said.get("others", ()):
-        for row in rows:
-            listed[row] = _MISSING[kind]
-    values = np.empty(len(listed), object)
-    values[:] = listed
-    return values
+        values[rows] = _MISSING[kind]
 
 
 def _decode_categorical(column: pa.DictionaryArray, said: Description) -> pd.Categorical:
