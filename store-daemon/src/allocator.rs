@@ -19,6 +19,8 @@
 //!
 //! Placement is best fit: the shortest free range that has room, the lowest address among equals; and within it
 //! the lowest address.
+//!
+//! `Space` (`space.rs`) is the only caller: it asks for every extent and every lease, and gives their bytes back.
 
 mod free_space;
 #[cfg(test)]

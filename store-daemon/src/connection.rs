@@ -1,4 +1,6 @@
 //! One client connection: bytes to frames, replies to bytes, both bounded.
+//!
+//! `server/connections.rs` makes one for each client it accepts, and calls it when the socket can be read or written.
 
 use bytes::{Buf, Bytes, BytesMut};
 use interprocess::os::unix::uds_local_socket::Stream;

@@ -6,6 +6,9 @@
 //! nothing is mapped, and no client can make the daemon touch a page that is not there.
 //!
 //! Jobs take turns step by step, so that a small one does not wait behind a large one.
+//!
+//! `startup/helpers.rs` starts the thread. The loop sends it jobs when it carries out effects of the state, and hears
+//! the reports at a later turn.
 
 use crate::allocator::Extent;
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! What the loop's state asks of the outside: it never talks to a socket or a thread itself, so that tests can take the
 //! place of both.
+//!
+//! `State` and the handlers of requests leave effects in a queue. `Server::carry_out` takes them from it.
 
 use crate::{
     connection::{ConnectionId, Role},

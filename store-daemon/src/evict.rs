@@ -9,6 +9,9 @@
 //! extents were free, until somewhere there is room; then those go that lie there, and no others. So no more go than are
 //! needed, and none where all of them would not be enough. Values that stand in the index give way only where entries of
 //! that are short: they have a queue of their own.
+//!
+//! `state/room.rs` makes a [`Choice`] when something finds no room and a scan has told what is pinned. It calls
+//! [`Choice::go_on`] until the choice is made.
 
 use crate::{
     allocator::{Extent, FreeSpace, GRANULE_BYTES, Room},

@@ -1,4 +1,7 @@
 //! A queue in which processes take turns, so that nobody waits behind all that another process has asked for.
+//!
+//! `State` keeps long listings in one. `state/commits.rs` has one of commits that are being prepared, and one of
+//! commits and look-ups that wait for their turn.
 
 use crate::{connection::Peer, fast_hash::FastMap};
 use std::collections::VecDeque;

@@ -3,6 +3,8 @@
 //! A store that cannot make its regions, or that has no descriptors left for a client, refuses to start and says which
 //! number to change. A process that runs out of addresses while it serves would be ended by the next allocation, so
 //! where they are limited, what clients can make the daemon hold is fitted to what is left of them.
+//!
+//! `startup::prepare` calls [`Limits::check`] once, before it takes the socket or makes a region.
 
 use crate::{budget, options::Options, size::Human};
 use plasmon_shm::Limit;

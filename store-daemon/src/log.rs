@@ -3,6 +3,8 @@
 //! Standard error may be a pipe that nobody reads, or a terminal after Ctrl-S: a write to it then blocks for as long as
 //! that lasts. So the loop hands each line to the thread `plasmon-log`, and goes on. A line that finds the queue full is
 //! dropped and counted; the thread says how many were, at the place where they are missing.
+//!
+//! `run` in `lib.rs` starts the log. `refusals.rs` and the loop use [`Throttle`] for lines that come too often.
 
 use std::{
     fmt::Display,

@@ -2,6 +2,9 @@
 //!
 //! Linux has no atomic reservation of shared memory: asking for too much is answered by the OOM killer, not by an
 //! error. So the daemon compares before it populates, and keeps a margin.
+//!
+//! `startup` asks before it makes the regions, and the population thread before each 64 MiB. The scan thread asks how
+//! much the daemon itself uses, when somebody asks for statistics.
 
 use std::{
     fs,

@@ -1,4 +1,6 @@
 //! The command line of `plasmon-store`.
+//!
+//! `run` in `lib.rs` parses them once; everything else is given the parsed [`Options`].
 
 use crate::{size::Size, standing::Cache};
 use clap::{Parser, ValueEnum};

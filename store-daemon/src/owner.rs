@@ -1,4 +1,7 @@
 //! The process that the store ends with (`--owner`).
+//!
+//! `startup::prepare` opens it. The loop ends the store when the owner's pidfd fires, or asks now and then where there
+//! is no pidfd.
 
 use crate::startup::StartError;
 use plasmon_shm::Kernel;

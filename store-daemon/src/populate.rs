@@ -4,6 +4,9 @@
 //! its request waits, the event loop does not. Demands take turns step by step, so that a small one does not wait
 //! behind a large one. Before each 64 MiB the thread compares what it is about to take with what machine and cgroups
 //! leave, because trying would be answered by SIGKILL, not by an error.
+//!
+//! `startup/helpers.rs` starts the thread, and the loop sends it demands. With `--reserve now`, `startup::prepare`
+//! populates everything itself before there is a thread.
 
 use crate::{
     allocator::{Extent, STEP_BYTES},

@@ -7,11 +7,11 @@
 //!
 //! # Why a name does not inherit the recalls of another
 //!
-//! An entry that is unbound may be reused before the bit of a recall from before is collected. Unbinding marks the
-//! entry with the number of the round that was last begun. What was recalled before the unbinding is collected in the
-//! round after that one at the latest: the session is in its job, or was gone by then and is in the job as one that
-//! was left behind. So a round that is at most one above the mark leaves the entry alone. A recall of the new name that
-//! falls into these rounds is not noted; to whoever looks for what is not in use, the name is new anyway.
+//! After an unbinding, another name may reuse the entry before the scan thread has collected the bits that readers of
+//! the old name have set. So unbinding marks the entry with the number `r` of the last round that has begun. Round `r +
+//! 1` collects every bit set before the unbinding: its job has all sessions that live, and those that ended since round
+//! `r`. Rounds up to `r + 1` therefore ignore an entry that is marked `r`. They also ignore recalls of the new name.
+//! For the order of caches that is harmless, because a name that was just bound counts as used.
 
 use plasmon_protocol::{index_of, pins::SessionRegion};
 use plasmon_shm::WordsMapping;

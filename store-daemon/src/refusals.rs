@@ -2,6 +2,8 @@
 //!
 //! A store that is full refuses thousands of learns in a second, so of each reason one line a second is logged, which
 //! says how many were not. Namespaces that a client makes up cost memory, so only some of them are counted by name.
+//!
+//! `State` notes a learn here when it answers with a failure. `request/operator.rs` reads the counts for statistics.
 
 use crate::log::Throttle;
 use plasmon_protocol::{

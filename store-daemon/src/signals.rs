@@ -3,6 +3,8 @@
 //! SIGTERM, SIGINT and SIGQUIT end it in order. No other signal does that a process can be spared: a store outlives its
 //! terminal (SIGHUP), a log that is full or that nobody reads (SIGXFSZ, SIGPIPE), and whatever somebody sends it.
 //! What a processor raises because the program is wrong (SIGSEGV and the like) and SIGKILL end it still.
+//!
+//! `startup::prepare` takes the signals over, and the loop reads them from a descriptor.
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};

@@ -1,4 +1,6 @@
 //! Sizes as people write them: `50000000`, `50MB`, `4GiB`, `25%`.
+//!
+//! `options.rs` parses sizes with it, and messages print them with it.
 
 use std::{fmt, str::FromStr};
 

@@ -1,4 +1,6 @@
 //! A slice of the loop's time: how much of long work is done between two looks at the sockets.
+//!
+//! The loop begins a slice for each step of long work. The step spends it entry by entry, and stops when it is spent.
 
 use crate::{connection::Peer, fast_hash::FastMap};
 use std::time::{Duration, Instant};

@@ -1,5 +1,8 @@
 //! Which parts of the arena are taken, which are lent to whom, and which are free. What stands in the parts that are taken,
 //! [`objects`](crate::objects) knows.
+//!
+//! Commits and requests for leases take room here (`commit/place.rs`, `request/lease.rs`). `Objects` gives extents back
+//! when a scan has found them unpinned, and `state/lifetimes.rs` gives leases back when a session ends.
 
 use crate::{
     allocator::{Allocator, Extent, FreeSpace, GRANULE_BYTES, PAGE_BYTES, Room},

@@ -1,4 +1,6 @@
 //! Caches that the operator declares, with `--cache`: for good, whatever clients declare or remove.
+//!
+//! `options.rs` parses them. `Catalog` declares them once, before the first client connects.
 
 use plasmon_protocol::{
     lifetime::{self, NoLifetime},

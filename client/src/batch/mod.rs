@@ -104,7 +104,8 @@ impl Batch {
 
     /// As [`bind_written`](Self::bind_written), with the lease's bytes left where they are, read-only and pinned.
     ///
-    /// The second part is `None` only if nothing was changed: then `lease` is as it was, but lost.
+    /// Returns the outcome of the commit and a view of the sealed bytes. The view is `None` if there was no
+    /// pin slot or if sealing failed. Then nothing is bound, and the lease is gone.
     pub(crate) fn bind_in_place(
         brain: &Brain,
         name: &str,

@@ -91,8 +91,8 @@ impl NamePage {
         self.more
     }
 
-    /// All names as one text, a zero between each two, for languages whose texts are quicker made from one than one by
-    /// one. `None` if there are none, or if one has a zero of its own.
+    /// Returns all names in one string, separated by NUL. A binding to another language uses it where splitting one
+    /// string is faster than making many. Returns `None` if there are no names, or if a name contains NUL.
     #[must_use]
     pub fn joined(&self) -> Option<&str> {
         self.names.joined()

@@ -200,9 +200,11 @@ impl Builder {
         self
     }
 
-    /// How long a call waits for its answer, 30 seconds if nothing is said. Memory that has to be made first, and long
-    /// batches, may take longer: there it is how long the store may stand still, which is looked at whenever that long has
-    /// passed. The first `Brain` of a process on a store decides for all.
+    /// Sets how long a call waits for its answer. The default is 30 seconds.
+    ///
+    /// Calls that have to wait for memory, and long batches, may take longer. Each time `timeout` has passed, such a
+    /// call checks whether the store answers on another connection, and fails only if it does not. All `Brain`s of a
+    /// process on one store share the timeout of the first.
     ///
     /// # Examples
     /// ```

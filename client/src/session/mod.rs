@@ -340,9 +340,12 @@ impl Drop for Session {
     }
 }
 
-/// What the daemon's CLOCK_BOOTTIME is ahead of this process's, wrapping: it said `said_ns` between `asked_ns` and
-/// `heard_ns` here. Nothing, where that is the same clock; in another time namespace so much that what has expired there
-/// has expired here, and by the time that the answer took too much.
+/// How far the daemon's CLOCK_BOOTTIME is ahead of this process's, wrapping. The daemon read `said_ns` on its clock
+/// between `asked_ns` and `heard_ns` on ours.
+///
+/// The result is zero if `said_ns` lies between our two readings, because both clocks are then taken for the same.
+/// Otherwise the daemon is in another time namespace, and the result is the largest lead that the answer allows. This
+/// process may then see a binding expire too early, by at most the time that the answer took, but never too late.
 fn clock_offset_ns(asked_ns: u64, said_ns: u64, heard_ns: u64) -> u64 {
     if (asked_ns..=heard_ns).contains(&said_ns) { 0 } else { said_ns.wrapping_sub(asked_ns) }
 }

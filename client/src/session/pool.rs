@@ -59,8 +59,8 @@ impl Session {
         })
     }
 
-    /// Fails if the store stands still: it does not answer on a new connection either. That it is gone is seen by who
-    /// waits.
+    /// Fails if the store does not answer on a new connection either. A store that has ended is no failure here: the
+    /// call that waits for its answer notices that itself.
     fn answers_others(&self) -> Result<(), CallError> {
         let another = self.join(self.patience).and_then(|mut another| {
             another.joined(self.patience)?;

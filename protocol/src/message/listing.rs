@@ -269,7 +269,8 @@ impl BareNames {
         })
     }
 
-    /// All names as one text, a zero between each two; `None` if there are none, or if one has a zero of its own.
+    /// Returns all names in one string, separated by NUL. Returns `None` if there are no names, or if a name contains
+    /// NUL.
     #[must_use]
     pub fn joined(&self) -> Option<&str> {
         let zeros = self.text.bytes().filter(|&byte| byte == 0).count();

@@ -1,4 +1,7 @@
 //! A set of free bytes, kept as ranges that neither overlap nor touch, in order of offset and in order of length.
+//!
+//! The allocator keeps its free bytes in two such sets, `Space` the unused rest of each lease. An eviction (`evict.rs`)
+//! keeps the ranges in one that its candidates would free.
 
 use std::collections::{BTreeMap, BTreeSet};
 

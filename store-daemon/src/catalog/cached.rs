@@ -1,4 +1,7 @@
 //! The bindings of caches, the least recently used first.
+//!
+//! `Catalog` queues a binding here when it is bound in a cache, and removes it when it is unbound. Evictions
+//! (`evict.rs`) walk the queue when room is short.
 
 use super::{NamespaceId, present::Present};
 use crate::slice::Slice;

@@ -1,4 +1,7 @@
 //! Which bindings end by themselves, and when: by the clock, or with a session.
+//!
+//! `Catalog` enters a binding here when it is bound, and removes it when it is unbound. The steps in
+//! `state/unbinding.rs` ask `Catalog` which binding ends next.
 
 use super::present::Record;
 use crate::session::SessionId;

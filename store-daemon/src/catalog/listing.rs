@@ -1,4 +1,7 @@
 //! Answers about names and namespaces, in order and page by page.
+//!
+//! Requests that list or describe (`request/listing.rs`) call these methods. `request/operator.rs` asks for the label
+//! of a binding when it lists pins.
 
 use super::{Catalog, NamespaceId, realtime_ns};
 use plasmon_protocol::{

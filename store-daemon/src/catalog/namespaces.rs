@@ -1,4 +1,6 @@
 //! Namespaces: their numbers and prefixes, what was declared for them, and how much is in each.
+//!
+//! Only `Catalog` calls this: when a namespace is made, declared or removed, and whenever a name is bound or unbound.
 
 use super::{IdTaken, NamespaceId};
 use crate::standing::Cache;

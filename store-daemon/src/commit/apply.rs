@@ -1,4 +1,6 @@
 //! Making a commit visible: names are unbound, then namespaces are made and names bound. Nothing here can fail.
+//!
+//! `CommitJob::work` runs this stage when the checks have passed.
 
 use super::{Announcing, Extents, Ids, Lists, Stage, Step, Workbench, Writer};
 use crate::{

@@ -1,4 +1,6 @@
 //! Checks before a commit changes anything: behind them nothing fails any more.
+//!
+//! `CommitJob::work` runs this stage first when the commit's turn comes.
 
 use super::{Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench, apply::Applying};
 use crate::{catalog::Catalog, slice::Slice};

@@ -1,5 +1,7 @@
 //! Taking room for payloads: extents for those that came in the message, pieces of leases for the others. What came in
 //! the message is written at once where its pages are there, and else when they are.
+//!
+//! `CommitJob::prepare` runs this stage when the commit has been read, and again when what it waited for is there.
 
 use super::{Extents, Lists, Prepared, Stage, Step, Workbench};
 use crate::{

@@ -1,4 +1,6 @@
 //! The first look at a commit's bytes: whether they can be read, and what they ask for.
+//!
+//! `CommitJob::prepare` runs this stage first, before the commit takes any room.
 
 use super::{Entries, Lists, Stage, Step, place::Placing};
 use crate::{allocator::GRANULE_BYTES, slice::Slice};

@@ -1,4 +1,7 @@
 //! Beginning and joining sessions.
+//!
+//! `server/connections.rs` calls [`State::hello`] with the first message of each connection. [`handle`](super::handle)
+//! calls [`add_region`] when a session asks for more pin slots.
 
 use crate::{
     budget::regions_max,

@@ -1,4 +1,7 @@
 //! Leases: whole pages of free arena for a client to write into, itself or by way of a region of its own.
+//!
+//! [`handle`](super::handle) calls these for `Reserve`, `ExtendLease` and `EndLease`. `State` calls [`granted`] when
+//! the pages of a grant are populated.
 
 use crate::{
     allocator::{Extent, Room},

@@ -1,4 +1,7 @@
 //! Listings: names, namespaces, and everything about one name.
+//!
+//! [`handle`](super::handle) calls these. A long listing becomes a [`Listing`], which `state/turn.rs` works off in
+//! slices.
 
 use crate::{catalog::Catalog, effect::Answer, parked::ReplyTo, slice::Slice, state::State};
 use plasmon_protocol::{

@@ -1,4 +1,6 @@
 //! Looking names up for clients that did not get a steady look at the index, and waiting for names.
+//!
+//! [`handle`](super::handle) calls these. Look-ups of many names wait in `state/commits.rs` for their turn.
 
 use crate::{
     effect::Answer,

@@ -1,4 +1,6 @@
 //! What operators ask: figures, who holds what, and ending a process that holds too much.
+//!
+//! [`handle`](super::handle) calls these, some of them only when a scan has reported.
 
 use crate::{
     effect::Answer,

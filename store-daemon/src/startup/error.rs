@@ -1,4 +1,6 @@
 //! Why a store could not start: what `main` prints and exits with.
+//!
+//! `startup::prepare` returns it.
 
 use crate::{limits::LimitError, size::Human, socket::SocketError};
 use plasmon_shm::Limit;

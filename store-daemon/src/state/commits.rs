@@ -4,6 +4,9 @@
 //! turns slice by slice, so that a small one does not wait behind a large one. Where many wait, processes take turns. Turns come one after the other: while one
 //! is under way, nothing else changes the catalog. What a commit needs meanwhile (a scan, room, pages, a copy) it waits for
 //! among everything else that waits.
+//!
+//! `server/connections.rs` hands commits and look-ups in when their message has come. `state/turn.rs` works them off at
+//! the end of each turn.
 
 use super::State;
 use crate::{

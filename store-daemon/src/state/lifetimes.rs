@@ -1,4 +1,7 @@
 //! How sessions end, and what ends with them.
+//!
+//! These run when a client says goodbye, when a connection ends, when a pidfd fires, and when a look at a process
+//! (`state/scans.rs`) has found it gone.
 
 use super::State;
 use crate::{connection::ConnectionId, effect::Effect, reclaim::Report, session::SessionId};

@@ -1,4 +1,6 @@
 //! What is due at the end of a turn of the loop, and when the loop must wake for it: one list.
+//!
+//! The loop calls [`State::turn`] once a turn, after it has handed in what has come.
 
 use super::State;
 use crate::{clock::Clock, copy::CopyJob, effect::Effect, parked::Key, reclaim::Report};

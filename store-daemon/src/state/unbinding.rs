@@ -1,5 +1,7 @@
 //! Bindings that the store itself ends: they expire, or end with a session. Readers see by the clock that a binding has
 //! expired; here it is unbound, so that its memory is free again. Deadlines move on that recalls have prolonged.
+//!
+//! `state/turn.rs` calls these steps when a deadline has passed or a session has ended.
 
 use super::State;
 use crate::{catalog::Unbound, session::SessionId};
