@@ -4,6 +4,9 @@
 //! A connection beyond a limit on bytes is read no further until something was answered; one beyond a limit on numbers
 //! is refused. Limits apply to each process and uid before they apply to all, so that whoever asks too much
 //! is stopped before the others notice.
+//!
+//! The loop asks [`Connections`] when it accepts a connection, and [`HeldRequests`] when it reads frames and when their
+//! requests are answered.
 
 use crate::{commit::kept_entries_max, connection::Peer, fast_hash::FastMap, options::Options};
 use bytes::Bytes;

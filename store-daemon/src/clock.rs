@@ -1,4 +1,6 @@
 //! The clocks that the loop goes by. Tests of the loop go by one of their own, which stands still until they move it.
+//!
+//! `State` has the clock, and everything that it calls asks that one for the time and for slices.
 
 use crate::slice::Slice;
 #[cfg(test)]

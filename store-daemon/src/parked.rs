@@ -22,6 +22,8 @@
 //! Where many wait for the same, processes take turns: the second thing that a process lets wait comes behind the first
 //! one of every other (start-time fair queueing, as in P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queuing", 1996,
 //! with things of equal length). So whoever lets thousands wait holds up nobody but itself.
+//!
+//! `State` parks what a handler says must wait, and takes it out again when one of these things has happened.
 
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,10 @@
 //! # Why a name does not inherit the recalls of another
 //!
 //! After an unbinding, another name may reuse the entry before the scan thread has collected the bits that readers of
-//! the old name have set. So unbinding marks the entry with the number `r` of the last round that has begun. Round `r +
-//! 1` collects every bit set before the unbinding: its job has all sessions that live, and those that ended since round
-//! `r`. Rounds up to `r + 1` therefore ignore an entry that is marked `r`. They also ignore recalls of the new name.
-//! For the order of caches that is harmless, because a name that was just bound counts as used.
+//! the old name have set. So unbinding marks the entry with the number `r` of the last round that has begun. Round
+//! `r + 1` collects every bit set before the unbinding: its job has all sessions that live, and those that ended since
+//! round `r`. Rounds up to `r + 1` therefore ignore an entry that is marked `r`. They also ignore recalls of the new
+//! name. For the order of caches that is harmless, because a name that was just bound counts as used.
 
 use plasmon_protocol::{index_of, pins::SessionRegion};
 use plasmon_shm::WordsMapping;

@@ -8,6 +8,8 @@
 //! Nothing of this is the loop's, because a client may pin a million objects: what the loop does for a scan depends on
 //! what has changed, and the sums and lists that it answers with are made here. A list that the loop has read is freed
 //! here, too.
+//!
+//! `startup/helpers.rs` starts the thread. `state/scans.rs` makes its jobs and takes its reports.
 
 use crate::{
     memory::{self, Usage},

@@ -3,6 +3,8 @@
 //! A session has a lifeline, which carries nothing after the handshake, and the daemon holds a pidfd of its process.
 //! It ends at goodbye, or when the process is gone. A lifeline that closes while the process lives ends leases and
 //! waits, but never pins: arrays of a living process are never pulled away.
+//!
+//! `request/handshake.rs` adds sessions when a client connects. `state/lifetimes.rs` ends them.
 
 use crate::{
     connection::{ConnectionId, Peer},

@@ -1,6 +1,9 @@
 //! The socket's path: which one, whether it can be used, and who may replace what lies there.
 //!
 //! An flock on `SOCKET.lock`, held for life, decides between two daemons; its holder alone replaces a stale socket.
+//!
+//! `startup::prepare` calls [`SocketPath::resolve`] and [`SocketPath::claim`] before it makes the regions, and listens
+//! on the path when the store is ready.
 
 use crate::session::SessionId;
 use interprocess::{

@@ -1,4 +1,6 @@
 //! A real store on a thread of this process, for tests of clients.
+//!
+//! Tests of the client start a store with it when the feature `testing` is on.
 
 use crate::{
     options::Options,

@@ -2,6 +2,8 @@
 //!
 //! A short list is decoded once. A long one is never decoded as a whole: each stage reads it anew, from memory that only
 //! the daemon has. That costs less than to keep a million decoded changes, and to free them.
+//!
+//! The stages in `read.rs`, `checks.rs`, `apply.rs` and `mod.rs` go through these lists.
 
 use super::LARGE_BYTES;
 use bytes::Bytes;

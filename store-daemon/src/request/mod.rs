@@ -1,5 +1,8 @@
 //! What the store does with each request: a function of its state and the request, which returns the answer or what it
 //! needs before there is one.
+//!
+//! `State` calls [`handle`] for every request of a session but commits and look-ups of many names, and again when a
+//! parked request has what it needed.
 
 mod handshake;
 pub(crate) mod lease;

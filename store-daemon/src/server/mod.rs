@@ -1,8 +1,10 @@
 //! The event loop: sockets, signals and helper threads on one side, the [state](crate::state) of the store on the other.
 //!
 //! It never waits for anything but events. Each turn of it hands in what has come, lets the state do what is due
-//! ([`State::turn`]), and carries out what that leaves behind ([`Effect`]). What takes time (population, scans of the pin
+//! (`STEPS` in `state/turn.rs`), and carries out what that leaves behind ([`Effect`]). What takes time (population, scans of the pin
 //! tables, copies) happens on helper threads, which report to the loop.
+//!
+//! `Ready::serve` runs the loop once a store is prepared; it returns when the store has ended.
 
 mod connections;
 

@@ -3,7 +3,7 @@
 //! The loop ([`crate::server`]) hands in what comes: requests, the ends of connections and processes, reports of helper
 //! threads. Each of these methods does what can be done at once, parks what must wait ([`crate::parked`]), and leaves
 //! behind what is to be done outside ([`Effect`]). What takes longer is done in steps at the end of every turn, slice by
-//! slice: [`State::turn`].
+//! slice: `STEPS` in `state/turn.rs`.
 
 mod commits;
 mod lifetimes;

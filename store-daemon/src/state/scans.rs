@@ -2,6 +2,8 @@
 //!
 //! One scan runs at a time. Whoever needs one that begins from now on gets its number ([`State::want_scan`]) and waits
 //! for that number, or a later one, to be done.
+//!
+//! Steps of `state/turn.rs` begin scans when somebody wants one. The loop hands the scan thread's reports in.
 
 use super::State;
 use crate::{

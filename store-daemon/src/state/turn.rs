@@ -1,6 +1,7 @@
 //! What is due at the end of a turn of the loop, and when the loop must wake for it: one list.
 //!
-//! The loop calls [`State::turn`] once a turn, after it has handed in what has come.
+//! The loop runs each of the [`STEPS`] that is due, after it has handed in what has come. Before it sleeps it asks
+//! [`State::due`] when it must wake.
 
 use super::State;
 use crate::{clock::Clock, copy::CopyJob, effect::Effect, parked::Key, reclaim::Report};
