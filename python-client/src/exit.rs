@@ -1,9 +1,12 @@
 //! Waiting without the interpreter lock, and what becomes of that when the interpreter ends.
 //!
-//! Before 3.14 an ending interpreter unwinds every other thread that asks for its lock. Rust aborts the process rather
-//! than being unwound that way, and so does the C++ of pyarrow, which gives the lock away while it reads a table. So
-//! daemon threads that come back from a wait, or begin with a table, once the end has begun stay where they are, as they
-//! do from 3.14 on; and the end begins when no thread is on its way back or in the middle of a table.
+//! Before Python 3.14, an ending interpreter unwinds every other thread that asks for its lock. Rust code aborts the
+//! process when it is unwound that way. So does the C++ code of pyarrow, which releases the lock while it reads a
+//! table.
+//!
+//! This module keeps both from being unwound. Once the end has begun, a daemon thread that returns from a wait or
+//! begins to read a table stops there for good, as it does from 3.14 on. The end begins only when no thread is on its
+//! way back to the lock or in the middle of a table.
 
 use crate::stack::with_room;
 use pyo3::{prelude::*, types::PyTuple};

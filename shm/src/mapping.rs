@@ -584,7 +584,7 @@ impl Mapping {
         };
         let flags = access.sharing() | MapFlags::MAP_FIXED;
         // SAFETY: `MAP_FIXED` replaces what is mapped at these addresses: whole pages of this mapping, which is here.
-        // Who refers to them: of a lease (`seal_in_place`) raw pointers alone, for it was borrowed mutably, and they
+        // Who refers to them: of a lease (`seal_in_place`) raw pointers alone, because it was borrowed mutably, and they
         // see the same memory at the same offset (`memory` was compared), now for reading only; of words (`replace`)
         // references to atomics, which stay mapped for reading and writing, and whose values others may always change.
         let replaced =

@@ -223,7 +223,7 @@ impl<Report: FnMut(Progress)> Populator<Report> {
         let extent = self.populated.extent_of(step);
         self.allow(extent.len_bytes)?;
         let failed = |error: &dyn std::fmt::Display| Headroom { bytes: 0, bound_by: error.to_string() };
-        // A huge page first; small pages only after another look at what is left, for a failed collapse may mean
+        // A huge page first; small pages only after another look at what is left: a failed collapse may mean
         // that memory is short, and populating small pages beyond a limit is answered by SIGKILL.
         if self.arena.populate_step(extent.offset, extent.len_bytes, false).is_err() {
             self.allowance_bytes = 0;

@@ -204,8 +204,8 @@ impl Space {
         Some(Run { from, offset: piece.offset - lease.extent.offset, to: piece })
     }
 
-    /// Gives back a piece of a lease: to the lease while it lasts, for the writer may still map these pages; else it
-    /// is free.
+    /// Gives back a piece of a lease: to the lease while it lasts, because the writer may still map these pages; else
+    /// it is free.
     pub(crate) fn unclaim(&mut self, piece: Extent) {
         match self.lease_around(piece.offset) {
             Some(lease) => drop(lease.rest.insert(piece)),

@@ -162,7 +162,7 @@ fn a_store_of_memfds_does_not_need_dev_shm() -> TestResult {
     Ok(())
 }
 
-/// Row 19: the death of the daemon is noticed at once. The fastest of some tries counts, for a machine may be busy.
+/// Row 19: the death of the daemon is noticed at once. The fastest of some tries counts, because a machine may be busy.
 #[test]
 fn calls_in_flight_fail_within_100_ms_of_the_daemons_death() -> TestResult {
     let mut daemon = Daemon::start(STORE, "16MiB");

@@ -23,7 +23,7 @@ pub use wait::{PendingBinding, PendingWait};
 /// How long a call waits for its answer, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Longest such time: who says [`Duration::MAX`] means no end, and clocks have one.
+/// Longest timeout. A caller that passes [`Duration::MAX`] means no end, but adding that to a clock overflows.
 const PATIENCE_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// A store as a dictionary: learns, recalls and forgets named objects in one namespace.

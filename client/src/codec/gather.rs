@@ -10,8 +10,8 @@ use arrow_ipc::{
 use arrow_schema::{DataType, Field, SchemaRef};
 use std::sync::Arc;
 
-/// The dictionaries of a table as messages: copied, for they are small beside what refers to them. `first_rows` are its
-/// columns, of which a row is enough.
+/// The dictionaries of a table as messages: copied, because they are small beside what refers to them. `first_rows` are
+/// its columns, of which a row is enough.
 pub(super) fn dictionaries(
     schema: &SchemaRef,
     first_rows: impl Iterator<Item = ArrayRef>,

@@ -137,7 +137,7 @@ impl Slot {
         region.slots.note(slot, pin_for(offset));
     }
 
-    /// Never gives the slot back, for the store was asked to pin in it and has not answered.
+    /// Never gives the slot back, because the store was asked to pin in it and has not answered.
     ///
     /// It may still do so: if the slot were in use for another object by then, its pin would be overwritten, and that
     /// object reused under its reader. Left alone, the worst is that an object stays until this session ends.

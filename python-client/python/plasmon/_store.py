@@ -235,7 +235,7 @@ class _Daemon:
         """Return what it said last."""
         if self._log is None or self._log.closed:
             return ""
-        # By position, for the daemon writes where this descriptor stands.
+        # By position, because the daemon writes where this descriptor stands.
         length = os.fstat(self._log.fileno()).st_size
         begin = max(0, length - _WORDS_BYTES)
         words = os.pread(self._log.fileno(), length - begin, begin).decode(errors="replace")

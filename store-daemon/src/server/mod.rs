@@ -1,8 +1,8 @@
 //! The event loop: sockets, signals and helper threads on one side, the [state](crate::state) of the store on the other.
 //!
-//! It never waits for anything but events. Each turn of it hands in what has come, lets the state do what is due
-//! (`STEPS` in `state/turn.rs`), and carries out what that leaves behind ([`Effect`]). What takes time (population, scans of the pin
-//! tables, copies) happens on helper threads, which report to the loop.
+//! The loop waits for events and for nothing else. In each turn it hands the events to the state, lets the state do
+//! what is due (`STEPS` in `state/turn.rs`), and carries out the effects that the state leaves behind ([`Effect`]).
+//! Slow work (population, scans of the pin tables, copies) happens on helper threads, which report to the loop.
 //!
 //! `Ready::serve` runs the loop once a store is prepared; it returns when the store has ended.
 
@@ -399,8 +399,8 @@ impl Server {
             Due::At(at) => match at.saturating_duration_since(Instant::now()) {
                 Duration::ZERO => EpollTimeout::ZERO,
                 left => {
-                    // Rounded up: waking a moment early would only mean another turn for nothing. A minute at most, for
-                    // this clock stands still while the machine is suspended, and that of expiry goes on.
+                    // Rounded up: waking a moment early would only mean another turn for nothing. A minute at
+                    // most, because this clock stands still while the machine is suspended, and that of expiry goes on.
                     let ms = left.as_millis().saturating_add(1);
                     EpollTimeout::try_from(ms.min(60_000)).unwrap_or(EpollTimeout::ZERO)
                 }

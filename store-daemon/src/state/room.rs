@@ -47,7 +47,7 @@ impl State {
     pub(super) fn make_room(&mut self, shortage: Shortage, who: Suspended) {
         let tried = who.tried();
         if tried == Tried::Nothing {
-            // Looked at again and again while there is more of it, for it is unbound slice by slice.
+            // Checked again when the request comes back, because more may have expired in the meantime.
             let as_of_ns = self.clock.boottime_ns();
             if self.catalog.next_expiry().is_some_and(|at| at <= as_of_ns) {
                 return self.park(who, Need::Expiry { as_of_ns });
