@@ -1,6 +1,8 @@
 //! What operators ask a store: its figures, and who holds what.
 
 use super::{Brain, Pin, Stats};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use plasmon_protocol::message::{Kick, ListPins, ReadStats};
 

@@ -1,6 +1,8 @@
 //! Learning: one commit, of one binding or of many.
 
 use super::Brain;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     batch::Batch,
     codec::{Learn, Table},

@@ -8,6 +8,8 @@ mod names;
 mod recall;
 mod wait;
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{error::Result, session::Session, store::Store, trust::Trust};
 use plasmon_protocol::{id::NamespacePrefix, name::Namespace};
 use std::{

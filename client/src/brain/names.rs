@@ -1,6 +1,8 @@
 //! Names and namespaces: counting, forgetting, registering and removing them.
 
 use super::{Brain, NamespaceInfo};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use plasmon_protocol::message::{Change, DescribeNamespace, Expect};
 
