@@ -208,7 +208,7 @@ impl State {
         self.effect(Effect::Copy(CopyJob::LetGo(large)));
     }
 
-    /// Reads commits and takes their room, for a slice.
+    /// Reads commits and takes their room until the slice is spent.
     pub(super) fn prepare_commits(&mut self) {
         let mut slice = self.clock.slice();
         // One that needs nothing more goes on at once.
@@ -282,7 +282,7 @@ impl State {
         }
     }
 
-    /// Works off the commits that have their room, for a slice.
+    /// Works off the commits that have their room until the slice is spent.
     pub(super) fn work_off_commits(&mut self) {
         let mut slice = self.clock.slice();
         while let Some(turn) = self.commits.turn.take().or_else(|| self.commits.queue.pop()) {

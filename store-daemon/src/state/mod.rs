@@ -114,15 +114,15 @@ pub(crate) struct State {
     pub(crate) scans: Scans,
     looks: Looks,
     commits: Commits,
-    /// What gives way to the one who waits longest for room.
+    /// The eviction under way, for the request that has waited longest for room.
     eviction: Option<Box<Eviction>>,
     unbinding: Unbinding,
     pub(crate) parked: Parked,
     /// Listings that look through more namespaces than a slice of time is long enough for.
     pub(crate) listings: FairQueue<Listing>,
-    /// Connections that are there.
+    /// Connections that are open.
     pub(crate) open: FastSet<ConnectionId>,
-    /// Connections that are not there any more, and may have something parked.
+    /// Connections that have closed, and for which something may still be parked.
     ended: Vec<ConnectionId>,
     pub(crate) counters: Counters,
     pub(crate) refusals: Refusals,
@@ -161,17 +161,17 @@ impl State {
         }
     }
 
-    /// Takes what is to be done outside next.
+    /// Takes the next effect, which the loop carries out.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// A connection is there.
+    /// The loop has accepted a connection.
     pub(crate) fn connection_began(&mut self, id: ConnectionId) {
         self.open.insert(id);
     }
 
-    /// A connection is not there any more. What it waits for is dropped in the next turns.
+    /// A connection has closed. The next turns drop what was parked for it.
     pub(crate) fn connection_ended(&mut self, id: ConnectionId, session: Option<SessionId>) {
         self.open.remove(&id);
         self.ended.push(id);

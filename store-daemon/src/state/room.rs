@@ -14,10 +14,10 @@ use plasmon_protocol::message::Failure;
 use plasmon_shm::{FaultPoint, fault_point};
 use std::sync::Arc;
 
-/// How often cached bindings give way for one request, where others take the room that came of it.
+/// How many evictions one request gets, if other requests take the room that they free.
 const EVICTIONS_MAX: u8 = 16;
 
-/// Victims whose list is freed at once.
+/// A list of at most so many victims is freed on the loop.
 const VICTIMS_AT_ONCE: usize = 1_024;
 
 /// Cached bindings that are about to give way.
@@ -43,7 +43,7 @@ enum Stage {
 }
 
 impl State {
-    /// Something found too little: it goes on when there may be enough, and fails if there cannot be.
+    /// Parks a request that found too little room until there may be enough, or fails it if there cannot be enough.
     pub(super) fn make_room(&mut self, shortage: Shortage, who: Suspended) {
         let tried = who.tried();
         if tried == Tried::Nothing {
@@ -79,7 +79,8 @@ impl State {
         }
     }
 
-    /// Chooses what gives way, and unbinds it, for a slice, unless a commit is under way.
+    /// Goes on with the eviction until the slice is spent: chooses victims, then unbinds them. Waits while a commit is
+    /// under way.
     pub(super) fn evict(&mut self) {
         let Some(eviction) = self.eviction.take() else { return self.next_eviction() };
         if self.waits_for_commit() {
@@ -189,7 +190,7 @@ impl State {
         }
     }
 
-    /// Who waited tries again, when a scan has found what gave way unpinned.
+    /// Lets the request that waited try again, once a scan has found the victims unpinned.
     fn end_eviction(&mut self, eviction: Eviction) {
         let Eviction { ticket, stage, evicted, evicted_bytes, .. } = eviction;
         match stage {

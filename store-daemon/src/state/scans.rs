@@ -23,8 +23,8 @@ use std::{
 /// How often pins are scanned while limbo holds something, or little was retired.
 const LIMBO_EVERY: Duration = Duration::from_millis(100);
 
-/// Where so many pins are held that a scan takes long, scans that nobody waits for are made so rarely that they take one
-/// part in so many of the scan thread's time; but not more rarely than that.
+/// With very many pins a scan takes long. Scans that nobody waits for are then made less often, so that they take at
+/// most one part in so many of the scan thread's time. The second constant limits how rare they become.
 const SCAN_ONE_IN: u32 = 8;
 const LIMBO_EVERY_MAX: Duration = Duration::from_secs(2);
 
@@ -36,27 +36,27 @@ const HOUSEKEEPING_PINS_MAX: u64 = 65_536;
 
 /// What the loop knows of scans, and of what they found.
 pub(crate) struct Scans {
-    /// Whether one runs, or what it found is being worked off.
+    /// Whether a scan runs, or the loop still works off what the last one found.
     busy: bool,
     /// Numbers of the last scan that was begun, and of the last one that is done.
     started: u64,
     done: u64,
-    /// What the scan has to report that comes after the one that runs; `None` if nobody waits for that.
+    /// What the next scan, after the one that runs, has to report. `None` if nobody waits for it.
     wanted: Option<Wanted>,
-    /// What the scan found that runs, while the loop works that off.
+    /// The result of a scan, while the loop works it off.
     ending: Option<EndingScan>,
     last: Instant,
-    /// How often scans are made that nobody waits for.
+    /// The time between scans that nobody waits for.
     every: Duration,
     /// Sessions of forked children begun, in all, and when the last scan began. A scan that leaves one out is void.
     children: u64,
     children_scanned: u64,
     /// Pins of each session, as of the last scan.
     pins: Vec<(SessionId, u64)>,
-    /// What was pinned when that was last asked for, and bytes of these objects.
+    /// Which objects were pinned, and their bytes, when a request last asked.
     pub(crate) pinned: Arc<Pinned>,
     pub(crate) pinned_bytes: u64,
-    /// Who pinned what when that was last asked for.
+    /// Who pinned which object when a request last asked.
     pub(crate) listed: Option<Arc<Vec<Pin>>>,
     /// Objects with a name that the last scan did not know, for the next one.
     named: Vec<(u64, u64)>,
@@ -146,7 +146,7 @@ impl Scans {
         self.children += 1;
     }
 
-    /// What a session noted that has ended is collected still.
+    /// Keeps the region of a session that has ended, so that the next round still collects the recalls in it.
     pub(super) fn leave_behind(&mut self, region: &Arc<WordsMapping>) {
         if self.left_behind.len() < LEFT_BEHIND_MAX {
             self.left_behind.push(Arc::clone(region));
@@ -167,7 +167,7 @@ impl Scans {
 }
 
 impl State {
-    /// Has a scan made that begins from now on, and returns its number.
+    /// Asks for a scan that begins from now on, and returns its number.
     pub(super) fn want_scan(&mut self, report: Report, usage: bool) -> u64 {
         let wanted = Wanted { report, usage };
         if self.scans.busy {
@@ -178,7 +178,7 @@ impl State {
         self.scans.started
     }
 
-    /// Has a scan made unless one runs: nobody waits for it.
+    /// Begins a scan that nobody waits for, unless one runs.
     pub(super) fn start_scan(&mut self, report: Report) {
         if !self.scans.busy {
             self.begin_scan(Wanted { report, usage: false });

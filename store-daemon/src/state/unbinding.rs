@@ -8,16 +8,16 @@ use crate::{catalog::Unbound, session::SessionId};
 use plasmon_protocol::id::NameId;
 use plasmon_shm::{FaultPoint, fault_point};
 
-/// What is to be unbound, prolonged or told.
+/// Bindings to be unbound, deadlines to be moved, and waits to be answered.
 #[derive(Debug, Default)]
 pub(super) struct Unbinding {
     /// Whether a long commit has held up unbinding. Then unbinding goes next, before another commit has its turn.
     pub(super) is_behind: bool,
-    /// Entries that were recalled and live on, for their deadlines to be moved.
+    /// Entries that were recalled, and whose deadlines must therefore be moved.
     slid: Vec<u32>,
-    /// Sessions that have ended, or are leaving, whose bindings are to be unbound that end with them.
+    /// Sessions that have ended or are leaving. Their ephemeral bindings must be unbound.
     departed: Vec<SessionId>,
-    /// Names that were unbound while somebody waited for them, who is still to be told.
+    /// Names that were unbound while somebody waited for them. Those waits must still be answered.
     pub(super) untold: Vec<NameId>,
 }
 
@@ -36,13 +36,13 @@ impl Unbinding {
 }
 
 impl State {
-    /// These were recalled, and live on.
+    /// Notes entries that the scan thread has found recalled; their deadlines will be moved.
     pub(super) fn on_collected(&mut self, slid: Vec<u32>) {
         self.scans.end_collecting();
         self.unbinding.slid = slid;
     }
 
-    /// Moves the deadlines of what was recalled, for a slice.
+    /// Moves the deadlines of recalled bindings until the slice is spent.
     pub(super) fn slide_deadlines(&mut self) {
         let (now_ns, mut slice) = (self.clock.boottime_ns(), self.clock.slice());
         while slice.spend() {
@@ -52,14 +52,14 @@ impl State {
         }
     }
 
-    /// Whether a commit is under way: what unbinds names besides waits for it, and the next one waits for that.
+    /// Returns whether a commit is under way. If so, unbinding waits for its end, and goes before the next commit.
     pub(super) fn waits_for_commit(&mut self) -> bool {
         let waits = self.commits.is_under_way();
         self.unbinding.is_behind |= waits;
         waits
     }
 
-    /// The store has ended a binding by itself: it lets go of the object, and who waits for that will be told.
+    /// The store has ended a binding by itself. Releases its object, and notes the name if somebody waits for it.
     pub(super) fn ended_by_itself(&mut self, unbound: &Unbound) {
         if let Some(object) = unbound.object {
             self.objects.release(object, || unbound.label());
@@ -69,14 +69,14 @@ impl State {
         }
     }
 
-    /// What ends with the session will be unbound.
+    /// Notes that the session's ephemeral bindings must be unbound.
     pub(super) fn depart(&mut self, id: SessionId) {
         if self.catalog.has_ephemeral(id) {
             self.unbinding.departed.push(id);
         }
     }
 
-    /// Unbinds what ends with sessions that have ended, for a slice, unless a commit is under way.
+    /// Unbinds ephemeral bindings of ended sessions until the slice is spent, unless a commit is under way.
     pub(super) fn unbind_ephemeral(&mut self) {
         if self.waits_for_commit() {
             return;
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// Unbinds what has expired, for a slice, unless a commit is under way.
+    /// Unbinds expired bindings until the slice is spent, unless a commit is under way.
     pub(super) fn expire_bindings(&mut self) {
         let now_ns = self.clock.boottime_ns();
         if self.catalog.next_expiry().is_none_or(|first| first > now_ns) || self.waits_for_commit() {
