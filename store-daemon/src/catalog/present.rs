@@ -3,7 +3,8 @@
 //! The index is a mirror: the daemon writes it and never learns from it what a name is bound to. All that it takes from
 //! the index is which entry has an id, because the index is a hash table and there is no need for a second one.
 //!
-//! Only `Catalog` calls this, for every binding that it makes, changes, looks up or removes.
+//! `Catalog` calls this for every binding that it makes, changes, looks up or removes. `cached.rs` notes here where a
+//! binding is queued.
 
 use super::{Cached, NamespaceId};
 use crate::{objects::ObjectNumber, session::SessionId};
