@@ -1,6 +1,6 @@
 """Tensors of torch come back equal, of the same type, in place, and can be written to without anybody else seeing it.
 
-With the oldest NumPy that the package allows: `scripts/test torch` runs this.
+With the oldest NumPy that the package allows: `scripts/test oldest` runs this.
 """
 
 from __future__ import annotations
