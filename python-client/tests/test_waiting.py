@@ -109,6 +109,16 @@ def test_a_wait_of_any_length_ends_with_what_it_waits_for(
         assert waiting.result() in (7, version)
 
 
+def test_a_wait_of_no_time_says_what_is_there(brain: plasmon.Brain) -> None:
+    version = brain.learn("there", 1)
+    for _ in range(100):
+        assert brain.wait_change("there", version=0, timeout=0) == version
+        assert brain.wait_change("nothing", version=version, timeout=0) is None
+    for name, known in [("there", version), ("nothing", 0)]:
+        with pytest.raises(plasmon.WaitTimeout):
+            brain.wait_change(name, version=known, timeout=0)
+
+
 def test_a_waiting_thread_sends_one_request_and_sleeps(brain: plasmon.Brain) -> None:
     woken = []
 

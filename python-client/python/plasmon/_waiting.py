@@ -71,14 +71,19 @@ class Waiting(Place):
 
         """
         client = self._in(namespace)
-        time_left = seconds("a timeout", timeout)
-        pending = client.begin_wait_change(name, checked_version(version) or 0)
+        time_left, known = seconds("a timeout", timeout), checked_version(version) or 0
+        pending = client.begin_wait_change(name, known)
         try:
             with cancelling(cancel) as cancels:
                 if until_readable(pending, time_left, cancels):
                     return pending.finish() or None
         finally:
             pending.give_up()  # the trace of an exception refers to it
+        # The store may not have come to answer: with no timeout at all it hardly can.
+        bound = client.inspect(name)
+        now = 0 if bound is None else bound.version
+        if now != known:
+            return now or None
         error = WaitTimeout(f"{name!r} in namespace {client.namespace!r} did not change within {timeout!r}")
         error.name, error.namespace = name, client.namespace
         raise error
