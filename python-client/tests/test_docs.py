@@ -14,7 +14,7 @@ import plasmon
 import pyarrow as pa
 import pytest
 import scipy.sparse
-from plasmon import _forms
+from plasmon import _pickles
 from values import CASES, Case, Trade
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "values.md"
@@ -39,8 +39,8 @@ def copied(case: Case) -> str:
     if case.kind != "pickle":
         return COPIED.get(case.kind, "–")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_forms, "OUT_OF_BAND_BYTES", 0)  # so that short values show what long ones would have
-        _, buffers = _forms._pickled(case.value)
+        patch.setattr(_pickles, "OUT_OF_BAND_BYTES", 0)  # so that short values show what long ones would have
+        _, buffers = _pickles.pickled(case.value)
     if not buffers or isinstance(case.value, bytearray):
         return ALL
     return NOTHING_OF_ARRAYS if type(case.value) is np.ndarray else ALL_BUT_ARRAYS

@@ -22,7 +22,7 @@ from typing import Any as _Any
 from plasmon import _plasmon, exceptions
 from plasmon._brain import Brain
 from plasmon._creation import Creation, TableCreation
-from plasmon._forms import compact
+from plasmon._pickles import compact
 from plasmon._plasmon import Cancel, copied_bytes
 from plasmon._ref import Ref
 from plasmon._store import Store, start

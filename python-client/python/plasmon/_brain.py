@@ -7,7 +7,7 @@ from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from plasmon import _forms, _overview, _plasmon
+from plasmon import _conversions, _forms, _overview, _plasmon
 from plasmon._arguments import As, checked_version, name_list, not_found, options, text
 from plasmon._creation import Creating
 from plasmon._knowledge import Knowing
@@ -261,7 +261,7 @@ class Brain(Waiting, Creating, Knowing, Bindings):
             raise
         if as_ is None and columns is None and not copy:
             return value_of(found)
-        return _forms.convert(found, as_, columns, copy)
+        return _conversions.convert(found, as_, columns, copy)
 
     def __getitem__(self, name: str) -> Any:
         """Return the value bound to ``name``: `recall`."""

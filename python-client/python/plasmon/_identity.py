@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
-from plasmon import _forms, _plasmon
+from plasmon import _forms, _pickles, _plasmon
 from plasmon.exceptions import NotMemoizable, NotStorable
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class _Pickler(pickle.Pickler):
 
     def __init__(self, digester: _Digester, root: Any, sink: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
         super().__init__(sink, 5, buffer_callback=_appender(buffers))
-        self.dispatch_table = _forms._Reducers(copyreg.dispatch_table)
+        self.dispatch_table = _pickles.Reducers(copyreg.dispatch_table)
         self._digester = digester
         self._root = root
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasmon import _forms, _plasmon
+from plasmon import _pickles, _plasmon, _tables
 from plasmon.exceptions import WrongKind
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def as_table(value: Any) -> pa.Table:
             arrays.append(pa.Array.from_pandas(_dense(index.get_level_values(level).to_series())))
             names.append(_index_name(index.names[level], level, names))
     if not arrays:
-        return _forms.bare_rows(len(frame))
+        return _tables.bare_rows(len(frame))
     whole = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
     return pa.table(whole, names=names)
 
@@ -288,7 +288,7 @@ def _encode_columns(
         made = [_over(part.type, row) for row in part.values] if isinstance(part.values, np.ndarray) else [part.values]
         for place, column in zip(places, made, strict=True):
             columns[place] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return _forms.encode_table(pa.table(columns, names=names.to_pylist()), description)
+    return _tables.encode_table(pa.table(columns, names=names.to_pylist()), description)
 
 
 def _for_rust(values: Any) -> Any:
@@ -395,7 +395,7 @@ def _encode_values(values: Any) -> list[_Part]:
         return _encode_numpy(values._ndarray, zone)
     if type(dtype) is pd.CategoricalDtype:
         return [_encode_categorical(values)]
-    if type(dtype) is pd.ArrowDtype and _forms.comes_back([pa.field("", values._pa_array.type)]):
+    if type(dtype) is pd.ArrowDtype and _tables.comes_back([pa.field("", values._pa_array.type)]):
         return [_of_arrow(values._pa_array, {"kind": "arrow"})]
     if type(dtype) is pd.StringDtype and dtype.storage == "pyarrow":
         kind = "text_nan" if dtype.na_value is not pd.NA else "text_na"
@@ -525,7 +525,7 @@ class _Places:
 
     def column(self, at: int) -> pa.ChunkedArray:
         """Return any column as Arrow has it."""
-        return _forms.table_of(self.found).column(self.description["parts"][at]["columns"][0])
+        return _tables.table_of(self.found).column(self.description["parts"][at]["columns"][0])
 
     def labels(self) -> pa.Array:
         """Return labels that are texts."""
@@ -576,7 +576,7 @@ def _decode(source: _Places | _Columns, copy: bool) -> Any:
     if said["type"] == "pandas.Series":
         values = _only(parts[0])
         series = pd.Series(values, index=index, dtype=values.dtype, name=said["name"], copy=False)
-        return _forms.compact(series) if copy else copied_on_write(series)
+        return _pickles.compact(series) if copy else copied_on_write(series)
     blocks: Blocks = []
     placed: dict[int, list[np.ndarray[Any, Any]]] = {}
     for part, found in zip(said["parts"], parts, strict=False):  # the index is the last
@@ -586,7 +586,7 @@ def _decode(source: _Places | _Columns, copy: bool) -> Any:
             blocks.extend(found)
     blocks.extend((matrix, np.concatenate(placed[block])) for block, matrix in matrices.items())
     frame = _frame(blocks, index, _decode_labels(source))
-    return _forms.compact(frame) if copy else copied_on_write(frame)
+    return _pickles.compact(frame) if copy else copied_on_write(frame)
 
 
 def _is_of_objects(part: Description) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from plasmon import _forms, _plasmon
+from plasmon import _pickles, _plasmon, _tables
 
 
 def encode(value: Any) -> _plasmon.Payload | None:
@@ -21,12 +21,12 @@ def encode(value: Any) -> _plasmon.Payload | None:
     if not all(_arrow_has(dtype) for dtype in set(frame.dtypes)):
         return None  # and asked for objects of Python as Arrow, polars ends the process
     if not frame.width:
-        return _forms.encode_rows(frame.height, description)
+        return _tables.encode_rows(frame.height, description)
     empty = pa.table(frame.clear())
     if pl.DataFrame(empty).schema != frame.schema:
         return None
     try:
-        return _forms.encode_table(pa.table(frame), description)
+        return _tables.encode_table(pa.table(frame), description)
     except ValueError:
         return None  # a type that Rust's Arrow does not have
 
@@ -36,8 +36,8 @@ def decode(table: pa.Table, description: dict[str, Any], copy: bool) -> Any:
     if not table.num_columns:
         return pl.DataFrame(height=table.num_rows) if table.num_rows else pl.DataFrame()
     if copy:
-        table = _forms.compact(table)
-    frame = read(_forms.without_description(table))
+        table = _pickles.compact(table)
+    frame = read(_tables.without_description(table))
     for column in frame.get_columns():
         if _has_categories(column.dtype):
             # Their numbers are this process's own, so that polars writes the codes anew.
@@ -55,7 +55,7 @@ def read(source: Any) -> pl.DataFrame:
     try:
         return pl.DataFrame(source)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(f"polars cannot read it: {_forms.one_line(error)}") from error
+        raise ValueError(f"polars cannot read it: {_tables.one_line(error)}") from error
 
 
 #: Element types that polars has and Arrow has not.

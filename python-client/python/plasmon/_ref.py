@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from plasmon import _forms, _plasmon
+from plasmon import _conversions, _forms, _plasmon
 from plasmon.exceptions import NameNotFound, VersionGone
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Ref:
         found = self._found(self._client())
         if as_ is None and columns is None and not copy:
             return _forms.decode(found)
-        return _forms.convert(found, as_, columns, copy)
+        return _conversions.convert(found, as_, columns, copy)
 
     def newest(self) -> Ref:
         """Return a reference to whatever the name is bound to when it is called."""

@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     text = f"{error}; plasmon.cachelib needs it: pip install cachelib"
     raise ModuleNotFoundError(text, name=error.name) from error
 
-from plasmon import _forms
+from plasmon import _conversions
 from plasmon._brain import Brain
 from plasmon.exceptions import (
     ConditionFailed,
@@ -120,7 +120,7 @@ class PlasmonCache(BaseCache):
         """Return the values of all keys as they were at one moment, ``None`` where there is none."""
         found: list[_plasmon.Object | None] = [None] * len(keys)
         found = self._unless_away(lambda: self.brain.client.objects([_name(key) for key in keys]), found)
-        reads = [None if one is None else partial(_forms.convert, one, None, None, self._copy) for one in found]
+        reads = [None if one is None else partial(_conversions.convert, one, None, None, self._copy) for one in found]
         return [None if read is None else self._read(read) for read in reads]
 
     def has(self, key: str) -> bool:
