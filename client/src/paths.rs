@@ -28,13 +28,7 @@ impl Surroundings {
         if let Some(socket) = &self.socket {
             return vec![PathBuf::from(socket)];
         }
-        let uid = self.uid;
-        let mut directories: Vec<PathBuf> =
-            self.runtime_dir.iter().map(|dir| Path::new(dir).join("plasmon")).collect();
-        directories.push(PathBuf::from(format!("/run/user/{uid}/plasmon")));
-        directories.push(PathBuf::from(format!("/tmp/plasmon-{uid}")));
-        directories.dedup();
-        directories.into_iter().map(|directory| directory.join("store.sock")).collect()
+        plasmon_shm::default_sockets(self.runtime_dir.as_deref().map(Path::new), self.uid)
     }
 
     /// Whether the directory of a default socket is this user's: anybody could have made one in /tmp.

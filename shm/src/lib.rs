@@ -79,4 +79,4 @@ pub use region::{
     remove_named,
 };
 pub use socket::{FDS_MAX, Peer, discard_unread, peer, receive, receive_bytes, send};
-pub use socket_path::{SOCKET_PATH_BYTES_MAX, ShortPath};
+pub use socket_path::{SOCKET_PATH_BYTES_MAX, ShortPath, default_sockets};

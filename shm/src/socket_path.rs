@@ -1,4 +1,4 @@
-//! Paths of Unix sockets that are longer than the kernel takes.
+//! Paths of Unix sockets: where stores listen unless told otherwise, and those that are longer than the kernel takes.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -68,6 +68,26 @@ impl ShortPath {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Where a store of user `uid` listens, and is looked for, unless told otherwise, in turn: `plasmon/store.sock` in
+/// `runtime_dir` (`$XDG_RUNTIME_DIR`, where that is set) and in `/run/user/UID`, and `/tmp/plasmon-UID/store.sock`.
+///
+/// ```
+/// use std::path::Path;
+///
+/// let places = plasmon_shm::default_sockets(Some(Path::new("/run/x")), 7);
+/// assert_eq!(places[0], Path::new("/run/x/plasmon/store.sock"));
+/// assert_eq!(places[1], Path::new("/run/user/7/plasmon/store.sock"));
+/// assert_eq!(places[2], Path::new("/tmp/plasmon-7/store.sock"));
+/// ```
+#[must_use]
+pub fn default_sockets(runtime_dir: Option<&Path>, uid: u32) -> Vec<PathBuf> {
+    let mut directories: Vec<PathBuf> = runtime_dir.iter().map(|dir| dir.join("plasmon")).collect();
+    directories.push(PathBuf::from(format!("/run/user/{uid}/plasmon")));
+    directories.push(PathBuf::from(format!("/tmp/plasmon-{uid}")));
+    directories.dedup();
+    directories.into_iter().map(|directory| directory.join("store.sock")).collect()
 }
 
 #[cfg(test)]

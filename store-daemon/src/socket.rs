@@ -112,7 +112,7 @@ impl SocketPath {
     pub(crate) fn resolve(asked: Option<&Path>) -> Result<PathBuf, SocketError> {
         let path = match asked {
             Some(path) => path.to_owned(),
-            None => default_directory()?.join("store.sock"),
+            None => default_socket()?,
         };
         if path.is_dir() {
             return Err(SocketError::Directory { path });
@@ -328,16 +328,19 @@ impl Labels {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/plasmon`, `/run/user/UID/plasmon` or `/tmp/plasmon-UID`: the first that can be had.
-fn default_directory() -> Result<PathBuf, SocketError> {
+/// The first of the places where clients look whose directory this user has, or may make: the last of them is in /tmp.
+fn default_socket() -> Result<PathBuf, SocketError> {
     let uid = nix::unistd::getuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let parents = runtime.into_iter().chain([PathBuf::from(format!("/run/user/{uid}"))]);
-    let usable = parents.into_iter().find(|parent| fs::metadata(parent).is_ok_and(|meta| meta.uid() == uid));
-    let path =
-        usable.map_or_else(|| PathBuf::from(format!("/tmp/plasmon-{uid}")), |parent| parent.join("plasmon"));
-    match fs::symlink_metadata(&path) {
-        Ok(meta) if meta.uid() != uid => Err(SocketError::ForeignDirectory { path, owner: meta.uid() }),
+    let mut places = plasmon_shm::default_sockets(runtime.as_deref(), uid);
+    let is_ours = |directory: &Path| fs::metadata(directory).is_ok_and(|meta| meta.uid() == uid);
+    let usable = places.iter().position(|path| path.ancestors().nth(2).is_some_and(is_ours));
+    let path = places.swap_remove(usable.unwrap_or(places.len() - 1));
+    match path.parent().map(fs::symlink_metadata) {
+        Some(Ok(meta)) if meta.uid() != uid => {
+            let directory = path.parent().unwrap_or(&path).to_owned();
+            Err(SocketError::ForeignDirectory { path: directory, owner: meta.uid() })
+        }
         _ => Ok(path),
     }
 }
