@@ -173,20 +173,20 @@ impl Connection {
     }
 
     /// Takes what has come, at most once around the loop's turn. `buffer` is where the kernel puts it, which has
-    /// [`READ_BYTES`] and serves all connections.
+    /// [`READ_BYTES`] and serves all connections. Returns whether anything has come.
     ///
     /// # Errors
     /// [`Broken`] if the connection is over.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Broken> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<bool, Broken> {
         let wanted = READ_BYTES.min(self.missing().max(4_096));
         // Nobody is asked for descriptors; what comes all the same must not hold up the loop when it is closed.
         match plasmon_shm::receive_bytes(self.stream.as_fd(), &mut buffer[..wanted]) {
             Ok(0) => Err(Broken::Closed),
             Ok(came) => {
                 self.input.extend_from_slice(&buffer[..came]);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.is_would_block() => Ok(()),
+            Err(error) if error.is_would_block() => Ok(false),
             Err(error) => Err(nix::Error::from_raw(error.errno().unwrap_or_default()).into()),
         }
     }

@@ -1,6 +1,8 @@
 //! Accepting connections, taking frames from them, and sending replies.
 
-use super::{ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, Server, listener_fd, tokens};
+use super::{
+    ACCEPT_AGAIN_AFTER, ACCEPTS_PER_TURN, FRAMES_PER_TURN, READS_AT_THE_END, Server, listener_fd, tokens,
+};
 use crate::budget::{DECODED_BYTES, Held, decoded_commit_bytes, found_many_bytes};
 use crate::connection::{Broken, Connection, ConnectionId, Frame, Peer, Role};
 use crate::effect::Reply;
@@ -122,10 +124,11 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn on_connection(&mut self, id: ConnectionId, flags: EpollFlags) {
+    /// Reads from and writes to a connection as far as `flags` say that it can. Returns whether anything has come.
+    pub(super) fn on_connection(&mut self, id: ConnectionId, flags: EpollFlags) -> bool {
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| !connection.is_broken)
         else {
-            return;
+            return false;
         };
         let flushed = if flags.contains(EpollFlags::EPOLLOUT) { connection.flush() } else { Ok(()) };
         let hung_up = flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
@@ -135,12 +138,18 @@ impl Server {
         } else if hung_up {
             Err(Broken::Closed)
         } else {
-            Ok(())
+            Ok(false)
         };
         self.take_frames(id);
         match flushed.and(read) {
-            Ok(()) => self.set_interest(id),
-            Err(why) => self.break_off(id, why),
+            Ok(has_come) => {
+                self.set_interest(id);
+                has_come
+            }
+            Err(why) => {
+                self.break_off(id, why);
+                false
+            }
         }
     }
 
@@ -477,12 +486,17 @@ impl Server {
     pub(super) fn refuse_the_rest(&mut self) {
         let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
         for id in ids {
-            self.on_connection(id, EpollFlags::EPOLLIN);
-            self.carry_out();
-        }
-        while let Some(id) = self.ready.pop() {
-            self.shares.begin_turn(false); // everybody is answered, and nobody waits for others any more
-            self.take_backlog(id);
+            for _ in 0..READS_AT_THE_END {
+                let has_come = self.on_connection(id, EpollFlags::EPOLLIN);
+                self.carry_out();
+                while let Some(id) = self.ready.pop() {
+                    self.shares.begin_turn(false); // everybody is answered, and nobody waits for others any more
+                    self.take_backlog(id);
+                }
+                if !has_come {
+                    break;
+                }
+            }
         }
     }
 

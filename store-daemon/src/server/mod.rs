@@ -51,6 +51,10 @@ const EVENTS_PER_TURN: usize = 1_024;
 /// Frames of one connection handled in one turn of the loop.
 const FRAMES_PER_TURN: usize = 64;
 
+/// How often each connection is read when the store stops: as often as empties the longest queue that the kernel keeps,
+/// and no oftener, because a client that goes on asking must not keep the store from stopping.
+const READS_AT_THE_END: usize = 256;
+
 /// How often it is asked for the owner where the kernel tells nobody when it ends.
 const OWNER_EVERY: Duration = Duration::from_secs(1);
 
@@ -323,7 +327,7 @@ impl Server {
                 self.is_crowded = true;
                 self.place_of(token);
             }
-            token => self.on_connection(ConnectionId(token), flags),
+            token => drop(self.on_connection(ConnectionId(token), flags)),
         }
     }
 
