@@ -91,9 +91,12 @@ fn objects<'a, 'py>(
     // Looking a text up takes half as long as making it, and in vain if no text comes twice.
     let mut known: Option<HashMap<&str, Bound<'py, PyAny>, foldhash::fast::RandomState>> =
         Some(HashMap::default());
-    texts.enumerate().map(move |(at, text)| {
+    let mut count = 0_usize;
+    texts.map(move |text| {
         let Some(text) = text else { return missing.clone() };
-        if at == SAMPLE_ROWS && known.as_ref().is_some_and(|known| known.len() > SAMPLE_ROWS / 2) {
+        count += 1;
+        // Again and again, because texts that differ may begin anywhere.
+        if count.is_multiple_of(SAMPLE_TEXTS) && known.as_ref().is_some_and(|known| known.len() > count / 2) {
             known = None;
         }
         match &mut known {
@@ -103,5 +106,5 @@ fn objects<'a, 'py>(
     })
 }
 
-/// Rows after which it is decided whether texts are looked up.
-const SAMPLE_ROWS: usize = 4_096;
+/// After so many texts each it is decided anew whether further ones are looked up.
+const SAMPLE_TEXTS: usize = 4_096;
