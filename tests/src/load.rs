@@ -467,28 +467,32 @@ pub fn victim(socket: &Path, seed: u64, rounds: u64, point: &str) -> Outcome<u8>
     let mut random = Random::new(seed);
     let mut exit = 0;
     for round in 0..rounds {
-        let session = connect(socket).and_then(|brain| Ok((brain.stats()?.store_uuid, brain)));
-        let played = match &session {
-            Ok((_, brain)) => play(brain, &mut random, round, point),
-            Err(error) if is_outage(error) => return Ok(exit),
-            Err(error) => return Err(format!("{error:?}: {error}")),
-        };
-        match (played, session) {
-            (Ok(Ok(true)), _) => exit = CHILD_WAS_STRUCK,
-            (Ok(Ok(false)), _) => {}
-            (Ok(Err(wrong)), _) => return Err(wrong),
+        match play_in_session(socket, &mut random, round, point) {
+            Ok(Ok(true)) => exit = CHILD_WAS_STRUCK,
+            Ok(Ok(false)) => {}
+            Ok(Err(wrong)) => return Err(wrong),
             // The store was struck.
-            (Err(error), _) if is_outage(&error) => return Ok(exit),
-            // And another one has taken its place, which knows nothing of what was learned.
-            (Err(Error::NameNotFound { .. }), Ok((store, brain)))
-                if brain.stats().map_or_else(|error| is_outage(&error), |now| now.store_uuid != store) =>
-            {
-                return Ok(exit);
-            }
-            (Err(error), _) => return Err(format!("{error:?}: {error}")),
+            Err(error) if is_outage(&error) => return Ok(exit),
+            Err(error) => return Err(format!("{error:?}: {error}")),
         }
     }
     Ok(exit)
+}
+
+/// As [`play`], in a session of its own. If another store has taken the place of the one that was, which knows nothing of
+/// what was learned, that is the end of the round.
+fn play_in_session(
+    socket: &Path,
+    random: &mut Random,
+    round: u64,
+    point: &str,
+) -> plasmon::Result<Outcome<bool>> {
+    let brain = connect(socket)?;
+    let store = brain.stats()?.store_uuid;
+    match play(&brain, random, round, point) {
+        Err(Error::NameNotFound { .. }) if brain.stats()?.store_uuid != store => Ok(Ok(false)),
+        played => played,
+    }
 }
 
 /// Everything that a client can do. Returns whether a child that it forked was struck.
