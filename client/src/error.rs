@@ -32,6 +32,9 @@ pub enum Error {
         "nothing is bound to {name:?} in namespace {namespace:?}; learn it first, or wait for it with a timeout"
     )]
     NameNotFound { namespace: String, name: String },
+    /// A name that is to share its object is not bound.
+    #[error("nothing is bound to {name:?} in namespace {namespace:?}, so no other name can have its object")]
+    NotBound { namespace: String, name: String },
     /// There is no such namespace.
     #[error("there is no namespace {namespace:?}; learning in it makes it")]
     NamespaceNotFound { namespace: String },
@@ -210,7 +213,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Error::NameNotFound { .. } | Error::NamespaceNotFound { .. })
+        matches!(self, Error::NameNotFound { .. } | Error::NotBound { .. } | Error::NamespaceNotFound { .. })
     }
 
     /// Whether no store can be reached now, and a later call may succeed.
@@ -249,6 +252,7 @@ impl Error {
             | Error::NoAnswer { .. }
             | Error::TooMany { .. }
             | Error::NameNotFound { .. }
+            | Error::NotBound { .. }
             | Error::NamespaceNotFound { .. }
             | Error::NamespaceInUse { .. }
             | Error::ConditionFailed { .. } => true,
@@ -342,6 +346,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variant = match self {
             Error::NameNotFound { .. } => "NameNotFound",
+            Error::NotBound { .. } => "NotBound",
             Error::NamespaceNotFound { .. } => "NamespaceNotFound",
             Error::NamespaceInUse { .. } => "NamespaceInUse",
             Error::DefaultNamespace => "DefaultNamespace",
@@ -387,6 +392,9 @@ impl From<Failure> for Error {
             Failure::IndexFull { requested, used, limit } => Error::IndexFull { requested, used, limit },
             Failure::UnknownNamespace { namespace } => {
                 Error::NamespaceNotFound { namespace: namespace.to_string() }
+            }
+            Failure::NotBound { namespace, name } => {
+                Error::NotBound { namespace: namespace.to_string(), name: name.to_string() }
             }
             Failure::NamespaceInUse { namespace, names } => {
                 Error::NamespaceInUse { namespace: namespace.to_string(), names }

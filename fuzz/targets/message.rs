@@ -61,13 +61,29 @@ impl Made {
                 });
                 let changes = changes.iter().filter_map(|(which, of, text)| {
                     let namespace = namespace(of);
-                    Some(match which % 7 {
+                    Some(match which % 8 {
                         0 => Change::Unbind { namespace, name: name(text)? },
                         1 => Change::RemoveNamespace { namespace },
                         2 => Change::ClearNamespace { namespace },
                         3 => Change::RegisterNamespace { namespace },
                         4 => Change::RemoveEmptyNamespace { namespace },
                         5 => Change::EnsureCache { namespace },
+                        6 => {
+                            let lives = [Lives::AsDeclared, Lives::AsSource][usize::from(which % 3 == 0)].clone();
+                            let at = which.is_multiple_of(5).then_some(text.len() as u64);
+                            let (of_namespace, of_name, name) = (namespace.clone(), name(of)?, name(text)?);
+                            let (description, metadata) = (Some(text.clone()), None);
+                            Change::SameAs(SameAs {
+                                namespace,
+                                name,
+                                description,
+                                metadata,
+                                lives,
+                                of_namespace,
+                                of_name,
+                                at,
+                            })
+                        }
                         _ => {
                             let (ttl_ns, is_sliding) = (text.len() as u64, which % 2 == 0);
                             let ttl = which.is_multiple_of(3).then_some(Ttl { ttl_ns, is_sliding });

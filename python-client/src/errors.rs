@@ -56,6 +56,10 @@ fn describe<'py>(
             set_name(namespace, name)?;
             "NameNotFound"
         }
+        Error::NotBound { namespace, name } => {
+            set_name(namespace, name)?;
+            "NotBound"
+        }
         Error::NamespaceNotFound { namespace } => {
             attributes.set_item("namespace", namespace)?;
             "NamespaceNotFound"

@@ -7,7 +7,8 @@
 //!
 //! Nothing is unbound before it is clear that room will come of it. Candidates are taken one after the other, as if their
 //! extents were free, until somewhere there is room; then those go that lie there, and no others. So no more go than are
-//! needed, and none where all of them would not be enough. Values that stand in the index give way only where entries of
+//! needed, and none where all of them would not be enough. An object of several names counts once all that hold it may
+//! give way. Values that stand in the index give way only where entries of
 //! that are short: they have a queue of their own.
 //!
 //! `state/room.rs` makes a [`Choice`] when something finds no room and a scan has told what is pinned. It calls
@@ -42,6 +43,15 @@ pub(crate) struct Victim {
     pub(crate) object: Option<ObjectNumber>,
 }
 
+/// An object whose room there may be.
+#[derive(Clone, Copy, Debug)]
+enum Candidate {
+    /// Only this binding holds it.
+    One(Victim),
+    /// Several names hold it, and all of them may give way.
+    Names(ObjectNumber),
+}
+
 /// A choice on its way.
 #[derive(Debug)]
 pub(crate) struct Choice {
@@ -53,7 +63,10 @@ pub(crate) struct Choice {
     /// By index entry: those that give way for entries of the index.
     entries: BTreeMap<u32, Victim>,
     /// By extent: those of which some may give way for room.
-    candidates: BTreeMap<Extent, Victim>,
+    candidates: BTreeMap<Extent, Candidate>,
+    /// Names of objects that have several, as far as they were taken, and how many of each object.
+    names: BTreeMap<(ObjectNumber, u32), Victim>,
+    name_counts: BTreeMap<ObjectNumber, u32>,
     candidate_bytes: u64,
     /// What would be free without the candidates.
     free: FreeSpace,
@@ -69,6 +82,8 @@ enum Enough {
     Entries { next: u32 },
     /// The candidates that lie between here and there, in bytes from the start of the arena.
     Room { next: u64, end: u64 },
+    /// The names of this candidate from this entry on, and then as above.
+    Names { object: ObjectNumber, next_entry: u32, next: u64, end: u64 },
 }
 
 /// What a slice of choosing came to.
@@ -90,6 +105,8 @@ impl Choice {
             at: [Cached::FIRST, Cached::FIRST_IN_INDEX],
             entries: BTreeMap::new(),
             candidates: BTreeMap::new(),
+            names: BTreeMap::new(),
+            name_counts: BTreeMap::new(),
             candidate_bytes: 0,
             free: FreeSpace::default(),
             enough: None,
@@ -99,7 +116,7 @@ impl Choice {
 
     /// Whether so much was gathered that freeing it takes a while.
     pub(crate) fn is_large(&self) -> bool {
-        self.candidates.len() + self.entries.len() > 1_024
+        self.candidates.len() + self.names.len() + self.entries.len() > 1_024
     }
 
     /// Goes on for as long as `slice` lasts.
@@ -124,7 +141,8 @@ impl Choice {
                 self.at[0] = cached;
             }
             let Some(victim) = catalog.cached_binding(cached) else { continue };
-            let root = victim.object.and_then(|object| Some(objects.get(object)?.homes.root()));
+            let object = victim.object.and_then(|number| Some((number, objects.get(number)?)));
+            let root = object.map(|(_, object)| object.homes.root());
             if root.is_some_and(|root| self.pinned.contains(root.offset)) {
                 continue;
             }
@@ -138,12 +156,19 @@ impl Choice {
                     continue;
                 }
             };
-            let Some(extent) = root else { continue };
+            let Some((extent, (number, object))) = root.zip(object) else { continue };
+            let candidate = if object.holders() == 1 {
+                Candidate::One(victim)
+            } else if self.take_name(victim, number) == object.holders() {
+                Candidate::Names(number)
+            } else {
+                continue;
+            };
             // In a lease, it would go back to that.
             if space.is_leased(extent) || self.free.first_overlap(extent).is_some() {
                 continue;
             }
-            self.candidates.insert(extent, victim);
+            self.candidates.insert(extent, candidate);
             self.candidate_bytes += extent.len_bytes;
             let mut run = self.free.insert(extent);
             // What is free beside it, unless another candidate has brought that.
@@ -161,6 +186,13 @@ impl Choice {
         self.gather(slice)
     }
 
+    /// Takes one of several names of an object. Returns how many of them are taken.
+    fn take_name(&mut self, victim: Victim, object: ObjectNumber) -> u32 {
+        let taken = self.name_counts.entry(object).or_default();
+        *taken += u32::from(self.names.insert((object, victim.number), victim).is_none());
+        *taken
+    }
+
     fn those_in(&self, place: Extent, room: Room) -> Enough {
         // If the room is to be in several pieces, only its total is known to be enough: every candidate must go.
         if room.total_bytes > room.len_bytes.next_multiple_of(GRANULE_BYTES) {
@@ -175,9 +207,9 @@ impl Choice {
 
     /// Gathers those that are enough.
     fn gather(&mut self, slice: &mut Slice) -> Chosen {
-        let Some(enough) = &mut self.enough else { return Chosen::More };
+        let Some(mut enough) = self.enough else { return Chosen::More };
         while slice.spend() {
-            let next = match enough {
+            let next = match &mut enough {
                 Enough::Entries { next } => {
                     let found = self.entries.range(*next..).next();
                     found.map(|(&number, victim)| {
@@ -185,14 +217,29 @@ impl Choice {
                         victim
                     })
                 }
-                Enough::Room { next, end } => {
+                &mut Enough::Room { next, end } => {
                     // The last one may lie across the end of the place.
-                    let rest = extent_at(*next)..extent_at((*end).max(*next));
+                    let rest = extent_at(next)..extent_at(end.max(next));
                     let found = self.candidates.range(rest).next();
-                    found.map(|(extent, victim)| {
-                        *next = extent.end();
-                        victim
-                    })
+                    let next = found.map_or(next, |(extent, _)| extent.end());
+                    enough = Enough::Room { next, end };
+                    match found {
+                        Some((_, &Candidate::Names(object))) => {
+                            enough = Enough::Names { object, next_entry: 0, next, end };
+                            continue;
+                        }
+                        Some((_, Candidate::One(victim))) => Some(victim),
+                        None => None,
+                    }
+                }
+                &mut Enough::Names { object, next_entry, next, end } => {
+                    let rest = (object, next_entry)..=(object, u32::MAX);
+                    let Some((&(_, entry), victim)) = self.names.range(rest).next() else {
+                        enough = Enough::Room { next, end };
+                        continue;
+                    };
+                    enough = Enough::Names { object, next_entry: entry + 1, next, end };
+                    Some(victim)
                 }
             };
             match next {
@@ -200,6 +247,7 @@ impl Choice {
                 None => return Chosen::These(std::mem::take(&mut self.victims)),
             }
         }
+        self.enough = Some(enough);
         Chosen::More
     }
 }

@@ -3,6 +3,7 @@
 mod bulk;
 mod cli;
 mod conformance;
+mod copies;
 mod ephemeral;
 mod eviction;
 mod expiry;

@@ -107,6 +107,13 @@ fn another_user_is_refused_or_admitted_without_a_writable_arena() -> TestResult 
         let metadata = brain.metadata("theirs")?.ok_or("it is bound")?;
         assert_eq!((metadata.writer_uid, metadata.writer_pid), (UID, client.pid()));
         assert_eq!(brain.recall::<Object>("theirs")?.writer_uid(), UID);
+        // Whoever binds another name to their bytes: it is theirs that are read (growth-review G2).
+        brain.copy("theirs", "copy")?;
+        brain.rename("copy", "moved")?;
+        assert_eq!(brain.recall::<Object>("moved")?.writer_uid(), UID);
+        let metadata = brain.metadata("moved")?.ok_or("it is bound")?;
+        assert_eq!((metadata.writer_uid, metadata.writer_pid), (UID, client.pid()));
+        brain.forget("moved")?;
     }
     client.ask("forget small");
 

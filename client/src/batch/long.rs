@@ -9,7 +9,7 @@ use crate::{
 use plasmon_protocol::{
     codec::Codec,
     limits::COMMIT_BYTES_MAX,
-    message::{Bind, Change, Commit, Committed, Condition, LongCommit, Payload},
+    message::{Bind, Change, Commit, Committed, Condition, LongCommit, Payload, SameAs},
 };
 
 /// What an entry of a commit has at most beyond its texts and its payload, in bytes.
@@ -28,6 +28,12 @@ impl Batch {
                 let texts = [description, metadata].into_iter().flatten().map(String::len).sum::<usize>();
                 let inline = if let Payload::Inline { bytes } = payload { bytes.len() } else { 0 };
                 ENTRY_BYTES_MAX + namespace.len() + name.len() + texts + inline
+            }
+            Change::SameAs(same) => {
+                let SameAs { namespace, name, description, metadata, of_namespace, of_name, .. } = same;
+                let texts = [description, metadata].into_iter().flatten().map(String::len).sum::<usize>();
+                let names = namespace.len() + name.len() + of_namespace.len() + of_name.len();
+                2 * ENTRY_BYTES_MAX + names + texts
             }
             Change::Unbind { namespace, name } => ENTRY_BYTES_MAX + namespace.len() + name.len(),
             Change::RemoveNamespace { namespace }

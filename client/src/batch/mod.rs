@@ -16,8 +16,10 @@ use crate::{
 use plasmon_protocol::{
     index_of,
     limits::{COMMIT_ENTRIES_MAX, DESCRIPTION_BYTES_MAX, FRAME_BYTES_MAX, METADATA_BYTES_MAX},
-    message::{Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, NoRoom, Payload},
-    name::Name,
+    message::{
+        Bind, Change, Commit, Committed, Condition, EndLease, Expect, Failure, Lives, NoRoom, Payload, SameAs,
+    },
+    name::{Name, Namespace},
     object::Header,
 };
 use plasmon_shm::{FaultPoint, SealedMapping, fault_point};
@@ -188,6 +190,48 @@ impl Batch {
     pub fn forget(mut self, name: &str) -> Result<Batch> {
         let (namespace, name) = (self.brain.namespace_checked().clone(), Name::new(name)?);
         self.changes.push(Change::Unbind { namespace, name });
+        Ok(self)
+    }
+
+    /// Binds `target` to the object that `source` is bound to before this batch. No bytes move, whatever its length.
+    /// `target` gets the description and the metadata of `source`, and lives as its namespace has declared.
+    ///
+    /// The batch fails with [`Error::NotBound`] if `source` is not bound when it is committed.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    pub fn copy(self, source: &str, target: &str) -> Result<Batch> {
+        let namespace = self.brain.namespace_checked().clone();
+        self.same_as(source, namespace, target, Lives::AsDeclared)
+    }
+
+    /// As [`copy`](Self::copy), into another namespace, which is registered if it is new.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    pub fn copy_to(self, source: &str, namespace: &str, target: &str) -> Result<Batch> {
+        self.same_as(source, Namespace::new(namespace)?, target, Lives::AsDeclared)
+    }
+
+    /// Moves what `old` is bound to before this batch to `new`: time to live and deadline go with it. If `new` is bound, it
+    /// is bound anew.
+    ///
+    /// The batch fails with [`Error::NotBound`] if `old` is not bound when it is committed.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    pub fn rename(self, old: &str, new: &str) -> Result<Batch> {
+        let namespace = self.brain.namespace_checked().clone();
+        let batch = self.same_as(old, namespace, new, Lives::AsSource)?;
+        if old == new { Ok(batch) } else { batch.forget(old) }
+    }
+
+    fn same_as(mut self, source: &str, namespace: Namespace, target: &str, lives: Lives) -> Result<Batch> {
+        let of_namespace = self.brain.namespace_checked().clone();
+        let (of_name, name) = (Name::new(source)?, Name::new(target)?);
+        let (description, metadata, at) = (None, None, None);
+        let same = SameAs { namespace, name, description, metadata, lives, of_namespace, of_name, at };
+        self.changes.push(Change::SameAs(same));
         Ok(self)
     }
 

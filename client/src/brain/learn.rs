@@ -48,6 +48,63 @@ impl Brain {
         self.batch()?.learn_with(name, value, options)?.commit()
     }
 
+    /// Binds `target` to the object that `source` is bound to, and returns the new binding's version. No bytes move, and
+    /// both names count as one object: forgetting one leaves the other. `target` gets the description and the metadata of
+    /// `source`, and lives as this namespace has declared. Blocks for one round trip.
+    ///
+    /// # Errors
+    /// [`Error::NotBound`], [`Error::BadName`], [`Error::IndexFull`], [`Error::OutcomeUnknown`].
+    ///
+    /// # Examples
+    /// ```
+    /// let brain = plasmon::testing::brain()?;
+    /// brain.learn("prices", "of today")?;
+    /// brain.copy("prices", "prices of yesterday")?;
+    /// brain.learn("prices", "of tomorrow")?;
+    /// assert_eq!(brain.recall::<String>("prices of yesterday")?, "of today");
+    /// assert!(brain.copy("no such name", "copy").unwrap_err().is_not_found());
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn copy(&self, source: &str, target: &str) -> Result<u64> {
+        self.batch()?.copy(source, target)?.commit()
+    }
+
+    /// As [`copy`](Self::copy), into another namespace, which is registered if it is new.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy).
+    ///
+    /// # Examples
+    /// ```
+    /// let brain = plasmon::testing::brain()?;
+    /// brain.learn("prices", "of today")?;
+    /// brain.copy_to("prices", "archive", "prices")?;
+    /// assert_eq!(brain.in_namespace("archive")?.recall::<String>("prices")?, "of today");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn copy_to(&self, source: &str, namespace: &str, target: &str) -> Result<u64> {
+        self.batch()?.copy_to(source, namespace, target)?.commit()
+    }
+
+    /// Moves what `old` is bound to to `new`, at one moment, and returns the new binding's version. Description, metadata,
+    /// time to live and deadline go with it. If `new` is bound, it is bound anew. Blocks for one round trip.
+    ///
+    /// # Errors
+    /// [`Error::NotBound`], [`Error::BadName`], [`Error::OutcomeUnknown`].
+    ///
+    /// # Examples
+    /// ```
+    /// let brain = plasmon::testing::brain()?;
+    /// brain.learn("draft", "text")?;
+    /// brain.rename("draft", "final")?;
+    /// assert!(!brain.exists("draft")?);
+    /// assert_eq!(brain.recall::<String>("final")?, "text");
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn rename(&self, old: &str, new: &str) -> Result<u64> {
+        self.batch()?.rename(old, new)?.commit()
+    }
+
     /// Binds `name` to the table in `file`, an Arrow IPC file from anywhere. Its contents are validated once, now.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ impl Trouble {
             Trouble::NothingToForget { .. } => 3,
             Trouble::Store(error) => match error {
                 Error::BadName(_) | Error::MetadataNotAnObject { .. } | Error::NoTimeToLive => 2,
-                Error::NameNotFound { .. } | Error::NamespaceNotFound { .. } => 3,
+                Error::NameNotFound { .. } | Error::NotBound { .. } | Error::NamespaceNotFound { .. } => 3,
                 Error::StoreUnavailable { .. }
                 | Error::NotAStore { .. }
                 | Error::OutcomeUnknown { .. }

@@ -14,7 +14,8 @@ message! {
     /// Request 8, since protocol 1. All conditions are checked first, at one moment, then all room is taken, then
     /// everything becomes visible; a name may be changed once. Answered by [`Committed`], or by failure
     /// `ConditionFailed`, `StoreFull`, `IndexFull`, `UnknownNamespace`, `DefaultNamespace`, `BadLease`, `IdTaken`,
-    /// `NamedTwice`, `NamespaceInUse` or `TooLarge`, after which nothing has changed but that the leases in `end_leases` have ended.
+    /// `NamedTwice`, `NamespaceInUse`, `NotBound` or `TooLarge`, after which nothing has changed but that the leases in
+    /// `end_leases` have ended.
     Commit = 8 answered by Committed {
         /// What must hold.
         conditions: Vec<Condition>,
@@ -85,7 +86,7 @@ message! {
         version: u64,
         /// Names that were unbound.
         unbound: u64,
-        /// Bytes in the arena of the objects that lost their name: they are free once no pin holds them.
+        /// Bytes in the arena of the objects that nothing needs any more: they are free once no pin holds them.
         unbound_bytes: u64,
     }
 }
@@ -172,16 +173,27 @@ choice! {
         /// As `Bind`, but a name that is bound keeps its time to live and its deadline, or that it has none. For a name
         /// that is not bound, `ttl` is what it is for `Bind`.
         10 = Replace(bind: Bind),
+        /// Binds a name to an object that another name is bound to, or was. No bytes move.
+        11 = SameAs(same: SameAs),
     }
 }
 
 impl Change {
-    /// The binding that it makes, if it makes one.
+    /// The binding that it makes of bytes or a value of its own, if it makes one.
     #[must_use]
     pub fn bind(&self) -> Option<&Bind> {
         match self {
             Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => Some(bind),
             _ => None,
+        }
+    }
+
+    /// The name that it binds, if it binds one.
+    #[must_use]
+    pub fn bound_name(&self) -> Option<(&Namespace, &Name)> {
+        match self {
+            Change::SameAs(same) => Some((&same.namespace, &same.name)),
+            _ => self.bind().map(|bind| (&bind.namespace, &bind.name)),
         }
     }
 
@@ -191,6 +203,45 @@ impl Change {
             Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => Some(bind),
             _ => None,
         }
+    }
+}
+
+part! {
+    /// A name, and the name whose object it gets. The namespace is registered if it is new.
+    ///
+    /// The source is what its name is bound to right before the commit, whatever else the commit changes: two names can be
+    /// swapped. The binding gets the source's header and the uid of who wrote its bytes, and the object stays the same.
+    SameAs {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// Description for people; `None` takes the source's, an empty one clears it.
+        description: Option<String>,
+        /// User metadata, the text of a JSON object; `None` takes the source's, an empty text clears it.
+        metadata: Option<String>,
+        /// How long the binding lives.
+        lives: Lives,
+        /// Namespace of the source.
+        of_namespace: Namespace,
+        /// Name of the source.
+        of_name: Name,
+        /// The moment at which the source had the binding that is meant: the number of a commit. `None` means its binding
+        /// of now.
+        at: Option<u64>,
+    }
+}
+
+choice! {
+    /// How long a binding lives that is made of another one.
+    Lives {
+        /// As long as its namespace has declared.
+        1 = AsDeclared,
+        /// So long, from the moment of the commit.
+        2 = For(ttl: Ttl),
+        /// As long as the source: it gets the source's time to live and deadline, and ends with the session that the
+        /// source ends with. Of a binding that has ended, it gets neither.
+        3 = AsSource,
     }
 }
 
@@ -245,6 +296,11 @@ choice! {
         /// Nowhere: the value stands in the header, which says so with [`Flags::INLINE`](crate::object::Flags::INLINE).
         /// A header that does has no other payload.
         3 = InHeader,
+        /// Where those of an earlier change of this commit are, which brings bytes: both names are bound to one object.
+        4 = AsChange {
+            /// The change, counted from 0.
+            index: u32,
+        },
     }
 }
 

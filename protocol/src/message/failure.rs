@@ -171,6 +171,13 @@ choice! {
             /// Names bound in it.
             names: u64,
         },
+        /// A name that is to share its object is not bound, or was not at the moment that is meant. Nothing has changed.
+        23 = NotBound {
+            /// Namespace of the name.
+            namespace: Namespace,
+            /// The name.
+            name: Name,
+        },
     }
 }
 

@@ -13,7 +13,9 @@ mod listing;
 mod lookup;
 mod operator;
 
-pub use commit::{Bind, Change, Commit, Committed, Condition, Expect, LongCommit, Payload, Ttl};
+pub use commit::{
+    Bind, Change, Commit, Committed, Condition, Expect, Lives, LongCommit, Payload, SameAs, Ttl,
+};
 pub use failure::{Failed, Failure, Holder, NoRoom};
 pub use handshake::{Attached, ChildAdded, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};

@@ -155,7 +155,7 @@ fn no_message_is_missing_from_the_table() {
     );
     assert_eq!(
         sources.iter().map(|source| source.matches("\nchoice! {").count()).sum::<usize>(),
-        6,
+        7,
         "see `samples`"
     );
     let modules =
@@ -394,6 +394,19 @@ fn numbers_of<C: Codec>(choice: &'static str) -> BTreeSet<u8> {
         .collect()
 }
 
+fn same(lives: Lives, at: Option<u64>) -> SameAs {
+    SameAs {
+        namespace: namespace(),
+        name: name("prices of yesterday"),
+        description: None,
+        metadata: at.map(|_| String::from("{}")),
+        lives,
+        of_namespace: Namespace::default(),
+        of_name: name("prices"),
+        at,
+    }
+}
+
 fn samples() -> Vec<Sample> {
     let mut samples = vec![
         hello("Hello.Lifeline", Role::Lifeline),
@@ -432,6 +445,10 @@ fn samples() -> Vec<Sample> {
             Header::new(Kind::TEXT).with_inline(b"daily").unwrap(),
             Payload::InHeader,
         ),
+        bind("Commit.Bind.AsChange", header(), Payload::AsChange { index: 3 }),
+        change("Commit.SameAs", Change::SameAs(same(Lives::AsSource, None))),
+        change("Commit.SameAs.at", Change::SameAs(same(Lives::For(ttl()), Some(41)))),
+        change("Commit.SameAs.declared", Change::SameAs(same(Lives::AsDeclared, None))),
         change("Commit.Unbind", Change::Unbind { namespace: namespace(), name: name("prices") }),
         change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
         change("Commit.ClearNamespace", Change::ClearNamespace { namespace: namespace() }),
@@ -703,6 +720,7 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("ShuttingDown", Failure::ShuttingDown),
         ("Internal", Failure::Internal { reason }),
         ("NamespaceInUse", Failure::NamespaceInUse { namespace: namespace(), names: 3 }),
+        ("NotBound", Failure::NotBound { namespace: namespace(), name: name("prices") }),
     ];
     failures.into_iter().map(|(file, failure)| {
         Sample::of(&format!("Failed.{file}"), Failed { failure: failure.clone() })

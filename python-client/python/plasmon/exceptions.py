@@ -59,6 +59,10 @@ class NameNotFound(_NearNames, KeyError):
     """Nothing is bound to the name. Attributes: ``name``, ``namespace``. The text has names that are like it."""
 
 
+class NotBound(NameNotFound):
+    """Nothing is bound to a name whose value another name was to get. Attributes as `NameNotFound`."""
+
+
 class VersionGone(NameNotFound):
     """What a `plasmon.Ref` refers to is not bound any more. Attributes as `NameNotFound`, and ``version``, which was
     asked for, and ``found_version``, ``None`` if the name is not bound.

@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 pub(crate) use self::{
     cached::{Cached, Next},
-    present::Record,
+    present::{Record, Text},
 };
 
 use self::{cached::Queue, endings::Endings, namespaces::Namespaces, present::Present};
@@ -66,7 +66,7 @@ pub(crate) struct IdTaken {
 
 /// A binding about to be made.
 #[derive(Debug)]
-pub(crate) struct NewBinding<'a> {
+pub(crate) struct NewBinding {
     /// What the index is to show, but for the deadline, which the catalog knows.
     pub(crate) entry: Entry,
     /// The object, if it has a place in the arena. The binding becomes its holder.
@@ -75,16 +75,24 @@ pub(crate) struct NewBinding<'a> {
     pub(crate) writer_pid: u32,
     /// The moment of the commit, by CLOCK_BOOTTIME.
     pub(crate) now_ns: u64,
-    /// `None` lives as long as the namespace has declared.
-    pub(crate) ttl: Option<Ttl>,
-    /// Whether a binding that it replaces hands on its time to live and its deadline.
-    pub(crate) keeps_ttl: bool,
+    pub(crate) term: Term,
     /// The session that the binding ends with, if it does.
     pub(crate) owner: Option<SessionId>,
     /// `None` keeps the description of the binding before.
-    pub(crate) description: Option<&'a str>,
+    pub(crate) description: Option<Text>,
     /// `None` keeps the metadata of the binding before.
-    pub(crate) metadata: Option<&'a str>,
+    pub(crate) metadata: Option<Text>,
+}
+
+/// How long a new binding lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Term {
+    /// So long from the moment of the commit; `None` is as long as the namespace has declared.
+    For(Option<Ttl>),
+    /// As long as the binding that it replaces. If there is none, as above.
+    AsBefore(Option<Ttl>),
+    /// Until this deadline, with this time to live: those of another binding. 0 and `None` is for ever.
+    Until(u64, Option<Ttl>),
 }
 
 /// A binding that was made.
@@ -99,6 +107,8 @@ pub(crate) struct BoundTo {
 /// A binding that was ended.
 #[derive(Debug)]
 pub(crate) struct Unbound {
+    /// Number of the index entry that it had.
+    pub(crate) number: u32,
     pub(crate) id: NameId,
     pub(crate) namespace: Namespace,
     pub(crate) name: Arc<str>,
@@ -368,20 +378,20 @@ impl Catalog {
         namespace: NamespaceId,
         id: &NameId,
         name: &Name,
-        new: NewBinding<'_>,
+        new: NewBinding,
     ) -> BoundTo {
         let known = self.present.find(id);
         let living = known.map(|(_, before)| before).filter(|before| !before.entry.has_expired(new.now_ns));
-        let (ttl, expires_ns) = match living.filter(|_| new.keeps_ttl) {
-            Some(before) => (before.ttl.clone(), before.entry.expires_ns),
-            None => {
-                let declared = self.namespaces.get(namespace).and_then(|state| state.ttl.as_ref());
-                let ttl = new.ttl.as_ref().or(declared);
-                let lives = ttl.and_then(|ttl| Some((ttl.clone(), deadline(ttl, new.now_ns)?)));
-                lives.map_or((None, 0), |(ttl, at)| (Some(ttl), at))
+        let (ttl, expires_ns) = match (new.term, living) {
+            (Term::Until(at, ttl), _) => (ttl, at),
+            (Term::AsBefore(_), Some(before)) => (before.ttl.clone(), before.entry.expires_ns),
+            (Term::For(ttl) | Term::AsBefore(ttl), _) => {
+                let declared = || self.namespaces.get(namespace).and_then(|state| state.ttl.clone());
+                let lives = ttl.or_else(declared).and_then(|ttl| Some((deadline(&ttl, new.now_ns)?, ttl)));
+                lives.map_or((None, 0), |(at, ttl)| (Some(ttl), at))
             }
         };
-        let text = |given: Option<&str>, kept: Option<&str>| given.or(kept).unwrap_or_default().into();
+        let text = |given: Option<Text>, before: Option<&Text>| given.or_else(|| before.cloned());
         let record = Record {
             namespace,
             name: known.map_or_else(|| name.as_str().into(), |(_, before)| Arc::clone(&before.name)),
@@ -389,8 +399,8 @@ impl Catalog {
             object: new.object,
             object_uuid: new.object_uuid,
             writer_pid: new.writer_pid,
-            description: text(new.description, living.map(|before| &*before.description)),
-            metadata: text(new.metadata, living.map(|before| &*before.metadata)),
+            description: text(new.description, living.map(|before| &before.description)).unwrap_or_default(),
+            metadata: text(new.metadata, living.map(|before| &before.metadata)).unwrap_or_default(),
             ttl,
             learned_ns: new.now_ns,
             owner: new.owner,
@@ -447,7 +457,7 @@ impl Catalog {
         self.recalls.unbind(number, self.rounds);
         self.recalls.set_sliding(number, false);
         let Record { name, entry, object, .. } = record;
-        Some(Unbound { id, namespace, name, entry, object })
+        Some(Unbound { number, id, namespace, name, entry, object })
     }
 
     /// When the first binding expires, or has expired that is not unbound yet: CLOCK_BOOTTIME, in nanoseconds.

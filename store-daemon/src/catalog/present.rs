@@ -17,6 +17,24 @@ use plasmon_protocol::{
 use plasmon_shm::WordsMapping;
 use std::sync::Arc;
 
+/// A description or metadata. Bindings that were made of one another share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text(Option<Arc<str>>);
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text((!text.is_empty()).then(|| text.into()))
+    }
+}
+
+impl std::ops::Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
 /// What a name is bound to.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -25,17 +43,18 @@ pub(crate) struct Record {
     /// What the index shows to clients.
     pub(crate) entry: Entry,
     /// The object, if that has a place in the arena: if not, the value stands in the entry.
-    pub(super) object: Option<ObjectNumber>,
-    pub(super) object_uuid: [u8; 16],
-    pub(super) writer_pid: u32,
-    pub(crate) description: Box<str>,
-    pub(crate) metadata: Box<str>,
+    pub(crate) object: Option<ObjectNumber>,
+    pub(crate) object_uuid: [u8; 16],
+    /// Process that wrote the bytes; the entry has its uid.
+    pub(crate) writer_pid: u32,
+    pub(crate) description: Text,
+    pub(crate) metadata: Text,
     /// The time to live of a binding that expires.
-    pub(super) ttl: Option<Ttl>,
+    pub(crate) ttl: Option<Ttl>,
     /// When it was learned, by CLOCK_BOOTTIME: what the entry says is for people, and goes by a clock that is set.
     pub(super) learned_ns: u64,
     /// The session that it ends with, if it does.
-    pub(super) owner: Option<SessionId>,
+    pub(crate) owner: Option<SessionId>,
     /// Its place in the queue of cached bindings, if it has one.
     pub(super) queued: Option<Cached>,
 }

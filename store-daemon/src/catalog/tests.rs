@@ -244,10 +244,9 @@ impl Model {
             object_uuid: [9; 16],
             writer_pid: 4,
             now_ns: self.now_ns,
-            ttl: ttl.clone(),
-            keeps_ttl,
+            term: if keeps_ttl { Term::AsBefore(ttl.clone()) } else { Term::For(ttl.clone()) },
             owner: owner.map(SessionId),
-            description: text.as_deref(),
+            description: text.as_deref().map(Text::from),
             metadata: None,
         };
         let (of, called) = (namespace(place.0), name(place.1));
@@ -268,12 +267,7 @@ impl Model {
         let text = text.unwrap_or(kept);
         let (version, learned_ns) = (self.version, self.now_ns);
         self.names.insert(place, Known { version, len_bytes, ttl, expires_ns, owner, text, learned_ns });
-        if let Some(object) = object {
-            self.objects.name(object, bound.number);
-        }
-        if let Some(replaced) = bound.replaced {
-            self.objects.release(replaced, String::new);
-        }
+        self.objects.rebind(bound.number, bound.replaced, object, String::new);
     }
 
     fn pass(&mut self, ns: u64, expire_at_most: usize) {
@@ -292,8 +286,9 @@ impl Model {
     }
 
     fn let_go(&mut self, unbound: Option<Unbound>) {
-        if let Some(object) = unbound.as_ref().and_then(|unbound| unbound.object) {
-            self.objects.release(object, || unbound.as_ref().map_or_else(String::new, Unbound::label));
+        let Some(unbound) = unbound else { return };
+        if let Some(object) = unbound.object {
+            self.objects.unbind(object, unbound.number, || unbound.label());
         }
     }
 

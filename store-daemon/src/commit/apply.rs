@@ -2,16 +2,19 @@
 //!
 //! `CommitJob::work` runs this stage when the checks have passed.
 
-use super::{Announcing, Extents, Ids, Lists, Stage, Step, Workbench, Writer};
+use super::{Announcing, Extents, Ids, Lists, Stage, Step, Workbench, Writer, sources::Sources};
 use crate::{
-    catalog::{NamespaceId, NewBinding, realtime_ns},
+    catalog::{NamespaceId, NewBinding, Term, Text, realtime_ns},
+    objects::ObjectNumber,
     slice::Slice,
 };
 use plasmon_protocol::{
     id::NameId,
     index::{Entry, NO_EXTENT},
-    limits,
-    message::{Bind, Change, Committed, Payload},
+    index_of, limits,
+    message::{Bind, Change, Committed, Lives, Payload, SameAs},
+    name::{Name, Namespace},
+    object::Header,
 };
 use plasmon_shm::{FaultPoint, fault_point};
 use std::sync::Arc;
@@ -32,12 +35,27 @@ pub(super) struct Applying {
     unbound_waited: Vec<NameId>,
     /// Whether the index says that a commit of several names is being made visible.
     epoch_is_open: bool,
-    /// Whether names are still being unbound.
-    is_unbinding: bool,
+    phase: Phase,
+    /// Whether a change unbinds names.
+    unbinds: bool,
+    /// The bindings whose objects other names get, and how many of them have been used.
+    sources: Sources,
+    used: usize,
+    /// The objects that the changes before have made, if a change names one of them.
+    made: Option<Vec<Option<ObjectNumber>>>,
     /// A change that takes longer than an entry, and is gone on with.
     held_back: Option<Arc<Change>>,
     /// How far the names of a namespace are queued that becomes a cache.
     queued: Option<Arc<str>>,
+}
+
+/// What the changes are gone through for.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Objects that get further names are held, so that none goes with a name that it loses. So many are.
+    Holding(usize),
+    Unbinding,
+    Binding,
 }
 
 /// Changes of a commit are counted with this many bits.
@@ -68,7 +86,11 @@ impl Applying {
             committed: Committed { version: bench.versions.last, unbound: 0, unbound_bytes: 0 },
             unbound_waited: Vec::new(),
             epoch_is_open: false,
-            is_unbinding: false,
+            phase: Phase::Holding(0),
+            unbinds: false,
+            sources: Sources::default(),
+            used: 0,
+            made: None,
             held_back: None,
             queued: None,
         }
@@ -85,26 +107,49 @@ impl Applying {
 
     /// The changes are gone through for names that are unbound, if there are any, before names are bound.
     pub(super) fn unbinding_first(mut self, unbinds: bool) -> Self {
-        self.is_unbinding = unbinds;
+        self.unbinds = unbinds;
+        self
+    }
+
+    /// Names get the objects of these bindings, and, if `shares`, of earlier changes.
+    pub(super) fn sharing(mut self, sources: Sources, shares: bool) -> Self {
+        self.sources = sources;
+        self.made = shares.then(|| Vec::with_capacity(self.extents.len()));
         self
     }
 
     pub(super) fn run(mut self, bench: &mut Workbench<'_>, writer: Writer, slice: &mut Slice) -> Step {
         while slice.spend() {
-            match self.held_back.take().or_else(|| self.lists.changes.again()) {
-                Some(change) if self.is_unbinding => self.unbind(bench, change),
-                Some(change) => {
+            if let Phase::Holding(held) = self.phase {
+                self.hold(bench, held);
+                continue;
+            }
+            match (self.held_back.take().or_else(|| self.lists.changes.again()), self.phase) {
+                (Some(change), Phase::Unbinding) => self.unbind(bench, change),
+                (Some(change), _) => {
                     self.bind(bench, writer, &change);
                     fault_point(FaultPoint::CommitHalfVisible);
                 }
-                None if self.is_unbinding => {
-                    self.is_unbinding = false;
+                (None, Phase::Unbinding) => {
+                    self.phase = Phase::Binding;
                     self.lists.changes.rewind();
                 }
-                None => return self.end(bench),
+                (None, _) => return self.end(bench),
             }
         }
         Step::NoTime(Stage::Applying(self))
+    }
+
+    /// Holds the object of source number `held`. The binding that is made of it takes this holder over.
+    fn hold(&mut self, bench: &mut Workbench<'_>, held: usize) {
+        self.phase = match self.sources.get(held) {
+            Some(source) => {
+                source.object.into_iter().for_each(|object| bench.objects.hold(object));
+                Phase::Holding(held + 1)
+            }
+            None if self.unbinds => Phase::Unbinding,
+            None => Phase::Binding,
+        };
     }
 
     fn end(self, bench: &Workbench<'_>) -> Step {
@@ -140,6 +185,7 @@ impl Applying {
             Change::Bind(_)
             | Change::BindEphemeral(_)
             | Change::Replace(_)
+            | Change::SameAs(_)
             | Change::RegisterNamespace { .. }
             | Change::DeclareNamespace { .. }
             | Change::EnsureCache { .. } => {}
@@ -152,25 +198,30 @@ impl Applying {
         if bench.parked.has_waiter(&unbound.id) {
             self.unbound_waited.push(unbound.id);
         }
-        if let Some(object) = unbound.object {
-            bench.objects.release(object, || unbound.label());
-        }
+        let unbind = |object| bench.objects.unbind(object, unbound.number, || unbound.label());
+        let is_last = unbound.object.is_some_and(unbind);
         if !unbound.entry.has_expired(self.moment_ns) {
             self.committed.unbound += 1;
-            self.committed.unbound_bytes += unbound.entry.arena_bytes();
+            self.committed.unbound_bytes += if is_last { unbound.entry.arena_bytes() } else { 0 };
         }
     }
 
     /// Makes a namespace or binds a name, if the change is to.
     fn bind(&mut self, bench: &mut Workbench<'_>, writer: Writer, change: &Arc<Change>) {
         match &**change {
-            Change::Bind(bind) => self.bind_name(bench, writer, bind, Binding::default()),
+            Change::Bind(bind) => {
+                let term = Term::For(bind.ttl.clone());
+                self.bind_new(bench, writer, bind, How { term, is_ephemeral: false });
+            }
             Change::BindEphemeral(bind) => {
-                self.bind_name(bench, writer, bind, Binding { is_ephemeral: true, keeps_ttl: false });
+                let term = Term::For(bind.ttl.clone());
+                self.bind_new(bench, writer, bind, How { term, is_ephemeral: true });
             }
             Change::Replace(bind) => {
-                self.bind_name(bench, writer, bind, Binding { is_ephemeral: false, keeps_ttl: true });
+                let term = Term::AsBefore(bind.ttl.clone());
+                self.bind_new(bench, writer, bind, How { term, is_ephemeral: false });
             }
+            Change::SameAs(same) => self.bind_same(bench, same),
             Change::RegisterNamespace { namespace } => {
                 bench.catalog.register(namespace).expect("its prefix was checked");
             }
@@ -191,45 +242,93 @@ impl Applying {
         }
     }
 
-    fn bind_name(&mut self, bench: &mut Workbench<'_>, writer: Writer, bind: &Bind, how: Binding) {
+    /// Binds a name to a new object, to a value, or to an object that an earlier change has made.
+    fn bind_new(&mut self, bench: &mut Workbench<'_>, writer: Writer, bind: &Bind, how: How) {
         let at = self.lists.changes.at() - 1;
-        let namespace = bench.catalog.register(&bind.namespace).expect("its prefix was checked");
         let extent = self.extents.get_mut(at).and_then(Option::take);
-        let len_bytes = match bind.payload {
-            Payload::Inline { ref bytes } => bytes.len() as u64,
-            Payload::Leased { len_bytes, .. } => len_bytes,
-            Payload::InHeader => bind.header.ndim.into(),
-        };
         let version = self.committed.version;
-        // The object is known before it is visible: whoever finds it may pin and release it at once.
-        let object = extent.map(|extent| bench.objects.add(extent, len_bytes, version));
+        let object = match bind.payload {
+            // The object is known before it is visible: whoever finds it may pin and release it at once.
+            Payload::Inline { ref bytes } => {
+                extent.map(|extent| bench.objects.add(extent, bytes.len() as u64, version))
+            }
+            Payload::Leased { len_bytes, .. } => {
+                extent.map(|extent| bench.objects.add(extent, len_bytes, version))
+            }
+            Payload::AsChange { index } => {
+                let made = self.made.as_ref().and_then(|made| made.get(index_of(index.into())));
+                made.copied().flatten().inspect(|object| bench.objects.hold(*object))
+            }
+            Payload::InHeader => None,
+        };
+        if let Some(made) = &mut self.made {
+            made.resize(at, None);
+            made.push(object);
+        }
+        let object_uuid = self.object_uuid(bench.uuid_seed);
         let new = NewBinding {
-            entry: Entry {
-                version,
-                offset: extent.map_or(NO_EXTENT, |extent| extent.offset),
-                len_bytes,
-                created_ns: self.created_ns,
-                expires_ns: 0, // the catalog knows
-                writer_uid: writer.uid,
-                header: bind.header,
-            },
+            entry: self.entry(bench, object, bind.header, writer.uid),
             object,
-            object_uuid: self.object_uuid(bench.uuid_seed),
+            object_uuid,
             writer_pid: writer.pid,
             now_ns: self.moment_ns,
-            ttl: bind.ttl.clone(),
-            keeps_ttl: how.keeps_ttl,
+            term: how.term,
             owner: how.is_ephemeral.then_some(writer.session),
-            description: bind.description.as_deref(),
-            metadata: bind.metadata.as_deref(),
+            description: bind.description.as_deref().map(Text::from),
+            metadata: bind.metadata.as_deref().map(Text::from),
         };
-        let bound = bench.catalog.bind(namespace, &self.ids.of(at, bind), &bind.name, new);
-        if let Some(object) = object {
-            bench.objects.name(object, bound.number);
+        self.bind_name(bench, &bind.namespace, &bind.name, new);
+    }
+
+    /// Binds a name to the object of another one. What was resolved before stands in the sources, in the same order.
+    fn bind_same(&mut self, bench: &mut Workbench<'_>, same: &SameAs) {
+        let source = self.sources.get(self.used).cloned().expect("every source was resolved");
+        self.used += 1;
+        let text = |given: &Option<String>, its: Text| Some(given.as_deref().map_or(its, Text::from));
+        let (term, owner) = match &same.lives {
+            Lives::AsDeclared => (Term::For(None), None),
+            Lives::For(ttl) => (Term::For(Some(ttl.clone())), None),
+            Lives::AsSource => (Term::Until(source.entry.expires_ns, source.ttl), source.owner),
+        };
+        let new = NewBinding {
+            entry: self.entry(bench, source.object, source.entry.header, source.entry.writer_uid),
+            object: source.object,
+            object_uuid: source.object_uuid,
+            writer_pid: source.writer_pid,
+            now_ns: self.moment_ns,
+            term,
+            owner,
+            description: text(&same.description, source.description),
+            metadata: text(&same.metadata, source.metadata),
+        };
+        self.bind_name(bench, &same.namespace, &same.name, new);
+    }
+
+    /// What the index is to show of a binding to `object`, or to a value in its header.
+    fn entry(
+        &self,
+        bench: &Workbench<'_>,
+        object: Option<ObjectNumber>,
+        header: Header,
+        writer_uid: u32,
+    ) -> Entry {
+        let object = object.and_then(|object| bench.objects.get(object));
+        Entry {
+            version: self.committed.version,
+            offset: object.map_or(NO_EXTENT, |object| object.homes.root().offset),
+            len_bytes: object.map_or(header.ndim.into(), |object| object.len_bytes),
+            created_ns: self.created_ns,
+            expires_ns: 0, // the catalog knows
+            writer_uid,
+            header,
         }
-        if let Some(replaced) = bound.replaced {
-            bench.objects.release(replaced, || format!("{}/{}", bind.namespace, bind.name));
-        }
+    }
+
+    fn bind_name(&mut self, bench: &mut Workbench<'_>, namespace: &Namespace, name: &Name, new: NewBinding) {
+        let (object, id) = (new.object, self.ids.of(self.lists.changes.at() - 1, namespace, name));
+        let number = bench.catalog.register(namespace).expect("its prefix was checked");
+        let bound = bench.catalog.bind(number, &id, name, new);
+        bench.objects.rebind(bound.number, bound.replaced, object, || format!("{namespace}/{name}"));
     }
 
     /// Queues a name of a namespace that has become a cache with `change`, which is done again while there are more.
@@ -251,9 +350,9 @@ impl Applying {
     }
 }
 
-/// How a name is bound, besides plainly.
-#[derive(Clone, Copy, Debug, Default)]
-struct Binding {
+/// How a name is bound to something new.
+#[derive(Clone, Debug)]
+struct How {
+    term: Term,
     is_ephemeral: bool,
-    keeps_ttl: bool,
 }

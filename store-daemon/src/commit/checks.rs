@@ -2,11 +2,15 @@
 //!
 //! `CommitJob::work` runs this stage first when the commit's turn comes.
 
-use super::{Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench, apply::Applying};
+use super::{
+    Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench,
+    apply::Applying,
+    sources::{Source, Sources},
+};
 use crate::{catalog::Catalog, slice::Slice};
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix},
-    message::{Bind, Change, Condition, Expect, Failure, Payload, Ttl},
+    message::{Bind, Change, Condition, Expect, Failure, Lives, Payload, SameAs, Ttl},
     name::{Name, Namespace},
     object::{Flags, Header},
 };
@@ -87,7 +91,8 @@ impl CheckingChanges {
             let Some(change) = self.lists.changes.again() else {
                 return self.end(bench, unbinds, is_own);
             };
-            match self.checks.add(bench.catalog, &change, self.moment_ns) {
+            let at = self.lists.changes.at() - 1;
+            match self.checks.add(bench.catalog, &self.extents, at, &change, self.moment_ns) {
                 Ok(id) if self.lists.changes.is_kept() => self.ids.0.push(id),
                 Ok(_) => {}
                 Err(failure) => return Err(self.refuse(Why::Failure(failure))),
@@ -104,7 +109,8 @@ impl CheckingChanges {
         let CheckingChanges { lists, extents, moment_ns, checks, ids } = self;
         let applying = Applying::begin(bench, lists, extents, ids, moment_ns)
             .of_several_names(bench, checks.names() > 1)
-            .unbinding_first(unbinds);
+            .unbinding_first(unbinds)
+            .sharing(checks.sources, checks.shares);
         fault_point(FaultPoint::CommitBegun);
         Ok(Step::Next(Stage::Applying(applying)))
     }
@@ -135,6 +141,10 @@ struct Checks {
     unbound_names: u64,
     /// Names that go with all others of their namespace.
     emptied_names: u64,
+    /// What the changes that bind a name to another one's object found there.
+    sources: Sources,
+    /// Whether a change binds a name to the object of an earlier one.
+    shares: bool,
 }
 
 impl Checks {
@@ -156,29 +166,38 @@ impl Checks {
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))
     }
 
-    /// Checks one change against the catalog, and against the changes before it. Returns the id of a name that it binds.
-    fn add(&mut self, catalog: &Catalog, change: &Change, now_ns: u64) -> Result<Option<NameId>, Failure> {
+    /// Checks change number `at` against the catalog, and against the changes before it, which have these extents. Returns
+    /// the id of a name that it binds.
+    fn add(
+        &mut self,
+        catalog: &Catalog,
+        extents: &Extents,
+        at: usize,
+        change: &Change,
+        now_ns: u64,
+    ) -> Result<Option<NameId>, Failure> {
         match change {
             Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => {
                 let Bind { namespace, name, header, description, metadata, ttl, payload } = bind;
                 check_ttl(ttl.as_ref())?;
                 check_header(name, header, payload)?;
-                let id = self.touch(namespace, name)?;
-                self.register(catalog, namespace)?;
-                let known = catalog
-                    .check_id(&id, name)
-                    .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
-                self.new_names += u64::from(known.is_none());
-                let texts = [
-                    (description, known.map(|record| &record.description)),
-                    (metadata, known.map(|record| &record.metadata)),
-                ];
-                for (new, before) in texts {
-                    if let Some(new) = new {
-                        self.longer_bytes += new.len() as u64;
-                        self.shorter_bytes += before.map_or(0, |before| before.len() as u64);
-                    }
+                if let Payload::AsChange { index } = payload {
+                    check_reference(name, extents, at, *index)?;
+                    self.shares = true;
                 }
+                let texts = [description.as_deref(), metadata.as_deref()];
+                return self.bind(catalog, namespace, name, texts).map(Some);
+            }
+            Change::SameAs(same) => {
+                let SameAs { namespace, name, description, metadata, lives, .. } = same;
+                if let Lives::For(ttl) = lives {
+                    check_ttl(Some(ttl))?;
+                }
+                let source = source_of(catalog, same, now_ns)?;
+                let description = description.as_deref().unwrap_or(&source.description);
+                let metadata = metadata.as_deref().unwrap_or(&source.metadata);
+                let id = self.bind(catalog, namespace, name, [Some(description), Some(metadata)])?;
+                self.sources.push(source);
                 return Ok(Some(id));
             }
             Change::Unbind { namespace, name } => {
@@ -219,6 +238,30 @@ impl Checks {
             }
         }
         Ok(None)
+    }
+
+    /// `name` will be bound, with these texts: description and metadata. Returns its id.
+    fn bind(
+        &mut self,
+        catalog: &Catalog,
+        namespace: &Namespace,
+        name: &Name,
+        texts: [Option<&str>; 2],
+    ) -> Result<NameId, Failure> {
+        let id = self.touch(namespace, name)?;
+        self.register(catalog, namespace)?;
+        let known = catalog
+            .check_id(&id, name)
+            .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
+        self.new_names += u64::from(known.is_none());
+        let before = known.map(|record| [&record.description, &record.metadata]);
+        for (at, new) in texts.into_iter().enumerate() {
+            if let Some(new) = new {
+                self.longer_bytes += new.len() as u64;
+                self.shorter_bytes += before.map_or(0, |before| before[at].len() as u64);
+            }
+        }
+        Ok(id)
     }
 
     /// `name` is changed: once, and not beside the removal of its namespace. Returns its id.
@@ -264,10 +307,33 @@ fn check_header(name: &Name, header: &Header, payload: &Payload) -> Result<(), F
         Payload::InHeader if header.inline().is_none() => {
             "claims a value in its header of more than 32 bytes"
         }
-        Payload::Inline { .. } | Payload::Leased { .. } if claims => "has bytes, and a value in its header",
+        Payload::Inline { .. } | Payload::Leased { .. } | Payload::AsChange { .. } if claims => {
+            "has bytes, and a value in its header"
+        }
         _ => return Ok(()),
     };
     Err(Failure::Malformed { reason: format!("the object for {name:?} {reason}") })
+}
+
+/// Change number `at` gets the object of change number `index`: an earlier one, which brings bytes.
+fn check_reference(name: &Name, extents: &Extents, at: usize, index: u32) -> Result<(), Failure> {
+    let index = plasmon_protocol::index_of(index.into());
+    if index < at && extents.get(index).is_some_and(Option::is_some) {
+        return Ok(());
+    }
+    let reason = format!(
+        "{name:?} is to have the object of change {index}, which is no earlier one that brings bytes"
+    );
+    Err(Failure::Malformed { reason })
+}
+
+/// The binding whose object another name is to have.
+fn source_of(catalog: &Catalog, same: &SameAs, now_ns: u64) -> Result<Source, Failure> {
+    let SameAs { of_namespace, of_name, at, .. } = same;
+    let found = catalog.find(of_namespace, of_name, now_ns);
+    let then = found.filter(|(_, record)| at.is_none_or(|at| record.entry.version <= at));
+    let not_bound = || Failure::NotBound { namespace: of_namespace.clone(), name: of_name.clone() };
+    then.map(|(_, record)| Source::of(record)).ok_or_else(not_bound)
 }
 
 fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {

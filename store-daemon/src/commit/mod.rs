@@ -9,7 +9,7 @@
 //! | reading | the lists are gone through once, to see whether they can be read | `read.rs` |
 //! | placing, writing | each payload gets room; what came in the message is written | `place.rs` |
 //! | checking | conditions and changes are held against the catalog | `checks.rs` |
-//! | applying | names are unbound and bound | `apply.rs` |
+//! | applying | objects that get further names are held, then names are unbound and bound | `apply.rs` |
 //! | announcing | who waits for the names is told | here |
 //! | abandoning | the room is given back of a commit that does not happen | here |
 //!
@@ -23,6 +23,7 @@ mod checks;
 mod entries;
 mod place;
 mod read;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -49,8 +50,8 @@ use crate::{
 use bytes::Bytes;
 use plasmon_protocol::{
     id::NameId,
-    message::{Bind, Change, Committed, Condition, Failure},
-    name::Namespace,
+    message::{Change, Committed, Condition, Failure},
+    name::{Name, Namespace},
 };
 use plasmon_shm::Region;
 use std::collections::VecDeque;
@@ -161,10 +162,10 @@ struct Announcing {
 struct Ids(Vec<Option<NameId>>);
 
 impl Ids {
-    /// The id of the name that change number `at` binds.
-    fn of(&self, at: usize, bind: &Bind) -> NameId {
+    /// The id of `name`, which change number `at` binds.
+    fn of(&self, at: usize, namespace: &Namespace, name: &Name) -> NameId {
         let known = self.0.get(at).copied().flatten();
-        known.unwrap_or_else(|| NameId::new(&bind.namespace, &bind.name))
+        known.unwrap_or_else(|| NameId::new(namespace, name))
     }
 }
 
@@ -330,7 +331,10 @@ impl CommitJob {
         while slice.spend() {
             let at = changes.at();
             match changes.again() {
-                Some(change) => change.bind().into_iter().for_each(|bind| tell(&ids.of(at, bind))),
+                Some(change) => {
+                    let bound = change.bound_name();
+                    bound.into_iter().for_each(|(namespace, name)| tell(&ids.of(at, namespace, name)));
+                }
                 None => return true,
             }
         }

@@ -104,6 +104,9 @@ impl ReadingChanges {
                     self.unplaced_bytes += (bytes.len() as u64).next_multiple_of(GRANULE_BYTES);
                 }
             }
+            Change::SameAs(same) => {
+                summary.learns_in.get_or_insert_with(|| same.namespace.clone());
+            }
             Change::RegisterNamespace { .. }
             | Change::DeclareNamespace { .. }
             | Change::EnsureCache { .. } => {}

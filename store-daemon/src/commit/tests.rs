@@ -12,7 +12,7 @@ use plasmon_protocol::{
     codec::Codec,
     index::{IndexReader, Lookup},
     limits::SLIDING_SLACK_NS,
-    message::{Commit, Expect, Payload, Ttl},
+    message::{Bind, Commit, Expect, Lives, Payload, SameAs, Ttl},
     name::Name,
     object::{Header, Kind},
 };
@@ -59,6 +59,8 @@ struct Bound {
     version: u64,
     bytes: Vec<u8>,
     in_header: bool,
+    /// Which object it is: the version of the commit that made it, and the number of the change.
+    object: (u64, usize),
     learned_ns: u64,
     description: String,
     expires_ns: Option<u64>,
@@ -209,15 +211,30 @@ impl Model {
                 return None;
             }
         }
+        // What names get that are to have the object of another one: all at the same moment, before anything changes.
+        let mut sources = Vec::new();
+        for change in &commit.changes {
+            if let Change::SameAs(same) = change {
+                let source = self.bound.get(&(same.of_namespace.clone(), same.of_name.clone()));
+                let source = source.filter(|bound| bound.lives(self.now_ns));
+                sources.push(source.filter(|it| same.at.is_none_or(|at| it.version <= at))?.clone());
+            }
+        }
         let (mut bound, mut namespaces) = (self.bound.clone(), self.namespaces.clone());
         let mut unbound = Vec::new();
+        let mut gone = |bound: &BTreeMap<_, Bound>, gone: &Bound| {
+            let is_held = |other: &Bound| !other.in_header && other.object == gone.object;
+            if gone.lives(self.now_ns) {
+                let is_held = bound.values().any(is_held) || sources.iter().any(is_held);
+                unbound.push(if is_held { 0 } else { gone.arena_bytes() });
+            }
+        };
         let (mut touched, mut emptied, mut inside) = (HashSet::new(), HashSet::new(), HashSet::new());
         for change in &commit.changes {
             match change {
                 Change::Unbind { namespace, name } => {
                     let key = (namespace.clone(), name.clone());
-                    let gone = bound.remove(&key).filter(|gone| gone.lives(self.now_ns));
-                    unbound.extend(gone.map(|gone| gone.arena_bytes()));
+                    bound.remove(&key).into_iter().for_each(|it| gone(&bound, &it));
                     inside.insert(namespace.clone());
                     if !touched.insert(key) {
                         return None;
@@ -238,12 +255,10 @@ impl Model {
                         return None;
                     }
                     emptied.insert(namespace.clone());
-                    bound.retain(|(of, _), gone| {
-                        if of == namespace && gone.lives(self.now_ns) {
-                            unbound.push(gone.arena_bytes());
-                        }
-                        of != namespace
-                    });
+                    let names: Vec<_> = bound.keys().filter(|(of, _)| of == namespace).cloned().collect();
+                    for name in names {
+                        bound.remove(&name).into_iter().for_each(|it| gone(&bound, &it));
+                    }
                     if removes {
                         namespaces.remove(namespace);
                     }
@@ -251,22 +266,32 @@ impl Model {
                 Change::Bind(_)
                 | Change::BindEphemeral(_)
                 | Change::Replace(_)
+                | Change::SameAs(_)
                 | Change::RegisterNamespace { .. }
                 | Change::DeclareNamespace { .. }
                 | Change::EnsureCache { .. } => {}
             }
         }
-        for change in &commit.changes {
+        let (mut used, mut made) = (sources.iter(), BTreeMap::new());
+        for (at, change) in commit.changes.iter().enumerate() {
             match change {
                 Change::Bind(bind) | Change::BindEphemeral(bind) | Change::Replace(bind) => {
                     let Bind { namespace, name, description, ttl, header, payload, .. } = bind;
                     let is_ephemeral = matches!(change, Change::BindEphemeral(_));
                     let key = (namespace.clone(), name.clone());
-                    let (bytes, in_header) = match (payload, header.inline()) {
-                        (Payload::Inline { bytes }, None) => (bytes.to_vec(), false),
-                        (Payload::InHeader, Some((value, len))) => (value[..len].to_vec(), true),
+                    let version = self.versions.last;
+                    let (bytes, in_header, object) = match (payload, header.inline()) {
+                        (Payload::Inline { bytes }, None) => (bytes.to_vec(), false, (version, at)),
+                        (Payload::InHeader, Some((value, len))) => (value[..len].to_vec(), true, (0, 0)),
+                        (&Payload::AsChange { index }, None) => {
+                            let earlier: &Vec<u8> = made.get(&usize::try_from(index).expect("few"))?;
+                            (earlier.clone(), false, (version, usize::try_from(index).expect("few")))
+                        }
                         _ => return None,
                     };
+                    if let Payload::Inline { .. } = payload {
+                        made.insert(at, bytes.clone());
+                    }
                     let new = || declared(namespace, Declared::default());
                     let declared = namespaces.entry(namespace.clone()).or_insert_with(new);
                     let ttl = ttl.as_ref().or(declared.ttl.as_ref());
@@ -280,17 +305,45 @@ impl Model {
                     };
                     let kept = before.map_or(String::new(), |before| before.description.clone());
                     let description = description.clone().unwrap_or(kept);
-                    let version = self.versions.last;
                     let learned_ns = self.now_ns;
                     let now = Bound {
                         version,
                         bytes,
                         in_header,
+                        object,
                         learned_ns,
                         description,
                         expires_ns,
                         is_ephemeral,
                     };
+                    bound.insert(key.clone(), now);
+                    inside.insert(namespace.clone());
+                    if !touched.insert(key) {
+                        return None;
+                    }
+                }
+                Change::SameAs(same) => {
+                    let source = used.next().expect("each has one");
+                    let SameAs { namespace, name, description, lives, .. } = same;
+                    let new = || declared(namespace, Declared::default());
+                    let declared = namespaces.entry(namespace.clone()).or_insert_with(new);
+                    let ttl = match lives {
+                        Lives::AsDeclared | Lives::AsSource => declared.ttl.as_ref(),
+                        Lives::For(ttl) => Some(ttl),
+                    };
+                    let slack_ns = |ttl: &Ttl| if ttl.is_sliding { SLIDING_SLACK_NS } else { 0 };
+                    let expires_ns =
+                        ttl.and_then(|ttl| (self.now_ns + slack_ns(ttl)).checked_add(ttl.ttl_ns));
+                    let is_as_source = matches!(lives, Lives::AsSource);
+                    let now = Bound {
+                        version: self.versions.last,
+                        learned_ns: self.now_ns,
+                        description: description.clone().unwrap_or_else(|| source.description.clone()),
+                        expires_ns: if is_as_source { source.expires_ns } else { expires_ns },
+                        is_ephemeral: is_as_source && source.is_ephemeral,
+                        ..source.clone()
+                    };
+                    let key = (namespace.clone(), name.clone());
                     bound.insert(key.clone(), now);
                     inside.insert(namespace.clone());
                     if !touched.insert(key) {
@@ -356,7 +409,7 @@ impl Model {
 
     fn let_go(&mut self, unbound: &Unbound) {
         if let Some(object) = unbound.object {
-            self.objects.release(object, || unbound.label());
+            self.objects.unbind(object, unbound.number, || unbound.label());
         }
     }
 
@@ -385,7 +438,7 @@ impl Model {
         while let Next::This(next) = self.catalog.next_cached(at, &mut Slice::endless()) {
             let binding = self.catalog.cached_binding(next).expect("what is queued is bound");
             let object = binding.object.and_then(|object| self.objects.get(object));
-            assert_eq!(object.map(|object| object.version), Some(binding.version));
+            assert!(object.is_some_and(|object| object.version <= binding.version));
             (at, in_arena) = (next, in_arena + 1);
         }
         assert_eq!(in_arena, cached.iter().filter(|(_, bound)| !bound.in_header).count());
@@ -397,8 +450,9 @@ impl Model {
         expected.sort_unstable();
         assert_eq!(queued, expected);
         let in_arena = || self.bound.values().filter(|bound| !bound.in_header);
-        let used: u64 = in_arena().map(|bound| bound.bytes.len().next_multiple_of(64) as u64).sum();
-        assert_eq!((self.space.figures().used, self.objects.len()), (used, in_arena().count()));
+        let objects: BTreeMap<_, _> =
+            in_arena().map(|bound| (bound.object, bound.bytes.len().next_multiple_of(64) as u64)).collect();
+        assert_eq!((self.space.figures().used, self.objects.len()), (objects.values().sum(), objects.len()));
         assert_eq!(self.catalog.objects().0, self.bound.len() as u64);
         assert_eq!(self.catalog.namespace_count(), self.namespaces.len() as u64);
         let reader = IndexReader::open(&self.index).expect("an index");
@@ -466,14 +520,16 @@ fn any_change() -> impl Strategy<Value = Change> {
     let bytes = length.prop_flat_map(|len| proptest::collection::vec(any::<u8>(), len));
     // Where the value stands, and, now and then, where else it is said to stand.
     let place_of_value = (any::<bool>(), proptest::bool::weighted(0.05));
-    let how = (any_ttl(), description, 0_u8..6);
+    let how = (any_ttl(), description, 0_u8..12);
     let bind = (place(), bytes, place_of_value, how).prop_map(
         |((namespace, name), bytes, (in_header, lies), (ttl, description, how))| {
             let plain = Header::new(Kind::BYTES);
             let inline = plain.with_inline(&bytes).filter(|_| in_header || bytes.is_empty());
-            let payload = match inline.is_some() != lies {
-                true => Payload::InHeader,
-                false => Payload::Inline { bytes: bytes.into() },
+            let payload = match (inline.is_some() != lies, how) {
+                (true, _) => Payload::InHeader,
+                (false, 2) => Payload::AsChange { index: 0 },
+                (false, 3) => Payload::AsChange { index: 1 },
+                (false, _) => Payload::Inline { bytes: bytes.into() },
             };
             let header = inline.unwrap_or(plain);
             let bind = Bind { namespace, name, description, metadata: None, header, ttl, payload };
@@ -485,8 +541,33 @@ fn any_change() -> impl Strategy<Value = Change> {
         },
     );
     let namespace = || proptest::sample::select(all_namespaces().to_vec());
+    let lives = prop_oneof![
+        2 => Just(Lives::AsSource),
+        1 => Just(Lives::AsDeclared),
+        1 => any_ttl().prop_map(|ttl| ttl.map_or(Lives::AsDeclared, Lives::For)),
+    ];
+    let same = (
+        place(),
+        place(),
+        proptest::option::of("[a-c]{0,2}"),
+        lives,
+        proptest::option::weighted(0.2, 0_u64..30),
+    );
+    let same = same.prop_map(|((namespace, name), (of_namespace, of_name), description, lives, at)| {
+        Change::SameAs(SameAs {
+            namespace,
+            name,
+            description,
+            metadata: None,
+            lives,
+            of_namespace,
+            of_name,
+            at,
+        })
+    });
     prop_oneof![
         8 => bind,
+        4 => same,
         4 => place().prop_map(|(namespace, name)| Change::Unbind { namespace, name }),
         1 => namespace().prop_map(|namespace| Change::RemoveNamespace { namespace }),
         1 => namespace().prop_map(|namespace| Change::RemoveEmptyNamespace { namespace }),

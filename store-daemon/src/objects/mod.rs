@@ -1,9 +1,10 @@
 //! What the store keeps: objects by number, who holds each, where its bytes stand, and how they go.
 //!
 //! A commit makes an object of bytes that have a place in the arena ([`Objects::add`]). Whatever needs the object holds
-//! it, which today is the binding of a name. The holder that lets go last ([`Objects::release`]) retires the object's
-//! homes: they go to the scan thread ([`Objects::take_retired`]). A home that a scan finds unpinned comes back
-//! ([`Objects::reclaim`]), and the loop gives its extent back to the space, slice by slice ([`Objects::free_some`]).
+//! it: the binding of each name that means it, and a commit that is about to bind it to another name. The holder that
+//! lets go last ([`Objects::release`]) retires the object's homes: they go to the scan thread ([`Objects::take_retired`]).
+//! A home that a scan finds unpinned comes back ([`Objects::reclaim`]), and the loop gives its extent back to the space,
+//! slice by slice ([`Objects::free_some`]).
 //!
 //! Index entries and pins name an object by the offset of its *root*. Everything in the daemon names it by its number,
 //! because that is never used for another object, and stays the same if the bytes move.
@@ -17,7 +18,10 @@ use crate::{
     slice::Slice,
     space::Space,
 };
-use std::{collections::BTreeMap, num::NonZeroU64};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+};
 
 /// An object's number, never used twice while the daemon lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,11 +35,23 @@ pub(crate) struct Object {
     /// Version of the commit that made it.
     pub(crate) version: u64,
     pub(crate) label: Label,
+    /// Names that are bound to it.
+    names: u32,
     /// How many need it. At 0 it waits for the last pin to go.
     holders: u32,
 }
 
 impl Object {
+    /// How many need it.
+    pub(crate) fn holders(&self) -> u32 {
+        self.holders
+    }
+
+    /// How many names are bound to it.
+    pub(crate) fn names(&self) -> u32 {
+        self.names
+    }
+
     /// Whether nobody holds it any more.
     pub(crate) fn is_released(&self) -> bool {
         self.holders == 0
@@ -64,9 +80,9 @@ impl Homes {
 /// What an object is called where people ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Label {
-    /// What this index entry is called.
+    /// What this index entry is called: of several names the one that was bound last.
     Bound(u32),
-    /// It has lost its name, which was this.
+    /// It has no name any more. The last one was this.
     Lost(Box<str>),
 }
 
@@ -78,6 +94,8 @@ pub(crate) struct Objects {
     by_number: BTreeMap<ObjectNumber, Object>,
     /// By the offset of each home: pins name offsets.
     by_home: BTreeMap<u64, ObjectNumber>,
+    /// The index entries of names that are bound to an object beside the one in its label.
+    further_names: BTreeSet<(ObjectNumber, u32)>,
     last_number: u64,
     /// Homes that nobody holds and that the scan thread was not told of yet. It knows all others.
     retired: RetiredList,
@@ -104,21 +122,24 @@ impl Objects {
         for home in homes.all() {
             self.by_home.insert(home.offset, number);
         }
-        // Its label says where to find its name, which `name` tells as soon as it has one.
-        self.by_number
-            .insert(number, Object { homes, len_bytes, version, label: Label::Bound(0), holders: 1 });
+        // What it is called until it has a name, nobody asks.
+        let label = Label::Bound(0);
+        self.by_number.insert(number, Object { homes, len_bytes, version, label, names: 0, holders: 1 });
         number
     }
 
-    /// The object is called what index entry `entry` is called.
+    /// The name in index entry `entry` is bound to the object.
     pub(crate) fn name(&mut self, number: ObjectNumber, entry: u32) {
-        if let Some(object) = self.by_number.get_mut(&number) {
-            object.label = Label::Bound(entry);
+        let Some(object) = self.by_number.get_mut(&number) else { return };
+        object.names += 1;
+        match std::mem::replace(&mut object.label, Label::Bound(entry)) {
+            Label::Bound(before) if object.names > 1 => drop(self.further_names.insert((number, before))),
+            Label::Bound(_) => {}
+            Label::Lost(name) => self.lost_name_bytes -= name.len(),
         }
     }
 
     /// One more needs the object.
-    #[cfg_attr(not(test), expect(dead_code, reason = "every object has one name today, and so one holder"))]
     pub(crate) fn hold(&mut self, number: ObjectNumber) {
         if let Some(object) = self.by_number.get_mut(&number) {
             debug_assert!(object.holders > 0, "what was released can only be freed");
@@ -126,22 +147,69 @@ impl Objects {
         }
     }
 
-    /// One that held the object needs it no more. If that was the last one, the object goes as soon as a scan finds it
-    /// unpinned, and until then it is called `name`, for people.
-    pub(crate) fn release(&mut self, number: ObjectNumber, name: impl FnOnce() -> String) {
+    /// The name in index entry `entry`, which people know as `name`, is not bound to the object any more. Its binding
+    /// [holds](Self::release) the object still.
+    pub(crate) fn unname(&mut self, number: ObjectNumber, entry: u32, name: impl FnOnce() -> String) {
         let Some(object) = self.by_number.get_mut(&number) else { return };
-        object.holders -= 1;
-        if object.holders > 0 {
+        object.names -= 1;
+        if object.label != Label::Bound(entry) {
+            self.further_names.remove(&(number, entry));
+            return;
+        }
+        let others = (number, 0)..=(number, u32::MAX);
+        if let Some(&(_, other)) = self.further_names.range(others).next() {
+            self.further_names.remove(&(number, other));
+            object.label = Label::Bound(other);
             return;
         }
         let name = lost_name(name(), self.lost_name_bytes);
         self.lost_name_bytes += name.len();
         object.label = Label::Lost(name);
+    }
+
+    /// One that held the object needs it no more. If that was the last one, the object goes as soon as a scan finds it
+    /// unpinned. Returns whether it was.
+    pub(crate) fn release(&mut self, number: ObjectNumber) -> bool {
+        let Some(object) = self.by_number.get_mut(&number) else { return false };
+        object.holders -= 1;
+        if object.holders > 0 {
+            return false;
+        }
+        debug_assert_eq!(object.names, 0, "a name that is bound to it holds it");
         let len_bytes = object.len_bytes;
         for home in object.homes.all() {
             self.retired.push(Retired { offset: home.offset, extent_bytes: home.len_bytes, len_bytes });
         }
         self.retired_bytes += len_bytes;
+        true
+    }
+
+    /// The binding in index entry `entry` has ended, which people know as `name`. Returns whether nothing needs the object
+    /// any more.
+    pub(crate) fn unbind(&mut self, number: ObjectNumber, entry: u32, name: impl FnOnce() -> String) -> bool {
+        self.unname(number, entry, name);
+        self.release(number)
+    }
+
+    /// The binding in index entry `entry`, which people know as `name`, means `new` now, and meant `old` until now. It
+    /// holds both, and does so only with `new` from here on.
+    pub(crate) fn rebind(
+        &mut self,
+        entry: u32,
+        old: Option<ObjectNumber>,
+        new: Option<ObjectNumber>,
+        name: impl FnOnce() -> String,
+    ) {
+        if let (Some(old), true) = (old, old == new) {
+            self.release(old);
+            return;
+        }
+        if let Some(new) = new {
+            self.name(new, entry);
+        }
+        if let Some(old) = old {
+            self.unbind(old, entry, name);
+        }
     }
 
     /// The object with this number.

@@ -110,7 +110,10 @@ fn pin_info(state: &State, pin: &Pin) -> Option<PinInfo> {
     let session = state.sessions.get(pin.session)?;
     let object = state.objects.at(pin.offset)?;
     let (name, limbo) = match &object.label {
-        Label::Bound(number) => (state.catalog.label(*number).unwrap_or_default(), false),
+        Label::Bound(number) => {
+            let name = state.catalog.label(*number).unwrap_or_default();
+            (with_further_names(name, object.names()), false)
+        }
         Label::Lost(name) => (name.to_string(), true),
     };
     Some(PinInfo {
@@ -126,6 +129,15 @@ fn pin_info(state: &State, pin: &Pin) -> Option<PinInfo> {
         pins: pin.count,
         seen_for_s: pin.since.elapsed().as_secs(),
     })
+}
+
+/// What an object is called that is bound to so many names, of which this is one.
+fn with_further_names(name: String, names: u32) -> String {
+    match names {
+        0 | 1 => name,
+        2 => name + " (+ 1 name)",
+        more => format!("{name} (+ {} names)", more - 1),
+    }
 }
 
 /// The lines of `listed` that come after `after`, as many as are looked at for one page.

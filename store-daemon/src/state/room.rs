@@ -178,8 +178,8 @@ impl State {
         if let Some(unbound) = self.catalog.evict(victim) {
             fault_point(FaultPoint::Evicted);
             *evicted += 1;
-            *evicted_bytes += unbound.entry.arena_bytes();
-            self.ended_by_itself(&unbound);
+            let is_last = self.ended_by_itself(&unbound);
+            *evicted_bytes += if is_last { unbound.entry.arena_bytes() } else { 0 };
         }
     }
 

@@ -59,14 +59,15 @@ impl State {
         waits
     }
 
-    /// The store has ended a binding by itself. Releases its object, and notes the name if somebody waits for it.
-    pub(super) fn ended_by_itself(&mut self, unbound: &Unbound) {
-        if let Some(object) = unbound.object {
-            self.objects.release(object, || unbound.label());
-        }
+    /// The store has ended a binding by itself. Lets go of its object, and notes the name if somebody waits for it. Returns
+    /// whether nothing needs the object any more.
+    pub(super) fn ended_by_itself(&mut self, unbound: &Unbound) -> bool {
+        let unbind = |object| self.objects.unbind(object, unbound.number, || unbound.label());
+        let is_last = unbound.object.is_some_and(unbind);
         if self.parked.has_waiter(&unbound.id) {
             self.unbinding.untold.push(unbound.id);
         }
+        is_last
     }
 
     /// Notes that the session's ephemeral bindings must be unbound.
@@ -86,7 +87,9 @@ impl State {
             && let Some(&session) = self.unbinding.departed.last()
         {
             match self.catalog.end_one_of(session) {
-                Some(unbound) => self.ended_by_itself(&unbound),
+                Some(unbound) => {
+                    self.ended_by_itself(&unbound);
+                }
                 None => drop(self.unbinding.departed.pop()),
             }
         }

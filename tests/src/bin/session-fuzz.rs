@@ -277,7 +277,8 @@ fn change(random: &mut Random) -> Change {
         _ => Namespace::default(),
     };
     let name = Name::new(&format!("n{}", random.below(8))).expect("valid");
-    match random.below(11) {
+    match random.below(13) {
+        11 | 12 => Change::SameAs(same(random, namespace, name)),
         9 => Change::RemoveEmptyNamespace { namespace },
         10 => Change::EnsureCache { namespace },
         8 => {
@@ -290,7 +291,8 @@ fn change(random: &mut Random) -> Change {
         3 => Change::RegisterNamespace { namespace },
         _ => {
             let mut header = Header::new(Kind::BYTES);
-            let payload = match random.below(3) {
+            let payload = match random.below(4) {
+                3 => Payload::AsChange { index: u32::try_from(random.below(4)).expect("small") },
                 0 => Payload::Inline {
                     bytes: vec![7; usize::try_from(random.below(3_000)).expect("small")].into(),
                 },
@@ -313,6 +315,24 @@ fn change(random: &mut Random) -> Change {
                 _ => Change::Bind(bind),
             }
         }
+    }
+}
+
+fn same(random: &mut Random, namespace: Namespace, name: Name) -> SameAs {
+    let of_name = Name::new(&format!("name {}", random.below(6))).expect("a valid name");
+    SameAs {
+        of_namespace: namespace.clone(),
+        namespace,
+        name,
+        description: None,
+        metadata: None,
+        lives: match random.below(3) {
+            0 => Lives::AsDeclared,
+            1 => Lives::For(ttl(random)),
+            _ => Lives::AsSource,
+        },
+        of_name,
+        at: (random.below(3) == 0).then(|| random.word() >> random.below(64)),
     }
 }
 

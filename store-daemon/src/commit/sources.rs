@@ -1,0 +1,66 @@
+//! The bindings whose objects a commit binds other names to.
+//!
+//! `checks.rs` resolves them, against the state right before the commit. `apply.rs` holds their objects before it changes
+//! anything, because the commit itself may unbind or replace a source: a name can be moved, and two names swapped.
+
+use crate::{
+    catalog::{Record, Text},
+    objects::ObjectNumber,
+    session::SessionId,
+};
+use plasmon_protocol::{index::Entry, message::Ttl};
+
+/// What a binding hands on to another name.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) entry: Entry,
+    pub(super) object: Option<ObjectNumber>,
+    pub(super) object_uuid: [u8; 16],
+    pub(super) writer_pid: u32,
+    pub(super) description: Text,
+    pub(super) metadata: Text,
+    pub(super) ttl: Option<Ttl>,
+    pub(super) owner: Option<SessionId>,
+}
+
+impl Source {
+    pub(super) fn of(record: &Record) -> Source {
+        Source {
+            entry: record.entry,
+            object: record.object,
+            object_uuid: record.object_uuid,
+            writer_pid: record.writer_pid,
+            description: record.description.clone(),
+            metadata: record.metadata.clone(),
+            ttl: record.ttl.clone(),
+            owner: record.owner,
+        }
+    }
+}
+
+/// Sources that are allocated together, so that none moves when there are more.
+const CHUNK: usize = 1_024;
+
+/// The sources of a commit, in the order of the changes that name them.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    chunks: Vec<Vec<Source>>,
+}
+
+impl Sources {
+    pub(super) fn push(&mut self, source: Source) {
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK => chunk.push(source),
+            _ => {
+                let mut chunk = Vec::with_capacity(if self.chunks.is_empty() { 1 } else { CHUNK });
+                chunk.push(source);
+                self.chunks.push(chunk);
+            }
+        }
+    }
+
+    /// The source that comes `at` this place.
+    pub(super) fn get(&self, at: usize) -> Option<&Source> {
+        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+    }
+}
