@@ -11,7 +11,7 @@
 //! | a name | the commit, the expiry or the eviction that changes the name |
 //!
 //! Besides, a wait ends when its deadline has passed ([`Parked::take_late`]), when its connection ends
-//! ([`Parked::take_of`]; a copy goes on), and when the store shuts down ([`Parked::take_any`]). Each of them costs as much as it finds,
+//! ([`Parked::take_of`]; a copy goes on, and so does a long commit that nobody has read), and when the store shuts down ([`Parked::take_any`]). Each of them costs as much as it finds,
 //! however much else waits: one process may wait 64,000 times for one name.
 //!
 //! Needs that depend on the state alone (the first three) have no list that somebody has to work off: [`Parked::wake`]
@@ -312,8 +312,9 @@ impl Parked {
         let entry = Entry { who, wants, round: rounds.last, deadline };
         self.by_need.insert((wants.key(), entry.round, ticket));
         self.by_deadline.extend(entry.deadline.map(|at| (at, ticket)));
-        // A copy goes on, whoever asked for it: what it writes to must not be given to anybody else.
-        if entry.wants.key() != Key::Copy {
+        // A copy goes on, whoever asked for it: what it writes to must not be given to anybody else. So does a long commit
+        // that nobody has read yet: it says which leases end with it.
+        if ![Key::Copy, Key::LongCommit].contains(&entry.wants.key()) {
             self.by_connection.entry(entry.who.reply_to.connection).or_default().insert(ticket);
         }
         self.by_ticket.insert(ticket, entry);
@@ -480,7 +481,7 @@ impl Parked {
         if at <= now { self.take(ticket) } else { None }
     }
 
-    /// Takes something that a connection waits for, but for copies.
+    /// Takes something that a connection waits for, but for copies and long commits.
     pub(crate) fn take_of(&mut self, connection: ConnectionId) -> Option<Suspended> {
         let &ticket = self.by_connection.get(&connection)?.first()?;
         self.take(ticket)

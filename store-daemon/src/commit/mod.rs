@@ -183,6 +183,8 @@ pub(crate) struct CommitJob {
     runs: Vec<Run>,
     /// What is known of its changes, once they were read.
     summary: Summary,
+    /// Why it will not happen, if that is known before it was read.
+    doom: Option<Failure>,
     stage: Stage,
 }
 
@@ -197,7 +199,7 @@ impl CommitJob {
             Err(error) => Stage::Abandoning(Vec::new(), read::malformed(&error)),
         };
         let (summary, tried, runs) = (Summary::default(), Tried::default(), Vec::new());
-        CommitJob { reply_to, writer, is_long: false, tried, body, runs, summary, stage }
+        CommitJob { reply_to, writer, is_long: false, tried, body, runs, summary, doom: None, stage }
     }
 
     /// Bytes of the payloads that came in the message.
@@ -240,7 +242,8 @@ impl CommitJob {
         matches!(self.stage, Stage::Applying(_) | Stage::Announcing(_))
     }
 
-    /// It will not happen: [`prepare`](Self::prepare) gives back its room, and then says why.
+    /// It will not happen: [`prepare`](Self::prepare) gives back its room, and then says why. One that was not read is read
+    /// first, because it says which leases end with it.
     pub(crate) fn fail(&mut self, failure: Failure) {
         let (extents, failure) = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Placing(placing) => (placing.into_extents(), failure),
@@ -249,7 +252,12 @@ impl CommitJob {
             Stage::CheckingConditions(checking) => (checking.into_extents(), failure),
             Stage::CheckingChanges(checking) => (checking.into_extents(), failure),
             Stage::Abandoning(extents, first) => (extents, first),
-            Stage::ReadingConditions(_) | Stage::ReadingChanges(_) | Stage::Over => (Vec::new(), failure),
+            reading @ (Stage::ReadingConditions(_) | Stage::ReadingChanges(_)) => {
+                self.doom.get_or_insert(failure);
+                self.stage = reading;
+                return;
+            }
+            Stage::Over => (Vec::new(), failure),
             visible @ (Stage::Applying(_) | Stage::Announcing(_)) => {
                 debug_assert!(false, "a commit that is visible cannot fail");
                 self.stage = visible;
@@ -265,11 +273,14 @@ impl CommitJob {
             let step = match std::mem::replace(&mut self.stage, Stage::Over) {
                 Stage::ReadingConditions(reading) => reading.run(slice),
                 Stage::ReadingChanges(reading) => reading.run(&mut self.summary, slice),
-                Stage::Placing(placing) => {
-                    let session = self.writer.session;
-                    let asked = Asked { session, tried: &mut self.tried, runs: &mut self.runs };
-                    placing.run(bench, asked, slice)
-                }
+                Stage::Placing(placing) => match self.doom.take() {
+                    Some(failure) => Step::Next(Stage::Abandoning(placing.into_extents(), failure)),
+                    None => {
+                        let session = self.writer.session;
+                        let asked = Asked { session, tried: &mut self.tried, runs: &mut self.runs };
+                        placing.run(bench, asked, slice)
+                    }
+                },
                 Stage::Writing(writing) => writing.run(bench, slice),
                 Stage::Abandoning(extents, failure) => abandon(extents, failure, bench, slice),
                 ready => Step::Stop(ready, Prepared::Ready),

@@ -602,6 +602,23 @@ fn any_commit() -> impl Strategy<Value = Commit> {
         .prop_map(|(conditions, changes)| Commit { conditions, changes, end_leases: vec![] })
 }
 
+/// The client is gone, or its connection is. It has unmapped its leases already, so nobody else would end them.
+#[test]
+fn a_commit_that_fails_before_it_was_read_still_ends_its_leases() {
+    let mut model = Model::new();
+    let [register, ..] = all_namespaces().map(|namespace| Change::RegisterNamespace { namespace });
+    let commit = Commit { conditions: vec![], changes: vec![register], end_leases: vec![5, 6] };
+    let mut body = Vec::new();
+    commit.encode(&mut body);
+    let reply_to = ReplyTo { connection: ConnectionId(1), request_id: 1, held: Held::default() };
+    let writer = Writer { session: SessionId(1), pid: 1, uid: 1, is_own: true };
+    let mut job = CommitJob::new(reply_to, writer, body.into());
+    job.fail(Failure::UnknownSession);
+    let result = model.work(&mut job, usize::MAX, &mut Slices::default());
+    assert_eq!(result, Some(Err(Failure::UnknownSession)));
+    assert_eq!((job.end_leases(), model.versions.last), (&[5, 6][..], 0));
+}
+
 /// Invariant 9: whatever takes time for each change is done in slices, giving back included. 32 entries fit into
 /// the shortest slice.
 #[test]

@@ -117,7 +117,8 @@ proptest! {
                 }
                 Step::Ended { connection } => {
                     ended.extend(std::iter::from_fn(|| parked.take_of(ConnectionId(connection))));
-                    take(&mut list, |known| known.connection == connection && known.wants != Err(Key::Copy))
+                    let goes_on = |known: &Known| [Err(Key::Copy), Err(Key::LongCommit)].contains(&known.wants);
+                    take(&mut list, |known| known.connection == connection && !goes_on(known))
                 }
                 Step::Passed { ms } => {
                     ended.extend(std::iter::from_fn(|| parked.take_late(at(ms))));
