@@ -79,6 +79,42 @@ fn hit_as_bytes(bencher: Bencher) {
     });
 }
 
+/// The same at a view, of a name that has not changed since: no request either.
+#[divan::bench]
+fn hit_as_bytes_at_a_view(bencher: Bencher) {
+    let (_store, brain) = store_of(100_000);
+    let view = brain.view().expect("the store answers");
+    brain.learn("another name", &1).expect("there is room");
+    bencher.counter(ItemsCount::new(1_000_u32)).bench_local(|| {
+        for _ in 0..1_000 {
+            black_box(view.recall::<Blob>(black_box("name 4711")).expect("it was bound"));
+        }
+    });
+}
+
+/// The same of a name that was bound anew since: the store is asked.
+#[divan::bench]
+fn past_at_a_view(bencher: Bencher) {
+    let (_store, brain) = store_of(100_000);
+    let view = brain.view().expect("the store answers");
+    brain.learn("name 4711", &[8_u8; 100]).expect("there is room");
+    bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
+        for _ in 0..100 {
+            black_box(view.recall::<Blob>(black_box("name 4711")).expect("it was bound"));
+        }
+    });
+}
+
+/// Taking and dropping a snapshot, by the number of names that it shows.
+#[divan::bench(args = [10, 1_000_000])]
+fn snapshot_and_drop(bencher: Bencher, names: u32) {
+    let (_store, brain) = store_of(names);
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+        brain.snapshot("bench").expect("no other has this label");
+        brain.drop_snapshot("bench").expect("it was just taken");
+    });
+}
+
 /// A value that stands in the index entry: neither arena nor pins are touched.
 #[divan::bench]
 fn hit_of_an_integer(bencher: Bencher) {

@@ -18,7 +18,6 @@ use arrow_ipc::{
 use arrow_schema::{Schema, SchemaRef};
 use plasmon_protocol::{
     index_of,
-    message::Failure,
     object::{Flags, Header, Kind},
 };
 use std::{
@@ -248,7 +247,9 @@ impl LeaseSink {
                 let wanted = needed.max(FIRST_LEASE_BYTES);
                 // The usual length first; if there is no room for that, what is needed now.
                 let lease = match Lease::get(session, wanted) {
-                    Err(CallError::Failed(Failure::StoreFull(_))) => Lease::get(session, needed),
+                    Err(CallError::Failed(failure)) if failure.no_room().is_some() => {
+                        Lease::get(session, needed)
+                    }
                     result => result,
                 };
                 self.lease = Some(lease.map_err(|error| session.explain(error))?);
@@ -258,7 +259,9 @@ impl LeaseSink {
                 let wanted = needed.max(lease.len_bytes() * 2);
                 let written = self.written as u64;
                 let result = match lease.extend(written, wanted) {
-                    Err(CallError::Failed(Failure::StoreFull(_))) => lease.extend(written, needed),
+                    Err(CallError::Failed(failure)) if failure.no_room().is_some() => {
+                        lease.extend(written, needed)
+                    }
                     result => result,
                 };
                 result.map_err(|error| session.explain(error))?;

@@ -5,7 +5,7 @@ use nix::unistd::{AccessFlags, access};
 use plasmon_protocol::{
     codec::DecodeError,
     frame::FrameError,
-    message::{Expect, Failure, NoRoom},
+    message::{Expect, FailedCondition, Failure, FullOfPast, Keeper, NoRoom},
     name::NameError,
     pins::RegionError,
 };
@@ -32,6 +32,11 @@ pub enum Error {
         "nothing is bound to {name:?} in namespace {namespace:?}; learn it first, or wait for it with a timeout"
     )]
     NameNotFound { namespace: String, name: String },
+    /// That version of the name is not kept, or never was.
+    #[error(
+        "version {version} of {name:?} in namespace {namespace:?} is not kept; history() lists those that are"
+    )]
+    VersionNotKept { namespace: String, name: String, version: u64 },
     /// A name that is to share its object is not bound.
     #[error("nothing is bound to {name:?} in namespace {namespace:?}, so no other name can have its object")]
     NotBound { namespace: String, name: String },
@@ -59,6 +64,28 @@ pub enum Error {
     /// A condition (`if_absent`, `if_version`) did not hold.
     #[error("{}", conditional(.namespace, .name, .expect, *.found))]
     ConditionFailed { namespace: String, name: String, expect: Expect, found: Option<u64> },
+    /// Several conditions did not hold.
+    #[error("{}", conditions(.failed, *.more))]
+    ConditionsFailed { failed: Vec<FailedCondition>, more: u64 },
+    /// There is a snapshot with this label.
+    #[error("there is a snapshot {label:?} already; drop it first, or take another label")]
+    SnapshotExists { label: String },
+    /// There is no snapshot with this label, or not of this namespace.
+    #[error("there is no snapshot {label:?} of this namespace")]
+    SnapshotNotFound { label: String },
+    /// The view has ended, or nobody holds the moment that it was to show.
+    #[error("view {view} has ended: its session did, or somebody ended it; begin another one")]
+    ViewEnded { view: u64 },
+    /// A cache has neither history nor snapshots.
+    #[error("namespace {namespace:?} is a cache, and a cache has no past: neither history nor snapshots")]
+    CacheHasNoPast { namespace: String },
+    /// More versions that have ended would have to be kept than can be.
+    #[error(
+        "this would end {requested} bindings of namespace {namespace:?} (and maybe others) that history, snapshots or \
+         views want, and {kept} of {limit} are kept already; drop a snapshot or a view, keep a shorter history, or start \
+         the store with a larger --max-kept"
+    )]
+    TooManyKept { namespace: String, requested: u64, kept: u64, limit: u64 },
     /// The name was not bound in time.
     #[error("{name:?} in namespace {namespace:?} was not bound within {}", seconds(*.waited))]
     WaitTimeout { namespace: String, name: String, waited: Duration },
@@ -162,6 +189,10 @@ pub struct Full {
     pub populated_bytes: Option<u64>,
     /// The processes that hold most of limbo: pid, command, bytes.
     pub holders: Vec<(u32, String, u64)>,
+    /// Bytes of versions that have ended, and that only history, snapshots or views keep.
+    pub past_bytes: u64,
+    /// The histories, snapshots and views that keep most of them.
+    pub keepers: Vec<Keeper>,
 }
 
 impl fmt::Display for Full {
@@ -182,6 +213,22 @@ impl fmt::Display for Full {
         )?;
         for (pid, command, bytes) in &self.holders {
             write!(f, "; process {pid} ({command}) holds {bytes} of them")?;
+        }
+        if self.past_bytes > 0 {
+            write!(f, "; only the past keeps {} bytes of what is used", self.past_bytes)?;
+        }
+        for keeper in &self.keepers {
+            match keeper {
+                Keeper::History { namespace, bytes } => {
+                    write!(f, "; the history of namespace {namespace:?} keeps {bytes} bytes")?;
+                }
+                Keeper::Snapshot { label, bytes } => {
+                    write!(f, "; snapshot \"{label}\" keeps {bytes} bytes")?;
+                }
+                Keeper::View { view, pid, command, bytes } => {
+                    write!(f, "; view {view} of process {pid} ({command}) keeps {bytes} bytes")?;
+                }
+            }
         }
         if self.cached_bytes > 0 {
             let cached = self.cached_bytes;
@@ -213,7 +260,13 @@ impl Error {
     /// ```
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Error::NameNotFound { .. } | Error::NotBound { .. } | Error::NamespaceNotFound { .. })
+        matches!(
+            self,
+            Error::NameNotFound { .. }
+                | Error::NotBound { .. }
+                | Error::VersionNotKept { .. }
+                | Error::NamespaceNotFound { .. }
+        )
     }
 
     /// Whether no store can be reached now, and a later call may succeed.
@@ -253,10 +306,17 @@ impl Error {
             | Error::TooMany { .. }
             | Error::NameNotFound { .. }
             | Error::NotBound { .. }
+            | Error::VersionNotKept { .. }
             | Error::NamespaceNotFound { .. }
             | Error::NamespaceInUse { .. }
+            | Error::ConditionsFailed { .. }
+            | Error::SnapshotExists { .. }
+            | Error::SnapshotNotFound { .. }
+            | Error::TooManyKept { .. }
             | Error::ConditionFailed { .. } => true,
             Error::DefaultNamespace
+            | Error::ViewEnded { .. }
+            | Error::CacheHasNoPast { .. }
             | Error::BadName(_)
             | Error::UntrustedStore { .. }
             | Error::NotAdmitted { .. }
@@ -347,6 +407,7 @@ impl fmt::Debug for Error {
         let variant = match self {
             Error::NameNotFound { .. } => "NameNotFound",
             Error::NotBound { .. } => "NotBound",
+            Error::VersionNotKept { .. } => "VersionNotKept",
             Error::NamespaceNotFound { .. } => "NamespaceNotFound",
             Error::NamespaceInUse { .. } => "NamespaceInUse",
             Error::DefaultNamespace => "DefaultNamespace",
@@ -354,6 +415,12 @@ impl fmt::Debug for Error {
             Error::StoreFull(..) => "StoreFull",
             Error::IndexFull { .. } => "IndexFull",
             Error::ConditionFailed { .. } => "ConditionFailed",
+            Error::ConditionsFailed { .. } => "ConditionsFailed",
+            Error::SnapshotExists { .. } => "SnapshotExists",
+            Error::SnapshotNotFound { .. } => "SnapshotNotFound",
+            Error::ViewEnded { .. } => "ViewEnded",
+            Error::CacheHasNoPast { .. } => "CacheHasNoPast",
+            Error::TooManyKept { .. } => "TooManyKept",
             Error::WaitTimeout { .. } => "WaitTimeout",
             Error::StoreUnavailable { .. } => "StoreUnavailable",
             Error::OutcomeUnknown { .. } => "OutcomeUnknown",
@@ -388,7 +455,21 @@ impl From<Failure> for Error {
                 let (namespace, name) = (namespace.to_string(), name.to_string());
                 Error::ConditionFailed { namespace, name, expect, found }
             }
+            Failure::ConditionsFailed { failed, more } => Error::ConditionsFailed { failed, more },
+            Failure::SnapshotExists { label } => Error::SnapshotExists { label: label.to_string() },
+            Failure::SnapshotNotFound { label } => Error::SnapshotNotFound { label: label.to_string() },
+            Failure::ViewEnded { view } => Error::ViewEnded { view },
+            Failure::CacheHasNoPast { namespace } => {
+                Error::CacheHasNoPast { namespace: namespace.to_string() }
+            }
+            Failure::TooManyKept { namespace, requested, kept, limit } => {
+                Error::TooManyKept { namespace: namespace.to_string(), requested, kept, limit }
+            }
             Failure::StoreFull(room) => Error::StoreFull(Box::new(room.into())),
+            Failure::FullOfPast(full) => {
+                let FullOfPast { room, past_bytes, keepers } = *full;
+                Error::StoreFull(Box::new(Full { past_bytes, keepers, ..room.into() }))
+            }
             Failure::IndexFull { requested, used, limit } => Error::IndexFull { requested, used, limit },
             Failure::UnknownNamespace { namespace } => {
                 Error::NamespaceNotFound { namespace: namespace.to_string() }
@@ -441,6 +522,8 @@ impl From<NoRoom> for Full {
                 .into_iter()
                 .map(|holder| (holder.pid, holder.command, holder.bytes))
                 .collect(),
+            past_bytes: 0,
+            keepers: Vec::new(),
         }
     }
 }
@@ -492,10 +575,27 @@ fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>)
         Expect::Absent => "to be absent".to_owned(),
         Expect::Present => "to be bound".to_owned(),
         Expect::Version { version } => format!("to have version {version}"),
+        Expect::NamespaceUnchanged { since } => {
+            let changed =
+                found.map_or_else(String::new, |version| format!(", the last time by change {version}"));
+            return format!("names of namespace {namespace:?} have changed since version {since}{changed}");
+        }
     };
     let found =
         found.map_or_else(|| "it is not bound".to_owned(), |version| format!("it has version {version}"));
     format!("{name:?} in namespace {namespace:?} was expected {wanted}, and {found}")
+}
+
+fn conditions(failed: &[FailedCondition], more: u64) -> String {
+    let each = failed.iter().take(10).map(|failed| {
+        let FailedCondition { namespace, name, expect, found } = failed;
+        conditional(namespace, name, expect, *found)
+    });
+    let each = each.collect::<Vec<_>>().join("; ");
+    match more + failed.len().saturating_sub(10) as u64 {
+        0 => each,
+        more => format!("{each}; and {more} conditions more did not hold"),
+    }
 }
 
 fn unavailable(sockets: &[PathBuf], source: Option<&io::Error>) -> String {

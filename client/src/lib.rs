@@ -55,11 +55,12 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trust;
+mod view;
 
 pub use batch::{Batch, SealedView};
 pub use brain::{
-    Brain, Builder, Figure, Metadata, NamePage, NamespaceInfo, PendingBinding, PendingWait, Pin,
-    RefusedLearns, Stats,
+    Brain, Builder, Diff, Ended, Figure, History, Keeper, Metadata, NamePage, NamespaceInfo, PendingBinding,
+    PendingWait, Pin, Reason, RefusedLearns, SnapshotInfo, Stats, Version, ViewInfo,
 };
 pub use codec::{
     BlockTable, CodecError, Described, Dtype, Json, Kind, Learn, Pickle, Prepared, Strided, Table, TablePart,
@@ -77,6 +78,7 @@ pub use plasmon_protocol::{
     message::{Expect, Ttl},
     name::NameError,
 };
+pub use view::View;
 
 /// The examples of the README must compile.
 #[cfg(doctest)]

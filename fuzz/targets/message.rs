@@ -52,7 +52,8 @@ impl Made {
         let number = match &self.request {
             MadeRequest::Commit { conditions, changes, end_leases } => {
                 let conditions = conditions.iter().filter_map(|(which, text, version)| {
-                    let expect = match which % 3 {
+                    let expect = match which % 4 {
+                        3 => Expect::NamespaceUnchanged { since: *version },
                         0 => Expect::Absent,
                         1 => Expect::Version { version: *version },
                         _ => Expect::Present,
@@ -153,7 +154,10 @@ fn parse(number: u16, body: Bytes) {
     each! {
         Failed Hello Welcome Attached ChildAdded Goodbye Commit LongCommit Committed Reserve Granted ExtendLease EndLease
         LeaseEnded AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
-        NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked WaitChange Changed
+        NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked WaitChange Changed ListBareNames
+        BareNamesPage ListDescribed DescribedPage DescribeNamespace NamespaceDescribed BeginView ViewBegun EndHold
+        HoldEnded FindAt TakeSnapshot SnapshotTaken DropSnapshot ListSnapshots SnapshotsPage ListViews ViewsPage
+        ListVersions VersionsPage ListAt ThenPage DescribePast PastDescribed
     }
 }
 

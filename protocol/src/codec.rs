@@ -5,9 +5,9 @@
 
 use crate::{
     limits,
-    name::{NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, Name, NameError, Namespace},
+    name::{Label, NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, Name, NameError, Namespace},
 };
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use bytes::{Buf, Bytes};
 use core::fmt;
 
@@ -274,6 +274,16 @@ impl Codec for Name {
     }
 }
 
+impl Codec for Label {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_text(self.as_str(), 64, out);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        decode_text(reader, 64, |text| Label::new(text).map_err(Problem::BadName))
+    }
+}
+
 impl Codec for Namespace {
     fn encode(&self, out: &mut Vec<u8>) {
         encode_text(self, 64, out);
@@ -290,6 +300,16 @@ impl Codec for Namespace {
     }
 }
 const _: () = assert!(NAMESPACE_BYTES_MAX == 64 && NAME_BYTES_MAX == 1_024);
+
+impl<T: Codec> Codec for Box<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (**self).encode(out);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        T::decode(reader).map(Box::new)
+    }
+}
 
 impl Codec for Bytes {
     fn encode(&self, out: &mut Vec<u8>) {

@@ -21,6 +21,9 @@ pub const IN_FLIGHT_MAX: usize = 64;
 /// the commit's body while it is on its way.
 pub const COMMIT_ENTRIES_MAX: u32 = 2 << 20;
 
+/// Conditions that a failed commit names.
+pub const FAILED_CONDITIONS_MAX: u32 = 1_000;
+
 /// Body of a commit that stands in a lease, in bytes. The daemon copies it into its own memory, one at a time.
 pub const COMMIT_BYTES_MAX: u64 = 256 << 20;
 
@@ -41,6 +44,24 @@ pub const PAGE_DESCRIBED_MAX: u32 = 1_024;
 
 /// A page of described names whose texts have so many bytes takes no more names.
 pub const PAGE_DESCRIBED_BYTES_MAX: usize = 1 << 20;
+
+/// Names that one [`ThenPage`](crate::message::ThenPage) looks at.
+pub const PAGE_THEN_LOOKS_MAX: u32 = 16_384;
+
+/// Snapshots in one [`SnapshotsPage`](crate::message::SnapshotsPage).
+pub const PAGE_SNAPSHOTS_MAX: u32 = 64;
+
+/// Views in one [`ViewsPage`](crate::message::ViewsPage).
+pub const PAGE_VIEWS_MAX: u32 = 1_024;
+
+/// Namespaces of one snapshot.
+pub const SNAPSHOT_NAMESPACES_MAX: u32 = 1_024;
+
+/// Snapshots of one store.
+pub const SNAPSHOTS_MAX: u64 = 65_536;
+
+/// Views that one session may have.
+pub const VIEWS_MAX: usize = 1_024;
 
 /// Pins in one [`PinsPage`](crate::message::PinsPage).
 pub const PAGE_PINS_MAX: u32 = 4_096;

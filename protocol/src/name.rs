@@ -7,6 +7,8 @@ use core::{fmt, ops::Deref};
 pub const NAMESPACE_BYTES_MIN: usize = 5;
 /// Longest namespace, in bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Longest label of a snapshot, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
 /// Longest name, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 1_024;
 
@@ -28,6 +30,20 @@ pub enum NameError {
         /// The first character that is not allowed.
         character: char,
     },
+    /// The label of a snapshot has too few or too many bytes.
+    LabelLength {
+        /// What was asked for, shortened for display.
+        label: String,
+        /// Its length in bytes.
+        len_bytes: usize,
+    },
+    /// The label has a character outside ASCII letters, digits, `_`, `.` and `-`.
+    LabelCharacter {
+        /// What was asked for.
+        label: String,
+        /// The first character that is not allowed.
+        character: char,
+    },
     /// The name is empty.
     NameEmpty,
     /// The name has too many bytes.
@@ -43,7 +59,10 @@ impl NameError {
     pub fn is_of_namespace(&self) -> bool {
         match self {
             NameError::NamespaceLength { .. } | NameError::NamespaceCharacter { .. } => true,
-            NameError::NameEmpty | NameError::NameLength { .. } => false,
+            NameError::LabelLength { .. }
+            | NameError::LabelCharacter { .. }
+            | NameError::NameEmpty
+            | NameError::NameLength { .. } => false,
         }
     }
 }
@@ -59,6 +78,15 @@ impl fmt::Display for NameError {
                 f,
                 "a namespace is made of ASCII letters, digits, '_', '.' and '-', and {namespace:?} has {character:?}"
             ),
+            NameError::LabelLength { label, len_bytes } => write!(
+                f,
+                "the label of a snapshot has 1 to {LABEL_BYTES_MAX} characters, and {label:?} has {len_bytes}"
+            ),
+            NameError::LabelCharacter { label, character } => write!(
+                f,
+                "the label of a snapshot is made of ASCII letters, digits, '_', '.' and '-', and {label:?} has \
+                 {character:?}"
+            ),
             NameError::NameEmpty => write!(f, "a name has at least one character, and this one is empty"),
             NameError::NameLength { len_bytes } => {
                 write!(f, "a name has at most {NAME_BYTES_MAX} bytes of UTF-8, and this one has {len_bytes}")
@@ -68,6 +96,51 @@ impl fmt::Display for NameError {
 }
 
 impl core::error::Error for NameError {}
+
+/// Whether namespaces and labels may have this character.
+fn is_allowed(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '-')
+}
+
+/// The label of a snapshot: 1 to 64 ASCII letters, digits, `_`, `.`, `-`.
+///
+/// ```
+/// use plasmon_protocol::name::Label;
+/// assert_eq!(Label::new("before-the-run").unwrap().as_str(), "before-the-run");
+/// assert!(Label::new("").is_err() && Label::new("a/b").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(Box<str>);
+
+impl Label {
+    /// Checks `label` and copies it.
+    ///
+    /// # Errors
+    /// [`NameError::LabelLength`] or [`NameError::LabelCharacter`].
+    pub fn new(label: &str) -> Result<Self, NameError> {
+        let len_bytes = label.len();
+        if !(1..=LABEL_BYTES_MAX).contains(&len_bytes) {
+            let shown = label.chars().take(LABEL_BYTES_MAX).collect();
+            return Err(NameError::LabelLength { label: shown, len_bytes });
+        }
+        match label.chars().find(|&c| !is_allowed(c)) {
+            Some(character) => Err(NameError::LabelCharacter { label: label.to_owned(), character }),
+            None => Ok(Label(label.into())),
+        }
+    }
+
+    /// The label as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The name of a namespace: 5 to 64 ASCII letters, digits, `_`, `.`, `-`; compared exactly. Clones share the text.
 ///
@@ -94,8 +167,7 @@ impl Namespace {
             let shown = namespace.chars().take(NAMESPACE_BYTES_MAX).collect();
             return Err(NameError::NamespaceLength { namespace: shown, len_bytes });
         }
-        let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        match namespace.chars().find(|c| !allowed(c)) {
+        match namespace.chars().find(|&c| !is_allowed(c)) {
             Some(character) => {
                 Err(NameError::NamespaceCharacter { namespace: namespace.to_owned(), character })
             }

@@ -9,7 +9,7 @@ use plasmon_protocol::{
     layout::{IndexShape, WORD_BYTES, bucket, index_header, session},
     limits,
     message::*,
-    name::{NAME_BYTES_MAX, Name, Namespace},
+    name::{Label, NAME_BYTES_MAX, Name, Namespace},
     object::{Dtype, Flags, Header, INLINE_VALUE_BYTES_MAX, Kind},
     pins::{Moved, RegionError, SessionRegion, offset_of, pin_for},
     sync::{AtomicU64, Ordering},
@@ -32,7 +32,9 @@ macro_rules! for_every_message {
             AddRegion RegionAdded Find Found FindMany FoundMany Wait Bound ListNames NamesPage ListNamespaces
             NamespacesListed Describe Described ReadStats Stats ListPins PinsPage Kick Kicked
             ListBareNames BareNamesPage WaitChange Changed ListDescribed DescribedPage DescribeNamespace
-            NamespaceDescribed)
+            NamespaceDescribed BeginView ViewBegun EndHold HoldEnded FindAt TakeSnapshot SnapshotTaken DropSnapshot
+            ListSnapshots SnapshotsPage ListViews ViewsPage ListVersions VersionsPage ListAt ThenPage DescribePast
+            PastDescribed)
     };
     (@ $call:ident $arguments:tt $($message:ident)*) => {
         $( for_every_message!(% $call $message $arguments); )*
@@ -174,6 +176,10 @@ make! {
         let len = 5 + source.below(60);
         Namespace::new(&source.text(&['a', 'Z', '0', '_', '.', '-'], len)).unwrap()
     };
+    Label: |source| {
+        let len = 1 + source.below(64);
+        Label::new(&source.text(&['a', 'Z', '0', '_', '.', '-'], len)).unwrap()
+    };
     Name: |source| {
         let len = [1, 2, 17, NAME_BYTES_MAX / 4][source.below(4)];
         Name::new(&source.text(&['n', ' ', '/', 'é', '🦀'], len)).unwrap()
@@ -193,6 +199,12 @@ impl<const N: usize> Make for [u8; N] {
 impl<T: Make> Make for Option<T> {
     fn make(source: &mut Source<'_>) -> Self {
         bool::make(source).then(|| T::make(source))
+    }
+}
+
+impl<T: Make> Make for Box<T> {
+    fn make(source: &mut Source<'_>) -> Self {
+        Box::new(T::make(source))
     }
 }
 
@@ -257,21 +269,51 @@ make_structs! {
         capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes leased_bytes pinned_bytes populated_bytes
         objects objects_max namespaces pins sessions orphaned_sessions connections leases waits version commits
         requests refused expired cached_bytes evicted evicted_bytes uptime_s store_pid rss_bytes pss_bytes descriptors
-        store_uuid refused_learns refusals
+        store_uuid refused_learns refusals kept kept_max past_bytes snapshots views
     }
     ListPins { after }
     PinsPage { pins next }
     Kick { pid }
     Kicked { sessions }
+    BeginView { at }
+    ViewBegun { view moment taken_ns namespaces }
+    EndHold { view }
+    HoldEnded {}
+    FindAt { namespace name at slot }
+    TakeSnapshot { label namespaces }
+    SnapshotTaken { moment }
+    DropSnapshot { label }
+    ListSnapshots { after }
+    SnapshotsPage { snapshots more }
+    ListViews { after }
+    ViewsPage { views more }
+    ListVersions { namespace name all below }
+    VersionsPage { versions more }
+    ListAt { namespace at prefix after }
+    ThenPage { names next }
+    DescribePast { namespace }
+    PastDescribed { history kept version }
     RefusedLearns { reason namespace learns }
 
     Condition { namespace name expect }
+    FailedCondition { namespace name expect found }
+    SameAs { namespace name description metadata lives of_namespace of_name at }
+    History { versions age_ns bytes }
+    SnapshotInfo { label moment created_ns namespaces names bytes pid uid }
+    ViewInfo { view moment began_ns pid uid command kept }
+    ThenInfo { name version }
+    VersionInfo {
+        version object_id len_bytes kind created_ns writer_pid writer_uid bound_by_pid bound_by_uid description metadata
+        ended ttl
+    }
+    EndInfo { version reason ago_ns in_history }
     Bind { namespace name description metadata header ttl payload }
     Ttl { ttl_ns is_sliding }
     NoRoom {
         requested_bytes capacity_bytes used_bytes free_bytes largest_free_bytes limbo_bytes cached_bytes populated_bytes
         holders
     }
+    FullOfPast { room past_bytes keepers }
     Holder { pid command bytes }
     PinPlace { session offset }
     NameSlot { namespace name slot }
@@ -303,13 +345,21 @@ macro_rules! make_choices {
 }
 make_choices! {
     Role { Lifeline Requests { token } }
-    Expect { Absent Version { version } Present }
+    Expect { Absent Version { version } Present NamespaceUnchanged { since } }
+    Lives { AsDeclared For(ttl) AsSource }
+    Reason { Rebound Forgotten Expired Evicted Cleared }
+    MomentOf { Now Snapshot { label } Held { moment } }
+    When { View { view } Version { version } }
+    Keeper {
+        History { namespace bytes } Snapshot { label bytes } View { view pid command bytes }
+    }
     Change {
         Bind(bind) Unbind { namespace name } RemoveNamespace { namespace } ClearNamespace { namespace }
         RegisterNamespace { namespace } DeclareNamespace { namespace is_cache ttl } BindEphemeral(bind)
-        RemoveEmptyNamespace { namespace } EnsureCache { namespace } Replace(bind)
+        RemoveEmptyNamespace { namespace } EnsureCache { namespace } Replace(bind) SameAs(same)
+        DeclareHistory { namespace history } PurgeHistory { namespace name } RestoreNamespace { namespace label }
     }
-    Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader }
+    Payload { Inline { bytes } Leased { lease offset len_bytes } InHeader AsChange { index } }
     FoundOne { Absent At(location) }
     Failure {
         VersionMismatch { client store } NotAdmitted { uid store_uid } TooMany { what limit } UnknownSession
@@ -318,6 +368,9 @@ make_choices! {
         BadLease { lease reason } IdTaken { wanted holder } NamedTwice { namespace name }
         TooLarge { what found_bytes limit_bytes } BadSlot { slot } WaitTimeout
         UnknownProcess { pid } ShuttingDown Internal { reason } NamespaceInUse { namespace names }
+        NotBound { namespace name } ConditionsFailed { failed more } SnapshotExists { label } SnapshotNotFound { label }
+        ViewEnded { view } CacheHasNoPast { namespace } TooManyKept { namespace requested kept limit }
+        FullOfPast(full)
     }
 }
 

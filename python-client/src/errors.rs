@@ -80,6 +80,7 @@ fn describe<'py>(
             attributes.set_item("largest_free_bytes", full.largest_free_bytes)?;
             attributes.set_item("limbo_bytes", full.limbo_bytes)?;
             attributes.set_item("cached_bytes", full.cached_bytes)?;
+            attributes.set_item("past_bytes", full.past_bytes)?;
             "StoreFull"
         }
         Error::IndexFull { .. } => "IndexFull",
@@ -88,6 +89,32 @@ fn describe<'py>(
             attributes.set_item("found_version", *found)?;
             "ConditionFailed"
         }
+        Error::ConditionsFailed { failed, .. } => {
+            if let Some(first) = failed.first() {
+                set_name(&first.namespace, &first.name)?;
+                attributes.set_item("found_version", first.found)?;
+            }
+            "ConditionFailed"
+        }
+        Error::VersionNotKept { namespace, name, version } => {
+            set_name(namespace, name)?;
+            attributes.set_item("version", *version)?;
+            "VersionGone"
+        }
+        Error::SnapshotExists { label } => {
+            attributes.set_item("label", label)?;
+            "SnapshotExists"
+        }
+        Error::SnapshotNotFound { label } => {
+            attributes.set_item("label", label)?;
+            "SnapshotNotFound"
+        }
+        Error::ViewEnded { .. } => "ViewEnded",
+        Error::CacheHasNoPast { namespace } => {
+            attributes.set_item("namespace", namespace)?;
+            "CacheHasNoPast"
+        }
+        Error::TooManyKept { .. } => "TooManyKept",
         Error::WaitTimeout { namespace, name, .. } => {
             set_name(namespace, name)?;
             "WaitTimeout"

@@ -117,6 +117,12 @@ points! {
     Evicting = "store-evicting",
     /// A binding of a cache gave way, and its memory is not given back.
     Evicted = "store-evicted",
+    /// A moment is kept for a session or under a label, and its client not told.
+    MomentHeld = "store-moment-held",
+    /// A name is what it was at a snapshot, and others of its namespace are not yet.
+    NameRestored = "store-name-restored",
+    /// A binding of the past is taken off, which nobody wants any more, and its memory not given back.
+    PastDropped = "store-past-dropped",
     /// A lifeline was closed.
     Orphaned = "store-orphaned",
     /// A session is taken off the list, and what it held is not free.

@@ -125,6 +125,11 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
     pub max_text_bytes: u64,
 
+    /// Most versions of names that are kept after they ended, for history, snapshots and views. [default: as many as
+    /// --max-objects]
+    #[arg(long, value_name = "N")]
+    pub max_kept: Option<u32>,
+
     /// Time in which a frame that has begun must be complete
     #[arg(long, value_name = "MS", default_value_t = plasmon_protocol::limits::FRAME_TIME_MS_MAX,
         value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
@@ -207,6 +212,11 @@ impl Options {
     pub fn entry_count(&self, capacity_bytes: u64) -> u32 {
         let by_size = u32::try_from(capacity_bytes / (16 << 10)).unwrap_or(u32::MAX);
         self.max_objects.unwrap_or(by_size.max(65_536)).min(plasmon_protocol::layout::IndexShape::ENTRIES_MAX)
+    }
+
+    /// How many versions are kept at most after they ended, in a store of so many names.
+    pub(crate) fn kept_max(&self, entries: u32) -> u64 {
+        self.max_kept.unwrap_or(entries).into()
     }
 }
 

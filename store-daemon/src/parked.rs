@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | a scan that begins from now on | the scan thread's report |
 //! | that all is unbound that had expired by a moment | the step that unbinds what has expired |
-//! | that no commit is half visible | the step that works off commits |
+//! | that no commit is half visible, or under way | the step that works off commits |
 //! | room, for which cached bindings must give way | the eviction that it gets when its turn comes |
 //! | pages, or a copy | the helper's report, which carries the ticket |
 //! | that no other long commit is in private memory | the end of that commit |
@@ -181,6 +181,8 @@ pub(crate) enum Need {
     Expiry { as_of_ns: u64 },
     /// That no commit is half visible.
     WholeCommits,
+    /// That no commit is under way.
+    NoCommit,
     /// Room, for which cached bindings must give way.
     Room(Shortage),
 }
@@ -194,6 +196,7 @@ pub(crate) enum Key {
     Scan(u64),
     Expiry(u64),
     WholeCommits,
+    NoCommit,
     Room,
     Pages,
     Copy,
@@ -214,6 +217,7 @@ pub(crate) struct Moment {
     /// When the first binding expires that is not unbound, by CLOCK_BOOTTIME in nanoseconds.
     pub(crate) first_expiry_ns: u64,
     pub(crate) is_mid_commit: bool,
+    pub(crate) is_commit_under_way: bool,
 }
 
 #[derive(Debug)]
@@ -382,10 +386,11 @@ impl Parked {
     }
 
     fn first_met(&self, moment: Moment) -> Option<Ticket> {
-        let Moment { scans_done, first_expiry_ns, is_mid_commit } = moment;
+        let Moment { scans_done, first_expiry_ns, is_mid_commit, is_commit_under_way } = moment;
         self.first(Key::Scan(0), Key::Scan(scans_done))
             .or_else(|| self.first(Key::Expiry(0), Key::Expiry(first_expiry_ns.checked_sub(1)?)))
             .or_else(|| if is_mid_commit { None } else { self.first(Key::WholeCommits, Key::WholeCommits) })
+            .or_else(|| if is_commit_under_way { None } else { self.first(Key::NoCommit, Key::NoCommit) })
     }
 
     /// What comes first of what waits for something from `from` to `to`.

@@ -75,8 +75,11 @@ impl Refusals {
 /// what its caller asked about; and where nobody is there any more, or the store stops, nobody is refused.
 fn reason(failure: &Failure) -> Option<&'static str> {
     Some(match failure {
-        Failure::StoreFull(room) if room.populated_bytes.is_some() => "machine_full",
-        Failure::StoreFull(_) => "store_full",
+        Failure::StoreFull(_) | Failure::FullOfPast(_) => {
+            let is_of_machine = failure.no_room().is_some_and(|room| room.populated_bytes.is_some());
+            if is_of_machine { "machine_full" } else { "store_full" }
+        }
+        Failure::TooManyKept { .. } => "too_many_kept",
         Failure::IndexFull { .. } => "index_full",
         Failure::TooLarge { .. } => "too_large",
         Failure::TooMany { .. } => "too_many",
@@ -87,7 +90,11 @@ fn reason(failure: &Failure) -> Option<&'static str> {
         Failure::DefaultNamespace => "default_namespace",
         Failure::Malformed { .. } => "malformed",
         Failure::Internal { .. } => "internal",
-        Failure::ConditionFailed { .. } | Failure::ShuttingDown | Failure::UnknownSession => {
+        Failure::ConditionFailed { .. }
+        | Failure::ConditionsFailed { .. }
+        | Failure::NotBound { .. }
+        | Failure::ShuttingDown
+        | Failure::UnknownSession => {
             return None;
         }
         _ => "other",

@@ -13,6 +13,7 @@ mod hostile;
 mod machine;
 mod memory;
 mod other_users;
+mod past;
 mod sharing;
 mod startup;
 mod stress;

@@ -28,7 +28,7 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::{ForkResult, alarm, fork},
 };
-use plasmon::{Blob, Brain, Error, LearnOptions, NamespaceOptions, Object, Table};
+use plasmon::{Blob, Brain, Error, History, LearnOptions, NamespaceOptions, Object, Table};
 use plasmon_shm::{FaultPoint, fault_point};
 use std::{
     collections::HashMap,
@@ -53,6 +53,9 @@ const OWN: u64 = 6;
 
 /// A namespace whose names give way when room is short. Campaigns remove its names as they do those of `default`.
 pub const CACHE: &str = "campaign-cache";
+
+/// A namespace with a history, of which moments are kept. Campaigns remove it.
+pub const PAST: &str = "campaign-past";
 
 /// Objects that a loading process holds at most.
 const HELD_MAX: usize = 12;
@@ -529,6 +532,9 @@ fn play(brain: &Brain, random: &mut Random, round: u64, point: &str) -> plasmon:
     if let Err(wrong) = watch_it_expire(brain, &format!("victim {me} brief"))? {
         return Ok(Err(wrong));
     }
+    if let Err(wrong) = look_back(brain, random, me)? {
+        return Ok(Err(wrong));
+    }
     // What only a store can be struck in, and takes long, mostly where it is.
     let is_of_store = round == 0 && point.starts_with("store-");
     let needs_full_cache = ["store-sliding", "store-evicting", "store-evicted"].contains(&point);
@@ -590,6 +596,50 @@ fn watch_it_expire(brain: &Brain, name: &str) -> plasmon::Result<Outcome> {
         }
     }
     Ok(held.map_or(Ok(()), |blob| number_of("what has expired and is held", &blob).map(drop)))
+}
+
+/// Binds names anew that have a past, and looks at it: by a view, a snapshot, and their history.
+fn look_back(brain: &Brain, random: &mut Random, me: u32) -> plasmon::Result<Outcome> {
+    // Others with the same number of their own may be doing the same, or have died in it.
+    let past = brain.in_namespace(&format!("{PAST}-{}-{me}", std::process::id()))?;
+    let store = brain.stats()?.store_uuid;
+    let label = format!("victim-{}-{:x}", std::process::id(), random.word());
+    let names: Vec<String> = (0..4).map(|index| format!("victim {index}")).collect();
+    let fills: Vec<u64> = names.iter().map(|_| random.word() & !7 | 1).collect();
+    past.keep_history(Some(&History { versions: Some(2), age_ns: None, bytes: None }))?;
+    for (name, fill) in names.iter().zip(&fills) {
+        past.learn(name, &value(*fill))?;
+    }
+    past.snapshot(&label)?;
+    let view = past.view()?;
+    for name in &names {
+        past.learn(name, &value(2))?;
+    }
+    past.forget(&names[0])?;
+    past.learn(&names[1], &value(3))?;
+    let looked = || {
+        for (name, fill) in names.iter().zip(&fills) {
+            let then = number_of(name, &view.recall::<Blob>(name)?);
+            if then != Ok(*fill) {
+                return Ok(Err(format!("`{name}` was {fill:x}, and {then:x?} at a view")));
+            }
+        }
+        past.restore_snapshot(&label)?;
+        for (name, fill) in names.iter().zip(&fills) {
+            let now = number_of(name, &past.recall::<Blob>(name)?);
+            if now != Ok(*fill) {
+                return Ok(Err(format!("`{name}` was {fill:x}, and is {now:x?}, restored")));
+            }
+        }
+        past.drop_snapshot(&label)?;
+        past.remove_namespace()?;
+        Ok(Ok(()))
+    };
+    match looked() {
+        // Another store has taken the place of the one that was.
+        Err(_) if brain.stats()?.store_uuid != store => Ok(Ok(())),
+        looked => looked,
+    }
 }
 
 /// Learns more than the store has room for where names give way, while it holds the first and recalls one name that

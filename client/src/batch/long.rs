@@ -35,12 +35,18 @@ impl Batch {
                 let names = namespace.len() + name.len() + of_namespace.len() + of_name.len();
                 2 * ENTRY_BYTES_MAX + names + texts
             }
-            Change::Unbind { namespace, name } => ENTRY_BYTES_MAX + namespace.len() + name.len(),
+            Change::RestoreNamespace { namespace, label } => {
+                ENTRY_BYTES_MAX + namespace.len() + label.as_str().len()
+            }
+            Change::PurgeHistory { namespace, name } | Change::Unbind { namespace, name } => {
+                ENTRY_BYTES_MAX + namespace.len() + name.len()
+            }
             Change::RemoveNamespace { namespace }
             | Change::RemoveEmptyNamespace { namespace }
             | Change::ClearNamespace { namespace }
             | Change::RegisterNamespace { namespace }
             | Change::EnsureCache { namespace }
+            | Change::DeclareHistory { namespace, .. }
             | Change::DeclareNamespace { namespace, .. } => ENTRY_BYTES_MAX + namespace.len(),
         });
         conditions.chain(changes).sum::<usize>() + self.end_leases.len() * 8 + ENTRY_BYTES_MAX

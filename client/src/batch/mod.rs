@@ -226,6 +226,22 @@ impl Batch {
         if old == new { Ok(batch) } else { batch.forget(old) }
     }
 
+    /// Binds `name` to what it was bound to at `moment`, the number of a change: right after that, as far as that is kept. The
+    /// number of a version that is kept is such a moment. It lives as its namespace has declared.
+    ///
+    /// The batch fails with [`Error::NotBound`] if nothing was bound to the name then, or that is not kept.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    pub fn restore(mut self, name: &str, moment: u64) -> Result<Batch> {
+        let namespace = self.brain.namespace_checked().clone();
+        self = self.same_as(name, namespace, name, Lives::AsDeclared)?;
+        if let Some(Change::SameAs(same)) = self.changes.last_mut() {
+            same.at = Some(moment);
+        }
+        Ok(self)
+    }
+
     fn same_as(mut self, source: &str, namespace: Namespace, target: &str, lives: Lives) -> Result<Batch> {
         let of_namespace = self.brain.namespace_checked().clone();
         let (of_name, name) = (Name::new(source)?, Name::new(target)?);

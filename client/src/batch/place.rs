@@ -59,7 +59,10 @@ impl Batch {
         let mut wanted_bytes = ahead_bytes;
         loop {
             match Lease::reserve(&self.session, wanted_bytes) {
-                Err(CallError::Failed(Failure::StoreFull(room))) if wanted_bytes > object_bytes => {
+                Err(CallError::Failed(failure))
+                    if wanted_bytes > object_bytes
+                        && let Some(room) = failure.no_room().cloned() =>
+                {
                     let longest_bytes = room.largest_free_bytes.min(wanted_bytes / 2);
                     wanted_bytes = (longest_bytes / object_bytes * object_bytes).max(object_bytes);
                     self.short = Some(room);

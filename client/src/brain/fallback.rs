@@ -11,7 +11,7 @@ use plasmon_protocol::{
     index::Entry,
     index_of,
     limits::RECALL_NAMES_MAX,
-    message::{Find, FindMany, FoundOne, NameSlot},
+    message::{Find, FindMany, Found, FoundOne, NameSlot, Request},
     name::Name,
     object::Flags,
 };
@@ -23,21 +23,33 @@ impl Brain {
     pub(super) fn find(&self, name: &str) -> Result<Option<Object>> {
         let name = Name::new(name)?;
         self.store.retry(&self.trust, |session| {
-            let slot = session.take_slot().map_err(CallError::Other)?;
-            let find = Find { namespace: self.namespace.clone(), name: name.clone(), slot: slot.number() };
-            match session.call(&find) {
-                Ok(found) => {
-                    let object = found.location.map(|location| located(session, location, slot));
-                    object.transpose().map_err(CallError::Other)
-                }
-                Err(error) => {
-                    if may_still_pin(&error) {
-                        slot.abandon();
-                    }
-                    Err(error)
-                }
-            }
+            self.find_pinned(session, |slot| Find {
+                namespace: self.namespace.clone(),
+                name: name.clone(),
+                slot,
+            })
         })
+    }
+
+    /// Makes a request that looks something up and stores a pin in the slot of this number.
+    pub(super) fn find_pinned<R: Request<Reply = Found>>(
+        &self,
+        session: &Arc<Session>,
+        request: impl FnOnce(u32) -> R,
+    ) -> Result<Option<Object>, CallError> {
+        let slot = session.take_slot().map_err(CallError::Other)?;
+        match session.call(&request(slot.number())) {
+            Ok(found) => {
+                let object = found.location.map(|location| located(session, location, slot));
+                object.transpose().map_err(CallError::Other)
+            }
+            Err(error) => {
+                if may_still_pin(&error) {
+                    slot.abandon();
+                }
+                Err(error)
+            }
+        }
     }
 
     #[cold]

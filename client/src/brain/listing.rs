@@ -323,7 +323,7 @@ impl Brain {
 }
 
 /// The user's metadata, from its text: another client may have written what is no JSON.
-fn read_metadata(text: &str) -> serde_json::Value {
+pub(super) fn read_metadata(text: &str) -> serde_json::Value {
     match text {
         "" => serde_json::Value::Null,
         text => codec::with_room(|| serde_json::from_str(text)).unwrap_or_else(|_| text.into()),

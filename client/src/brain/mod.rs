@@ -5,6 +5,7 @@ mod fallback;
 mod learn;
 mod listing;
 mod names;
+mod past;
 mod recall;
 mod wait;
 
@@ -19,7 +20,11 @@ use std::{
 };
 
 pub use listing::{Metadata, NamePage};
-pub use plasmon_protocol::message::{Figure, NamespaceInfo, PinInfo as Pin, RefusedLearns, Stats};
+pub use past::{Diff, Ended, Version};
+pub use plasmon_protocol::message::{
+    Figure, History, Keeper, NamespaceInfo, PinInfo as Pin, Reason, RefusedLearns, SnapshotInfo, Stats,
+    ViewInfo,
+};
 pub use wait::{PendingBinding, PendingWait};
 
 /// How long a call waits for its answer, unless told otherwise.

@@ -199,8 +199,25 @@ impl Brain {
         held(session, found, is_recall)
     }
 
+    /// What the index says that `name` was bound to at a moment, which was taken at `taken_ns`; `None` if it does not say.
     #[inline]
-    fn convert<T: FromObject>(&self, name: &str, object: Object) -> Result<T> {
+    pub(crate) fn look_at(
+        &self,
+        session: &Arc<Session>,
+        name: &str,
+        moment: u64,
+        taken_ns: u64,
+    ) -> Result<Option<Object>> {
+        let id = self.prefix.name_id(Name::check(name)?);
+        let found = session.index.lookup(&id, || taken_ns, |entry| pin(session, entry))?;
+        match found {
+            Lookup::Held { entry, .. } if entry.version > moment => Ok(None),
+            found => Ok(held(session, found, true)?.object()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn convert<T: FromObject>(&self, name: &str, object: Object) -> Result<T> {
         if !T::is_kind(object.kind()) {
             let (namespace, name) = (self.namespace.to_string(), name.to_owned());
             return Err(Error::WrongKind { namespace, name, asked: T::ASKED, found: object.kind() });
@@ -209,7 +226,7 @@ impl Brain {
     }
 
     #[cold]
-    fn not_found(&self, name: &str) -> Error {
+    pub(crate) fn not_found(&self, name: &str) -> Error {
         Error::NameNotFound { namespace: self.namespace.to_string(), name: name.to_owned() }
     }
 }

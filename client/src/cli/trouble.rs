@@ -67,14 +67,20 @@ impl Trouble {
             Trouble::NothingToForget { .. } => 3,
             Trouble::Store(error) => match error {
                 Error::BadName(_) | Error::MetadataNotAnObject { .. } | Error::NoTimeToLive => 2,
-                Error::NameNotFound { .. } | Error::NotBound { .. } | Error::NamespaceNotFound { .. } => 3,
+                Error::NameNotFound { .. }
+                | Error::NotBound { .. }
+                | Error::SnapshotNotFound { .. }
+                | Error::NamespaceNotFound { .. } => 3,
                 Error::StoreUnavailable { .. }
                 | Error::NotAStore { .. }
                 | Error::OutcomeUnknown { .. }
                 | Error::NoAnswer { .. } => 4,
                 Error::StoreFull(_) | Error::IndexFull { .. } => 5,
                 Error::WaitTimeout { .. } => 6,
-                Error::ConditionFailed { .. } | Error::NamespaceInUse { .. } => 7,
+                Error::ConditionFailed { .. }
+                | Error::ConditionsFailed { .. }
+                | Error::SnapshotExists { .. }
+                | Error::NamespaceInUse { .. } => 7,
                 _ => 1,
             },
             _ => 1,

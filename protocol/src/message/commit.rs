@@ -1,8 +1,8 @@
-use super::{choice, message, part};
+use super::{History, choice, message, part};
 use crate::{
     codec::{BoundedList, Codec, DecodeError, ListReader, Reader},
     limits,
-    name::{Name, Namespace},
+    name::{Label, Name, Namespace},
     object::Header,
 };
 use alloc::{string::String, vec::Vec};
@@ -11,9 +11,10 @@ use bytes::Bytes;
 message! {
     /// Changes bindings: the only mutation there is. All of it happens or nothing does.
     ///
-    /// Request 8, since protocol 1. All conditions are checked first, at one moment, then all room is taken, then
+    /// Request 8, since protocol 1. A commit without changes only has its conditions checked: it gets no version, and is
+    /// answered with the last one. All conditions are checked first, at one moment, then all room is taken, then
     /// everything becomes visible; a name may be changed once. Answered by [`Committed`], or by failure
-    /// `ConditionFailed`, `StoreFull`, `IndexFull`, `UnknownNamespace`, `DefaultNamespace`, `BadLease`, `IdTaken`,
+    /// `ConditionFailed`, `ConditionsFailed`, `StoreFull`, `IndexFull`, `UnknownNamespace`, `DefaultNamespace`, `BadLease`, `IdTaken`,
     /// `NamedTwice`, `NamespaceInUse`, `NotBound` or `TooLarge`, after which nothing has changed but that the leases in
     /// `end_leases` have ended.
     Commit = 8 answered by Committed {
@@ -82,7 +83,7 @@ message! {
 message! {
     /// The commit is visible. Reply 9, since protocol 1.
     Committed = 9 {
-        /// The commit's version: that of every binding it made.
+        /// The commit's version: that of every binding it made. Of a commit without changes the version of the last change.
         version: u64,
         /// Names that were unbound.
         unbound: u64,
@@ -115,6 +116,12 @@ choice! {
         },
         /// It is bound.
         3 = Present,
+        /// No name of its namespace was bound or unbound since: the name itself is of no account. What has expired counts
+        /// as unbound. A namespace that is unknown, or was made since, was not changed if no namespace was removed since.
+        4 = NamespaceUnchanged {
+            /// The version that was the last one when the names were listed.
+            since: u64,
+        },
     }
 }
 
@@ -175,6 +182,29 @@ choice! {
         10 = Replace(bind: Bind),
         /// Binds a name to an object that another name is bound to, or was. No bytes move.
         11 = SameAs(same: SameAs),
+        /// Declares what is kept of the versions of a namespace's names that have ended, in the place of what was declared
+        /// before; `None` is nothing. Registers the namespace if it is new.
+        12 = DeclareHistory {
+            /// The namespace.
+            namespace: Namespace,
+            /// What is kept.
+            history: Option<History>,
+        },
+        /// Drops what history keeps of a name. What snapshots and views want of it stays.
+        13 = PurgeHistory {
+            /// Namespace of the name.
+            namespace: Namespace,
+            /// The name.
+            name: Name,
+        },
+        /// Makes every name of a namespace what it was at the moment of a snapshot: names that were not bound then are
+        /// unbound. Names that mean the same object as then keep their binding.
+        14 = RestoreNamespace {
+            /// The namespace: one of the snapshot's.
+            namespace: Namespace,
+            /// The snapshot's label.
+            label: Label,
+        },
     }
 }
 

@@ -1,9 +1,10 @@
-use super::{choice, message, part};
+use super::{Expect, choice, message, part};
 use crate::{
     codec::BoundedList,
-    name::{Name, Namespace},
+    limits,
+    name::{Label, Name, Namespace},
 };
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 message! {
     /// Why a request did not do what was asked. Reply 1 to any request, since protocol 1.
@@ -93,7 +94,7 @@ choice! {
             /// The name.
             name: Name,
             /// What the condition asked for.
-            expect: super::Expect,
+            expect: Expect,
             /// The version the name has; `None` if it is not bound.
             found: Option<u64>,
         },
@@ -178,7 +179,124 @@ choice! {
             /// The name.
             name: Name,
         },
+        /// Several conditions did not hold. Nothing has changed.
+        24 = ConditionsFailed {
+            /// Those that come first, at most [`limits::FAILED_CONDITIONS_MAX`].
+            failed: Vec<FailedCondition>,
+            /// How many more there are.
+            more: u64,
+        },
+        /// There is a snapshot with this label. Drop it first, or take another label.
+        25 = SnapshotExists {
+            /// The label.
+            label: Label,
+        },
+        /// There is no snapshot with this label, or the namespace is none of its.
+        26 = SnapshotNotFound {
+            /// The label.
+            label: Label,
+        },
+        /// This session has no such view, or nobody holds that moment: it has ended.
+        27 = ViewEnded {
+            /// The number of the view, or of the moment.
+            view: u64,
+        },
+        /// A cache has no past: it has neither history nor snapshots.
+        28 = CacheHasNoPast {
+            /// The namespace.
+            namespace: Namespace,
+        },
+        /// More bindings that have ended would have to be kept than can be. Nothing has changed.
+        29 = TooManyKept {
+            /// The namespace of the names that change.
+            namespace: Namespace,
+            /// Bindings that would end and have to be kept.
+            requested: u64,
+            /// Bindings that are kept.
+            kept: u64,
+            /// Most bindings that can be kept (`--max-kept`).
+            limit: u64,
+        },
+        /// The objects do not fit, and the past has some of what is used. Nothing has changed.
+        30 = FullOfPast(full: Box<FullOfPast>),
     }
+}
+
+part! {
+    /// The figures of a full store, some of which only the past keeps.
+    FullOfPast {
+        /// The figures of a full store.
+        room: NoRoom,
+        /// Bytes of objects that only the past keeps.
+        past_bytes: u64,
+        /// For whom, those first that keep most.
+        keepers: Vec<Keeper>,
+    }
+}
+
+impl Failure {
+    /// The figures of a full store, if that is the reason.
+    #[must_use]
+    pub fn no_room(&self) -> Option<&NoRoom> {
+        match self {
+            Failure::StoreFull(room) => Some(room),
+            Failure::FullOfPast(full) => Some(&full.room),
+            _ => None,
+        }
+    }
+}
+
+choice! {
+    /// Who keeps something of the past.
+    Keeper {
+        /// The history of a namespace.
+        1 = History {
+            /// The namespace.
+            namespace: Namespace,
+            /// Bytes of the versions that it keeps.
+            bytes: u64,
+        },
+        /// A snapshot.
+        2 = Snapshot {
+            /// Its label.
+            label: Label,
+            /// Bytes of the versions that are kept with its moment as the last one that wants them.
+            bytes: u64,
+        },
+        /// A view.
+        3 = View {
+            /// Its number.
+            view: u64,
+            /// Process that holds it, as the daemon sees it.
+            pid: u32,
+            /// Its command name, if /proc told.
+            command: String,
+            /// As of a snapshot.
+            bytes: u64,
+        },
+    }
+}
+
+impl BoundedList for Keeper {
+    const ITEMS_MAX: u32 = 16;
+}
+
+part! {
+    /// A condition that did not hold.
+    FailedCondition {
+        /// Namespace of the name.
+        namespace: Namespace,
+        /// The name.
+        name: Name,
+        /// What the condition asked for.
+        expect: Expect,
+        /// The version the name has; `None` if it is not bound. Where the namespace has changed, the version of that change.
+        found: Option<u64>,
+    }
+}
+
+impl BoundedList for FailedCondition {
+    const ITEMS_MAX: u32 = limits::FAILED_CONDITIONS_MAX;
 }
 
 impl BoundedList for Holder {

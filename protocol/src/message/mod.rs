@@ -12,11 +12,12 @@ mod lease;
 mod listing;
 mod lookup;
 mod operator;
+mod past;
 
 pub use commit::{
     Bind, Change, Commit, Committed, Condition, Expect, Lives, LongCommit, Payload, SameAs, Ttl,
 };
-pub use failure::{Failed, Failure, Holder, NoRoom};
+pub use failure::{Failed, FailedCondition, Failure, FullOfPast, Holder, Keeper, NoRoom};
 pub use handshake::{Attached, ChildAdded, Goodbye, Hello, MAGIC, Role, VERSION, Welcome, hello_version};
 pub use lease::{AddRegion, EndLease, ExtendLease, Granted, LeaseEnded, RegionAdded, Reserve};
 pub use listing::{
@@ -29,6 +30,13 @@ pub use lookup::{
 };
 pub use operator::{
     Figure, Kick, Kicked, ListPins, PinInfo, PinPlace, PinsPage, ReadStats, RefusedLearns, Stats,
+};
+
+pub use past::{
+    BeginView, DescribePast, DropSnapshot, EndHold, EndInfo, FindAt, History, HoldEnded, ListAt,
+    ListSnapshots, ListVersions, ListViews, MomentOf, PastDescribed, Reason, SnapshotInfo, SnapshotTaken,
+    SnapshotsPage, TakeSnapshot, ThenInfo, ThenPage, VersionInfo, VersionsPage, ViewBegun, ViewInfo,
+    ViewsPage, When,
 };
 
 use crate::codec::{Codec, DecodeError, Reader};
@@ -202,6 +210,7 @@ macro_rules! requests {
 requests! {
     Hello Goodbye LongCommit Reserve ExtendLease EndLease AddRegion Find Wait ListNames ListNamespaces
     Describe ReadStats ListPins Kick ListBareNames WaitChange ListDescribed DescribeNamespace
+    BeginView EndHold FindAt TakeSnapshot DropSnapshot ListSnapshots ListViews ListVersions ListAt DescribePast
 }
 
 #[cfg(test)]

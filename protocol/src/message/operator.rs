@@ -76,6 +76,16 @@ message! {
         refused_learns: u64,
         /// The same, by reason and namespace.
         refusals: Vec<RefusedLearns>,
+        /// Versions of names that have ended and are kept, for history, snapshots and views.
+        kept: u64,
+        /// Most of them that can be kept.
+        kept_max: u64,
+        /// Bytes in the arena of the objects that only they need.
+        past_bytes: u64,
+        /// Snapshots.
+        snapshots: u64,
+        /// Views.
+        views: u64,
     }
 }
 
@@ -126,7 +136,7 @@ impl Stats {
     /// The figures one by one, so that every place that shows them shows all of them, under the same names.
     #[must_use]
     #[rustfmt::skip]
-    pub fn figures(&self) -> [Figure; 30] {
+    pub fn figures(&self) -> [Figure; 35] {
         figures! { self, without { store_pid, store_uuid, refusals },
             uptime_s: gauge, "Seconds since the store was started.";
             capacity_bytes: gauge, "Capacity of the store.";
@@ -155,6 +165,11 @@ impl Stats {
             cached_bytes: gauge, "Bytes of cache namespaces that may give way.";
             evicted: counter, "Names of cache namespaces that gave way.";
             evicted_bytes: counter, "Bytes that they had.";
+            kept: gauge, "Versions of names that have ended and are kept, for history, snapshots and views.";
+            kept_max: gauge, "Most of them that can be kept (--max-kept).";
+            past_bytes: gauge, "Bytes that only they need.";
+            snapshots: gauge, "Snapshots.";
+            views: gauge, "Views: moments that processes keep for themselves.";
             rss_bytes: gauge, "Resident memory of the daemon, what it shares included.";
             pss_bytes: gauge, "The daemon's share of that memory, where several processes map the same page.";
             descriptors: gauge, "Descriptors that the daemon has open.";

@@ -9,12 +9,13 @@ use crate::{
     frame::{FrameHeader, HEADER_BYTES},
     index::Entry,
     limits,
-    name::{Name, Namespace},
+    name::{Label, Name, Namespace},
     object::{Dtype, Flags, Header, Kind},
 };
 use core::fmt::Debug;
 use golden::assert_golden;
 use std::{
+    boxed::Box,
     collections::BTreeSet,
     format, fs,
     string::{String, ToString},
@@ -76,6 +77,24 @@ const NUMBERS: &[(u16, &str, Way)] = &[
     (45, "DescribedPage", Reply),
     (46, "DescribeNamespace", Request(&[47])),
     (47, "NamespaceDescribed", Reply),
+    (48, "BeginView", Request(&[49])),
+    (49, "ViewBegun", Reply),
+    (50, "EndHold", Request(&[51])),
+    (51, "HoldEnded", Reply),
+    (52, "FindAt", Request(&[19])),
+    (54, "TakeSnapshot", Request(&[55])),
+    (55, "SnapshotTaken", Reply),
+    (56, "DropSnapshot", Request(&[51])),
+    (58, "ListSnapshots", Request(&[59])),
+    (59, "SnapshotsPage", Reply),
+    (60, "ListViews", Request(&[61])),
+    (61, "ViewsPage", Reply),
+    (62, "ListVersions", Request(&[63])),
+    (63, "VersionsPage", Reply),
+    (64, "ListAt", Request(&[65])),
+    (65, "ThenPage", Reply),
+    (66, "DescribePast", Request(&[67])),
+    (67, "PastDescribed", Reply),
 ];
 
 #[test]
@@ -93,11 +112,13 @@ fn every_message_has_its_number_and_its_direction() {
         requests {
             Hello Commit LongCommit Reserve ExtendLease EndLease AddRegion Find FindMany Wait ListNames ListNamespaces
             Describe ReadStats ListPins Kick ListBareNames WaitChange ListDescribed DescribeNamespace
+            BeginView EndHold FindAt TakeSnapshot DropSnapshot ListSnapshots ListViews ListVersions ListAt DescribePast
         }
         requests without a reply { Goodbye }
         replies {
             Failed Welcome Attached ChildAdded Committed Granted LeaseEnded RegionAdded Found FoundMany Bound NamesPage
             NamespacesListed Described Stats PinsPage Kicked BareNamesPage Changed DescribedPage NamespaceDescribed
+            ViewBegun HoldEnded SnapshotTaken SnapshotsPage ViewsPage VersionsPage ThenPage PastDescribed
         }
     };
     // The one request that three replies answer: its type names the first.
@@ -148,6 +169,7 @@ fn no_message_is_missing_from_the_table() {
         include_str!("listing.rs"),
         include_str!("lookup.rs"),
         include_str!("operator.rs"),
+        include_str!("past.rs"),
     ];
     assert_eq!(
         sources.iter().map(|source| source.matches("\nmessage! {").count()).sum::<usize>(),
@@ -155,7 +177,7 @@ fn no_message_is_missing_from_the_table() {
     );
     assert_eq!(
         sources.iter().map(|source| source.matches("\nchoice! {").count()).sum::<usize>(),
-        7,
+        11,
         "see `samples`"
     );
     let modules =
@@ -327,7 +349,7 @@ struct Sample {
     /// The choices it shows: which, and the number chosen.
     choices: Vec<(&'static str, u8)>,
     parse: fn(Bytes) -> Result<(), DecodeError>,
-    check: std::boxed::Box<dyn Fn(&Sample)>,
+    check: Box<dyn Fn(&Sample)>,
 }
 
 const REQUEST_ID: u64 = 0x0102_0304_0506_0708;
@@ -342,7 +364,7 @@ impl Sample {
             frame: frame.into(),
             choices: Vec::new(),
             parse: |body| M::parse(body).map(drop),
-            check: std::boxed::Box::new(move |sample| {
+            check: Box::new(move |sample| {
                 let header = FrameHeader::parse(sample.frame[..HEADER_BYTES].try_into().unwrap()).unwrap();
                 assert_eq!((header.kind, header.request_id), (M::KIND, REQUEST_ID));
                 assert_eq!(crate::index_of(header.len_bytes.into()), sample.body().len());
@@ -394,6 +416,36 @@ fn numbers_of<C: Codec>(choice: &'static str) -> BTreeSet<u8> {
         .collect()
 }
 
+fn label() -> Label {
+    Label::new("before-the-run").unwrap()
+}
+
+fn history() -> History {
+    History { versions: Some(10), age_ns: None, bytes: Some(1 << 33) }
+}
+
+fn ended() -> EndInfo {
+    EndInfo { version: 41, reason: Reason::Forgotten, ago_ns: 1_000_000_000, in_history: true }
+}
+
+fn version_info(ended: Option<EndInfo>) -> VersionInfo {
+    VersionInfo {
+        version: 40,
+        object_id: [7; 32],
+        len_bytes: 1 << 33,
+        kind: Kind::TABLE,
+        created_ns: 1_700_000_000_000_000_000,
+        writer_pid: 4_242,
+        writer_uid: 1_000,
+        bound_by_pid: 4_243,
+        bound_by_uid: 0,
+        description: String::from("of today"),
+        metadata: String::from("{}"),
+        ttl: ended.is_none().then(ttl),
+        ended,
+    }
+}
+
 fn same(lives: Lives, at: Option<u64>) -> SameAs {
     SameAs {
         namespace: namespace(),
@@ -434,6 +486,7 @@ fn samples() -> Vec<Sample> {
         condition("Commit.Absent", Expect::Absent),
         condition("Commit.Version", Expect::Version { version: 41 }),
         condition("Commit.Present", Expect::Present),
+        condition("Commit.NamespaceUnchanged", Expect::NamespaceUnchanged { since: 41 }),
         bind(
             "Commit.Bind.Inline",
             header(),
@@ -449,6 +502,111 @@ fn samples() -> Vec<Sample> {
         change("Commit.SameAs", Change::SameAs(same(Lives::AsSource, None))),
         change("Commit.SameAs.at", Change::SameAs(same(Lives::For(ttl()), Some(41)))),
         change("Commit.SameAs.declared", Change::SameAs(same(Lives::AsDeclared, None))),
+        change(
+            "Commit.DeclareHistory",
+            Change::DeclareHistory { namespace: namespace(), history: Some(history()) },
+        ),
+        change(
+            "Commit.DeclareHistory.none",
+            Change::DeclareHistory { namespace: namespace(), history: None },
+        ),
+        change("Commit.PurgeHistory", Change::PurgeHistory { namespace: namespace(), name: name("prices") }),
+        change(
+            "Commit.RestoreNamespace",
+            Change::RestoreNamespace { namespace: namespace(), label: label() },
+        ),
+        Sample::of("BeginView.now", BeginView { at: MomentOf::Now }),
+        Sample::of("BeginView.snapshot", BeginView { at: MomentOf::Snapshot { label: label() } }),
+        Sample::of("BeginView.held", BeginView { at: MomentOf::Held { moment: 41 } }),
+        Sample::of(
+            "ViewBegun",
+            ViewBegun { view: 3, moment: 41, taken_ns: 1 << 50, namespaces: vec![namespace()] },
+        ),
+        Sample::of("EndHold", EndHold { view: 3 }),
+        Sample::of("HoldEnded", HoldEnded {}),
+        Sample::of(
+            "FindAt.view",
+            FindAt { namespace: namespace(), name: name("prices"), at: When::View { view: 3 }, slot: 65_537 },
+        ),
+        Sample::of(
+            "FindAt.version",
+            FindAt {
+                namespace: namespace(),
+                name: name("prices"),
+                at: When::Version { version: 41 },
+                slot: 9,
+            },
+        ),
+        Sample::of(
+            "TakeSnapshot",
+            TakeSnapshot { label: label(), namespaces: vec![Namespace::default(), namespace()] },
+        ),
+        Sample::of("SnapshotTaken", SnapshotTaken { moment: 41 }),
+        Sample::of("DropSnapshot", DropSnapshot { label: label() }),
+        Sample::of("ListSnapshots", ListSnapshots { after: Some(label()) }),
+        Sample::of(
+            "SnapshotsPage",
+            SnapshotsPage {
+                snapshots: vec![SnapshotInfo {
+                    label: label(),
+                    moment: 41,
+                    created_ns: 1_700_000_000_000_000_000,
+                    namespaces: vec![namespace()],
+                    names: 7,
+                    bytes: 1 << 33,
+                    pid: 4_242,
+                    uid: 1_000,
+                }],
+                more: true,
+            },
+        ),
+        Sample::of("ListViews", ListViews { after: 3 }),
+        Sample::of(
+            "ViewsPage",
+            ViewsPage {
+                views: vec![ViewInfo {
+                    view: 3,
+                    moment: 41,
+                    began_ns: 1_700_000_000_000_000_000,
+                    pid: 4_242,
+                    uid: 1_000,
+                    command: String::from("python"),
+                    kept: 7,
+                }],
+                more: false,
+            },
+        ),
+        Sample::of(
+            "ListVersions",
+            ListVersions { namespace: namespace(), name: name("prices"), all: true, below: 41 },
+        ),
+        Sample::of(
+            "VersionsPage",
+            VersionsPage { versions: vec![version_info(None), version_info(Some(ended()))], more: true },
+        ),
+        Sample::of(
+            "ListAt",
+            ListAt {
+                namespace: namespace(),
+                at: Some(When::View { view: 3 }),
+                prefix: String::from("pri"),
+                after: Some(name("prices")),
+            },
+        ),
+        Sample::of(
+            "ListAt.deleted",
+            ListAt { namespace: namespace(), at: None, prefix: String::new(), after: None },
+        ),
+        Sample::of(
+            "ThenPage",
+            ThenPage {
+                names: vec![ThenInfo { name: name("prices"), version: version_info(Some(ended())) }],
+                next: Some(name("prices")),
+            },
+        ),
+        Sample::of("DescribePast", DescribePast { namespace: namespace() }),
+        Sample::of("PastDescribed", PastDescribed { history: Some(history()), kept: 7, version: 42 }),
+        Sample::of("PastDescribed.none", PastDescribed { history: None, kept: 0, version: 42 }),
         change("Commit.Unbind", Change::Unbind { namespace: namespace(), name: name("prices") }),
         change("Commit.RemoveNamespace", Change::RemoveNamespace { namespace: namespace() }),
         change("Commit.ClearNamespace", Change::ClearNamespace { namespace: namespace() }),
@@ -702,7 +860,11 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("StoreFull", Failure::StoreFull(room.clone())),
         (
             "StoreFull.unpopulated",
-            Failure::StoreFull(NoRoom { populated_bytes: Some(2 << 20), holders: vec![holder], ..room }),
+            Failure::StoreFull(NoRoom {
+                populated_bytes: Some(2 << 20),
+                holders: vec![holder],
+                ..room.clone()
+            }),
         ),
         ("IndexFull", Failure::IndexFull { requested: 2, used: 65_535, limit: 65_536 }),
         ("UnknownNamespace", Failure::UnknownNamespace { namespace: namespace() }),
@@ -720,6 +882,40 @@ fn failures() -> impl Iterator<Item = Sample> {
         ("ShuttingDown", Failure::ShuttingDown),
         ("Internal", Failure::Internal { reason }),
         ("NamespaceInUse", Failure::NamespaceInUse { namespace: namespace(), names: 3 }),
+        (
+            "ConditionsFailed",
+            Failure::ConditionsFailed {
+                failed: [(Expect::Absent, Some(41)), (Expect::NamespaceUnchanged { since: 40 }, None)]
+                    .map(|(expect, found)| FailedCondition {
+                        namespace: namespace(),
+                        name: name("prices"),
+                        expect,
+                        found,
+                    })
+                    .into(),
+                more: 7,
+            },
+        ),
+        ("SnapshotExists", Failure::SnapshotExists { label: label() }),
+        ("SnapshotNotFound", Failure::SnapshotNotFound { label: label() }),
+        ("ViewEnded", Failure::ViewEnded { view: 3 }),
+        ("CacheHasNoPast", Failure::CacheHasNoPast { namespace: namespace() }),
+        (
+            "TooManyKept",
+            Failure::TooManyKept { namespace: namespace(), requested: 7, kept: 65_530, limit: 65_536 },
+        ),
+        (
+            "FullOfPast",
+            Failure::FullOfPast(Box::new(FullOfPast {
+                room: room.clone(),
+                past_bytes: 1 << 33,
+                keepers: vec![
+                    Keeper::History { namespace: namespace(), bytes: 1 << 32 },
+                    Keeper::Snapshot { label: label(), bytes: 1 << 31 },
+                    Keeper::View { view: 3, pid: 4_242, command: String::from("python"), bytes: 1 << 30 },
+                ],
+            })),
+        ),
         ("NotBound", Failure::NotBound { namespace: namespace(), name: name("prices") }),
     ];
     failures.into_iter().map(|(file, failure)| {
@@ -766,6 +962,11 @@ fn stats() -> Stats {
             RefusedLearns { reason: "store_full".into(), namespace: Some(namespace()), learns: 100 },
             RefusedLearns { reason: "store_full".into(), namespace: None, learns: 31 },
         ],
+        kept: 132,
+        kept_max: 133,
+        past_bytes: 134,
+        snapshots: 135,
+        views: 136,
     }
 }
 

@@ -64,12 +64,12 @@ class NotBound(NameNotFound):
 
 
 class VersionGone(NameNotFound):
-    """What a `plasmon.Ref` refers to is not bound any more. Attributes as `NameNotFound`, and ``version``, which was
-    asked for, and ``found_version``, ``None`` if the name is not bound.
+    """What a `plasmon.Ref` refers to is not bound any more, or that version of a name is not kept. Attributes as
+    `NameNotFound`, and ``version``, which was asked for, and ``found_version``, ``None`` if the name is not bound.
     """
 
     version: int | None
-    found_version: int | None
+    found_version: int | None = None
 
 
 class NamespaceNotFound(PlasmonError, KeyError):
@@ -116,7 +116,8 @@ class NotStorable(LearnFailed, TypeError):
 class StoreFull(LearnFailed, MemoryError):
     """The value does not fit. Attributes in bytes: ``requested_bytes``, ``capacity_bytes``, ``used_bytes``,
     ``free_bytes``, ``largest_free_bytes``, ``limbo_bytes`` (forgotten, but still held by somebody) and ``cached_bytes``
-    (in cache namespaces: giving all of it up would not have been enough).
+    (in cache namespaces: giving all of it up would not have been enough) and ``past_bytes`` (of versions that have
+    ended, which only history, snapshots and views keep; the text says which).
     """
 
     requested_bytes: int
@@ -126,6 +127,11 @@ class StoreFull(LearnFailed, MemoryError):
     largest_free_bytes: int
     limbo_bytes: int
     cached_bytes: int
+    past_bytes: int
+
+
+class TooManyKept(LearnFailed):
+    """More versions that have ended would have to be kept than can be (``plasmon-store --max-kept``)."""
 
 
 class IndexFull(StoreFull):
@@ -167,6 +173,28 @@ class NamespaceInUse(ConditionFailed):
     """The namespace was to be removed if it is empty, and is not. Attributes: ``namespace``, ``names``."""
 
     names: int
+
+
+class SnapshotExists(ConditionFailed):
+    """There is a snapshot with this label. Attribute: ``label``."""
+
+    label: str
+
+
+class SnapshotNotFound(PlasmonError, KeyError):
+    """There is no snapshot with this label, or the namespace is none of its. Attribute: ``label``."""
+
+    label: str
+
+
+class ViewEnded(PlasmonError):
+    """A view has ended: its session did, or somebody ended it. In a forked child, begin one of the same moment."""
+
+
+class CacheHasNoPast(PlasmonError, ValueError):
+    """A cache has neither history nor snapshots. Attribute: ``namespace``."""
+
+    namespace: str
 
 
 class NotMemoizable(PlasmonError, TypeError):

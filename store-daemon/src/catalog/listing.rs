@@ -72,7 +72,7 @@ impl Catalog {
             _ => Bound::Included(prefix),
         };
         let state = self.namespaces.get(namespace).into_iter();
-        let some_have_expired = self.next_expiry().is_some_and(|at| at <= now_ns);
+        let some_have_expired = self.has_expired_ones(now_ns);
         let has_expired =
             move |number| self.present.get(number).is_some_and(|record| record.entry.has_expired(now_ns));
         state

@@ -11,39 +11,49 @@
 //! | `endings` | deadlines, and bindings that end with a session |
 //! | `cached` | the bindings of caches, the least recently used first |
 //! | `listing` | answers about names and namespaces, in order |
+//! | `past` | bindings that have ended and are kept, and for whom |
 
 mod cached;
 mod endings;
 mod listing;
 mod namespaces;
+mod past;
 mod present;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use self::{
     cached::{Cached, Next},
+    past::{End, Kept, Moment, Past, Snapshot, View},
     present::{Record, Text},
 };
 
-use self::{cached::Queue, endings::Endings, namespaces::Namespaces, present::Present};
+use self::{
+    cached::Queue,
+    endings::Endings,
+    namespaces::Namespaces,
+    past::{Judged, Purged, Want},
+    present::Present,
+};
 use crate::{
     evict::Victim,
-    objects::ObjectNumber,
+    objects::{ObjectNumber, Objects},
     recalls::{CollectJob, Recalls},
     session::SessionId,
     slice::Slice,
     standing::Cache,
 };
 use plasmon_protocol::{
-    id::NameId,
+    id::{NameId, NamespacePrefix},
     index::Entry,
     layout::{IndexShape, WORD_BYTES},
     limits::SLIDING_SLACK_NS,
-    message::Ttl,
-    name::{Name, Namespace},
+    message::{History, Reason, Ttl},
+    name::{Label, Name, Namespace},
 };
 use plasmon_shm::WordsMapping;
 use std::{
+    ops::Bound,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -73,6 +83,8 @@ pub(crate) struct NewBinding {
     pub(crate) object: Option<ObjectNumber>,
     pub(crate) object_uuid: [u8; 16],
     pub(crate) writer_pid: u32,
+    /// Who makes the binding: pid and uid.
+    pub(crate) bound_by: (u32, u32),
     /// The moment of the commit, by CLOCK_BOOTTIME.
     pub(crate) now_ns: u64,
     pub(crate) term: Term,
@@ -100,8 +112,35 @@ pub(crate) enum Term {
 pub(crate) struct BoundTo {
     /// Number of its index entry.
     pub(crate) number: u32,
-    /// The object that the name was bound to before: the binding held it, and does no more.
-    pub(crate) replaced: Option<ObjectNumber>,
+    /// What became of the binding that the name had before.
+    replaced: Option<Ended>,
+}
+
+impl BoundTo {
+    /// Tells `objects` that the name, which people know as `label`, is bound to `object` now.
+    pub(crate) fn settle(
+        self,
+        objects: &mut Objects,
+        object: Option<ObjectNumber>,
+        label: impl FnOnce() -> String,
+    ) {
+        let Ended { object: old, is_kept, made_way, .. } = self.replaced.unwrap_or_default();
+        objects.rebind(self.number, old, object, is_kept, label);
+        objects.release_if_any(made_way);
+    }
+}
+
+/// What became of a binding that has ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ended {
+    /// The number of the change that ended it.
+    version: u64,
+    /// Its object, if that has a place in the arena.
+    object: Option<ObjectNumber>,
+    /// Whether the past keeps the binding, and so the object. If not, nobody holds that for the binding any more.
+    is_kept: bool,
+    /// The object of an older binding that the past kept until this one came.
+    made_way: Option<ObjectNumber>,
 }
 
 /// A binding that was ended.
@@ -114,11 +153,49 @@ pub(crate) struct Unbound {
     pub(crate) name: Arc<str>,
     /// What the name was bound to.
     pub(crate) entry: Entry,
-    /// The object: the binding held it, and does no more.
-    pub(crate) object: Option<ObjectNumber>,
+    ended: Ended,
+}
+
+/// What came of ending a binding that has to end.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// It has ended.
+    Unbound(Box<Unbound>),
+    /// It would have to be kept, and there is no room for that. To readers it is gone.
+    PutOff,
+    /// There is none.
+    Nothing,
+}
+
+/// What a name was bound to at some moment.
+#[derive(Debug)]
+pub(crate) enum Then<'a> {
+    /// What it is bound to still.
+    Now(&'a Record),
+    /// What the past keeps.
+    Kept(&'a Kept),
 }
 
 impl Unbound {
+    /// The number of the change that ended it.
+    pub(crate) fn ended_by(&self) -> u64 {
+        self.ended.version
+    }
+
+    /// Tells `objects` that the name is not bound to its object any more. Returns whether nothing needs that any more.
+    pub(crate) fn settle(&self, objects: &mut Objects) -> bool {
+        let Ended { object, is_kept, made_way, .. } = self.ended;
+        objects.release_if_any(made_way);
+        match object {
+            Some(object) if is_kept => {
+                objects.unname(object, self.number, || self.label());
+                false
+            }
+            Some(object) => objects.unbind(object, self.number, || self.label()),
+            None => false,
+        }
+    }
+
     /// `NAMESPACE/NAME`, for people.
     pub(crate) fn label(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
@@ -132,6 +209,9 @@ pub(crate) struct Catalog {
     present: Present,
     endings: Endings,
     cached: Queue,
+    pub(crate) past: Past,
+    /// The last change that removed a namespace.
+    last_removal: u64,
     pub(crate) recalls: Arc<Recalls>,
     /// Rounds of collecting recalls begun.
     rounds: u64,
@@ -155,6 +235,8 @@ impl Catalog {
             present: Present::new(index, shape, store_uuid, capacity_bytes),
             endings: Endings::default(),
             cached: Queue::default(),
+            past: Past::with_max(shape.entry_count().into()),
+            last_removal: 0,
             recalls: Arc::new(Recalls::new(shape.entry_count())),
             rounds: 0,
             objects_max: shape.entry_count(),
@@ -176,9 +258,10 @@ impl Catalog {
     }
 
     /// Bounds what it takes of the daemon's own memory, beside what the number of names bounds.
-    pub(crate) fn with_limits(mut self, namespaces_max: u64, text_bytes_max: u64) -> Self {
+    pub(crate) fn with_limits(mut self, namespaces_max: u64, text_bytes_max: u64, kept_max: u64) -> Self {
         self.namespaces_max = namespaces_max;
         self.text_bytes_max = text_bytes_max;
+        self.past = Past::with_max(kept_max);
         self
     }
 
@@ -238,28 +321,54 @@ impl Catalog {
     pub(crate) fn living_names_in(&self, namespace: NamespaceId, now_ns: u64) -> u64 {
         const LOOKED_AT_MAX: usize = 1_024;
         let names = self.names_in(namespace);
-        if names > LOOKED_AT_MAX as u64 || self.next_expiry().is_none_or(|at| at > now_ns) {
+        if names > LOOKED_AT_MAX as u64 || !self.has_expired_ones(now_ns) {
             return names;
         }
         self.names_from(namespace, "", None, now_ns).count() as u64
     }
 
-    /// Makes sure that `namespace` exists.
+    /// Makes sure that `namespace` exists. If it does not, change number `version` makes it.
     ///
     /// # Errors
     /// [`IdTaken`] if another namespace has its prefix.
-    pub(crate) fn register(&mut self, namespace: &Namespace) -> Result<NamespaceId, IdTaken> {
-        self.namespaces.register(namespace)
+    pub(crate) fn register(&mut self, namespace: &Namespace, version: u64) -> Result<NamespaceId, IdTaken> {
+        self.namespaces.register(namespace, version)
     }
 
-    /// Whether `namespace` could be registered, or is.
+    /// Whether `namespace` could be registered, or is. The prefix of one that was removed stays taken while something is
+    /// kept of it: names that share one would share their past.
     pub(crate) fn check_prefix(&self, namespace: &Namespace) -> Result<(), IdTaken> {
-        self.namespaces.check_prefix(namespace)
+        match self.past.holder_of(&NamespacePrefix::new(namespace)) {
+            Some(holder) if holder != namespace => Err(IdTaken { holder: holder.to_string() }),
+            _ => self.namespaces.check_prefix(namespace),
+        }
     }
 
-    /// Removes an empty namespace.
-    pub(crate) fn unregister(&mut self, id: NamespaceId) {
+    /// Change number `version` is about to remove a namespace: what was to be kept of it is not kept any more, but for views.
+    pub(crate) fn drop_rules(&mut self, id: NamespaceId, version: u64) {
+        if let Some(state) = self.namespaces.get(id) {
+            self.past.drop_rules(&state.namespace, version);
+        }
+    }
+
+    /// Change number `version` removes an empty namespace.
+    pub(crate) fn unregister(&mut self, id: NamespaceId, version: u64) {
         self.namespaces.unregister(id);
+        self.last_removal = version;
+    }
+
+    /// Whether no name of `namespace` was bound or unbound after change number `since`. Of a namespace that is unknown, or
+    /// was made since, that is known only if no namespace was removed since.
+    ///
+    /// # Errors
+    /// The change that did, as far as is known.
+    pub(crate) fn check_unchanged(&self, namespace: &Namespace, since: u64) -> Result<(), u64> {
+        let state = self.namespace(namespace).and_then(|id| self.namespaces.get(id));
+        if let Some(state) = state.filter(|state| state.changed() > since) {
+            return Err(state.changed());
+        }
+        let is_older = state.is_some_and(|state| state.made() <= since);
+        if is_older || self.last_removal <= since { Ok(()) } else { Err(self.last_removal) }
     }
 
     /// The name that is first in `namespace`, for taking a namespace apart piece by piece.
@@ -281,9 +390,9 @@ impl Catalog {
 
     /// Queues the name of a cache namespace that is first after `after`, and returns it.
     pub(crate) fn queue_after(&mut self, id: NamespaceId, after: Option<&str>) -> Option<Arc<str>> {
-        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let names = &self.namespaces.get(id)?.names;
-        let (name, &number) = names.range::<str, _>((start, std::ops::Bound::Unbounded)).next()?;
+        let (name, &number) = names.range::<str, _>((start, Bound::Unbounded)).next()?;
         let name = Arc::clone(name);
         self.queue(number);
         Some(name)
@@ -325,12 +434,12 @@ impl Catalog {
     }
 
     /// Unbinds a cached binding, if it has not been bound anew.
-    pub(crate) fn evict(&mut self, victim: Victim) -> Option<Unbound> {
+    pub(crate) fn evict(&mut self, victim: Victim, end: End) -> Option<Unbound> {
         let record = self.present.get(victim.number)?;
         if record.entry.version != victim.version || !self.namespaces.registered(record.namespace).is_cache {
             return None;
         }
-        self.unbind_entry(victim.number)
+        self.unbind_entry(victim.number, end)
     }
 
     /// At most so many bindings are cached.
@@ -364,10 +473,10 @@ impl Catalog {
 
     /// What `name` with this id is or was bound to, if that is itself. Its namespace's prefix has been
     /// [checked](Self::check_prefix).
-    pub(crate) fn check_id(&self, id: &NameId, name: &Name) -> Result<Option<&Record>, IdTaken> {
+    pub(crate) fn check_id(&self, id: &NameId, name: &Name) -> Result<Option<(u32, &Record)>, IdTaken> {
         match self.present.find(id) {
             Some((_, record)) if *record.name != **name => Err(IdTaken { holder: record.name.to_string() }),
-            found => Ok(found.map(|(_, record)| record)),
+            found => Ok(found),
         }
     }
 
@@ -399,6 +508,7 @@ impl Catalog {
             object: new.object,
             object_uuid: new.object_uuid,
             writer_pid: new.writer_pid,
+            bound_by: new.bound_by,
             description: text(new.description, living.map(|before| &before.description)).unwrap_or_default(),
             metadata: text(new.metadata, living.map(|before| &before.metadata)).unwrap_or_default(),
             ttl,
@@ -408,20 +518,26 @@ impl Catalog {
         };
         let is_new = living.is_none();
         let number = known.map(|(number, _)| number);
-        self.put(id, number, record, is_new)
+        let reason = if is_new { Reason::Expired } else { Reason::Rebound };
+        let end = End { version: new.entry.version, reason, now_ns: new.now_ns };
+        self.put(id, number, record, is_new, end)
     }
 
-    /// Binds a name to `record`, in entry `number` if it is bound already. `is_new` tells whether to readers it is not.
-    fn put(&mut self, id: &NameId, number: Option<u32>, record: Record, is_new: bool) -> BoundTo {
+    /// Binds a name to `record`, in entry `number` if it is bound already: that binding ends with `end`. `is_new` tells
+    /// whether to readers it is not.
+    fn put(&mut self, id: &NameId, number: Option<u32>, record: Record, is_new: bool, end: End) -> BoundTo {
         let (namespace, name, entry) = (record.namespace, Arc::clone(&record.name), record.entry);
-        let (is_sliding, text_bytes) = (record.is_sliding(), record.text_bytes());
+        let (is_sliding, text_bytes, object) = (record.is_sliding(), record.text_bytes(), record.object);
         let (number, before) = match number {
             Some(number) => (number, Some(self.present.replace(id, number, record))),
             None => (self.present.insert(id, record), None),
         };
+        let want =
+            before.as_ref().map_or_else(Want::default, |before| self.want(number, before, end.version));
+        // It may have ended before.
+        let end = self.endings.end_of(number).unwrap_or(end);
         if let Some(before) = &before {
             self.endings.remove(number, before);
-            self.text_bytes -= before.text_bytes();
             if is_new {
                 self.recalls.unbind(number, self.rounds);
             }
@@ -429,35 +545,195 @@ impl Catalog {
         self.text_bytes += text_bytes;
         self.recalls.set_sliding(number, is_sliding);
         self.namespaces.bound(namespace, &name, number, &entry, before.as_ref().map(|before| &before.entry));
+        let replaced = before.map(|before| self.end(before, end, want, object));
         if let Some(record) = self.present.get(number) {
             self.endings.add(number, record);
         }
         if self.namespaces.registered(namespace).is_cache {
             self.queue(number);
         }
-        BoundTo { number, replaced: before.and_then(|before| before.object) }
+        BoundTo { number, replaced }
     }
 
-    /// Unbinds `name`, whether it has expired or not.
-    pub(crate) fn unbind(&mut self, namespace: NamespaceId, name: &str) -> Option<Unbound> {
-        let (number, _) = self.linked(namespace, name)?;
-        self.unbind_entry(number)
+    /// Unbinds `name`, whether it has expired or not. If the past is to keep what it is bound to, there is room for that.
+    pub(crate) fn unbind(&mut self, namespace: NamespaceId, name: &str, end: End) -> Option<Unbound> {
+        let (number, record) = self.linked(namespace, name)?;
+        let reason = if record.entry.has_expired(end.now_ns) { Reason::Expired } else { end.reason };
+        self.unbind_entry(number, End { reason, ..end })
     }
 
     /// Unbinds the name in entry `number`.
-    fn unbind_entry(&mut self, number: u32) -> Option<Unbound> {
+    fn unbind_entry(&mut self, number: u32, end: End) -> Option<Unbound> {
         let record = self.present.get(number)?;
         let state = self.namespaces.registered(record.namespace);
         let (id, namespace) = (state.name_id(&record.name), state.namespace.clone());
         let record = self.present.remove(&id)?;
-        self.namespaces.unbound(record.namespace, &record.name, &record.entry);
+        self.namespaces.unbound(record.namespace, &record.name, &record.entry, end.version);
+        let want = self.want(number, &record, end.version);
+        let end = self.endings.end_of(number).unwrap_or(end);
         self.endings.remove(number, &record);
         self.cached.remove(record.queued);
-        self.text_bytes -= record.text_bytes();
         self.recalls.unbind(number, self.rounds);
         self.recalls.set_sliding(number, false);
-        let Record { name, entry, object, .. } = record;
-        Some(Unbound { number, id, namespace, name, entry, object })
+        let (name, entry) = (Arc::clone(&record.name), record.entry);
+        let ended = self.end(record, end, want, None);
+        Some(Unbound { number, id, namespace, name, entry, ended })
+    }
+
+    /// Who wants the binding in entry `number` if it ends with change number `ended`, or if it has ended before.
+    fn want(&self, number: u32, record: &Record, ended: u64) -> Want {
+        if self.past.is_idle() {
+            return Want::default();
+        }
+        let state = self.namespaces.registered(record.namespace);
+        if state.is_cache {
+            return Want::default();
+        }
+        let ended = self.endings.end_of(number).map_or(ended, |end| end.version);
+        let want = self.past.want(&state.namespace, record.entry.version, ended);
+        if self.endings.is_purged(number) { want.without_history() } else { want }
+    }
+
+    /// How many bindings more the past keeps when the one in entry `number` ends now.
+    pub(crate) fn keeps(&self, number: u32, record: &Record) -> u64 {
+        if self.want(number, record, u64::MAX).is_none() {
+            return 0;
+        }
+        let state = self.namespaces.registered(record.namespace);
+        u64::from(!self.past.makes_way(&state.namespace, &record.name))
+    }
+
+    /// `record` is bound no more: the past keeps it if somebody wants it. `successor` is the object that its name got.
+    fn end(&mut self, record: Record, end: End, want: Want, successor: Option<ObjectNumber>) -> Ended {
+        let object = record.object;
+        if want.is_none() {
+            self.text_bytes -= record.text_bytes();
+            return Ended { version: end.version, object, is_kept: false, made_way: None };
+        }
+        let state = self.namespaces.registered(record.namespace);
+        let bytes = if object.is_some() && object == successor { 0 } else { record.entry.len_bytes };
+        let gone = self.past.keep(&state.namespace, *state.prefix(), want, |of| Kept {
+            of,
+            name: record.name,
+            entry: record.entry,
+            object,
+            object_uuid: record.object_uuid,
+            writer_pid: record.writer_pid,
+            bound_by: record.bound_by,
+            description: record.description,
+            metadata: record.metadata,
+            end,
+            bytes,
+            held_at: 0,
+            sequence: 0,
+            in_history: false,
+        });
+        let made_way = gone.and_then(|gone| self.forget_kept(&gone));
+        Ended { version: end.version, object, is_kept: true, made_way }
+    }
+
+    /// The past keeps this no more. Returns its object.
+    fn forget_kept(&mut self, gone: &Kept) -> Option<ObjectNumber> {
+        self.text_bytes -= gone.text_bytes();
+        gone.object
+    }
+
+    /// What `name` was bound to at `moment`. A cache has no past: there it is what it is bound to at `now_ns`.
+    pub(crate) fn find_at(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        moment: u64,
+        now_ns: u64,
+    ) -> Option<Then<'_>> {
+        let id = self.namespace(namespace);
+        if let Some((number, record)) = id.and_then(|id| self.linked(id, name)) {
+            let has_ended = || self.endings.end_of(number).is_some_and(|end| end.version <= moment);
+            let was_bound = match self.namespaces.registered(record.namespace).is_cache {
+                true => !record.entry.has_expired(now_ns),
+                false => record.entry.version <= moment && !has_ended(),
+            };
+            if was_bound {
+                return Some(Then::Now(record));
+            }
+        }
+        self.past.at(namespace, name, moment).map(Then::Kept)
+    }
+
+    /// The name that comes first after `after`, of those that are bound in a namespace and those that something is kept of.
+    pub(crate) fn next_name(&self, namespace: &Namespace, after: Option<&str>) -> Option<Arc<str>> {
+        self.first_name_in(namespace, after.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+
+    /// As [`next_name`](Self::next_name), with `from` itself.
+    pub(crate) fn name_from(&self, namespace: &Namespace, from: &str) -> Option<Arc<str>> {
+        self.first_name_in(namespace, Bound::Included(from))
+    }
+
+    fn first_name_in(&self, namespace: &Namespace, start: Bound<&str>) -> Option<Arc<str>> {
+        let state = self.namespace(namespace).and_then(|id| self.namespaces.get(id));
+        let bound = state.and_then(|state| state.names.range::<str, _>((start, Bound::Unbounded)).next());
+        let kept = self.past.names_from(namespace, start).next();
+        bound.map(|(name, _)| name).into_iter().chain(kept).min().cloned()
+    }
+
+    /// How many bindings more the past keeps at most when all names of a namespace are unbound. `removed`: its history and
+    /// its snapshots go with it.
+    pub(crate) fn keeps_all(&self, id: NamespaceId, removed: bool) -> u64 {
+        let Some(state) = self.namespaces.get(id).filter(|state| !state.is_cache && !self.past.is_idle())
+        else {
+            return 0;
+        };
+        let is_wanted = match removed {
+            true => self.past.has_views_of(&state.namespace),
+            false => self.past.is_kept(&state.namespace) || self.past.has_views_of(&state.namespace),
+        };
+        if is_wanted { state.names.len() as u64 } else { 0 }
+    }
+
+    /// Whether `namespace` is a cache, or will be as soon as there is one of that name.
+    pub(crate) fn is_cache(&self, namespace: &Namespace) -> bool {
+        self.namespaces.is_cache(namespace)
+    }
+
+    /// From change number `version` on so much is kept of a namespace.
+    pub(crate) fn declare_history(&mut self, id: NamespaceId, history: Option<History>, version: u64) {
+        let state = self.namespaces.registered(id);
+        self.past.declare(&state.namespace, *state.prefix(), history, version);
+    }
+
+    /// Takes a snapshot of some namespaces, which exist, under a label that is not taken.
+    pub(crate) fn take_snapshot(&mut self, label: &Label, mut snapshot: Snapshot) {
+        for namespace in &snapshot.namespaces {
+            let Some(state) = self.namespace(namespace).and_then(|id| self.namespaces.get(id)) else {
+                continue;
+            };
+            let info = state.info();
+            snapshot.names += info.names;
+            snapshot.bytes += info.bytes;
+        }
+        self.past.hold(label, snapshot, NamespacePrefix::new);
+    }
+
+    /// History does not want one of the bindings any more that it has of a name. Returns the object of one that nobody wants
+    /// then; `None` if history has nothing of the name.
+    pub(crate) fn purge_one(&mut self, namespace: &Namespace, name: &str) -> Option<Option<ObjectNumber>> {
+        if let Some((number, _)) = self.namespace(namespace).and_then(|id| self.linked(id, name)) {
+            self.endings.purge(number);
+        }
+        match self.past.purge_one(namespace, name) {
+            Purged::Nothing => None,
+            Purged::One(gone) => Some(gone.and_then(|gone| self.forget_kept(&gone))),
+        }
+    }
+
+    /// Looks for a binding of the past that nobody wants any more, for as long as `slice` lasts. Returns its object; `None`
+    /// if there was none in time, or there is none.
+    pub(crate) fn judge_past(&mut self, now_ns: u64, slice: &mut Slice) -> Option<Option<ObjectNumber>> {
+        match self.past.judge(now_ns, slice) {
+            Judged::Gone(gone) => Some(self.forget_kept(&gone)),
+            Judged::Nothing | Judged::NoTime => None,
+        }
     }
 
     /// When the first binding expires, or has expired that is not unbound yet: CLOCK_BOOTTIME, in nanoseconds.
@@ -465,16 +741,63 @@ impl Catalog {
         self.endings.first_deadline().map(|(at, _)| at)
     }
 
-    /// Unbinds the binding that expired first, if one has at `now_ns`.
-    pub(crate) fn expire(&mut self, now_ns: u64) -> Option<Unbound> {
-        let (at, number) = self.endings.first_deadline()?;
-        if at <= now_ns { self.unbind_entry(number) } else { None }
+    /// Whether something that has expired at `now_ns` is not unbound yet.
+    fn has_expired_ones(&self, now_ns: u64) -> bool {
+        self.next_expiry().is_some_and(|at| at <= now_ns) || self.endings.first_put_off().is_some()
+    }
+
+    /// Unbinds the binding that expired first, if one has by the time of `end`.
+    pub(crate) fn expire(&mut self, end: End) -> Ending {
+        match self.endings.first_deadline() {
+            Some((at, number)) if at <= end.now_ns => self.end_entry(number, end),
+            _ => Ending::Nothing,
+        }
     }
 
     /// Unbinds one of the bindings that end with `session`, if there is one.
-    pub(crate) fn end_one_of(&mut self, session: SessionId) -> Option<Unbound> {
-        let number = self.endings.first_of(session)?;
-        self.unbind_entry(number)
+    pub(crate) fn end_one_of(&mut self, session: SessionId, end: End) -> Ending {
+        let Some(number) = self.endings.first_of(session) else { return Ending::Nothing };
+        self.end_entry(number, end)
+    }
+
+    /// Unbinds a binding that had to be unbound before, when there was no room to keep it, and there is now.
+    pub(crate) fn end_put_off(&mut self) -> Ending {
+        match self.endings.first_put_off().filter(|_| self.past.room() > 0) {
+            Some((number, end)) => self.end_entry(number, end),
+            None => Ending::Nothing,
+        }
+    }
+
+    /// Whether [`end_put_off`](Self::end_put_off) has something to do.
+    pub(crate) fn has_put_off(&self) -> bool {
+        self.endings.first_put_off().is_some() && self.past.room() > 0
+    }
+
+    /// How many have to be unbound when there is room to keep them.
+    #[cfg(test)]
+    pub(crate) fn put_off_count(&self) -> usize {
+        self.endings.put_off_count()
+    }
+
+    /// Unbinds the binding in entry `number`, which has to end, or notes that it will be unbound later: from now on it is
+    /// expired.
+    fn end_entry(&mut self, number: u32, end: End) -> Ending {
+        let Some(record) = self.present.get(number) else { return Ending::Nothing };
+        if self.keeps(number, record) <= self.past.room() {
+            let unbound = self.unbind_entry(number, end);
+            return unbound.map_or(Ending::Nothing, |unbound| Ending::Unbound(Box::new(unbound)));
+        }
+        self.endings.put_off_unbinding(number, record, end);
+        let (has_expired, namespace) = (record.entry.has_expired(end.now_ns), record.namespace);
+        let id = self.namespaces.registered(namespace).name_id(&record.name);
+        if !has_expired {
+            self.present.set_expiry(&id, number, end.now_ns);
+        }
+        if let Some(record) = self.present.get_mut(number) {
+            record.owner = None;
+        }
+        self.namespaces.note_change(namespace, end.version);
+        Ending::PutOff
     }
 
     /// Whether bindings end with `session`.

@@ -29,9 +29,23 @@ pub(super) struct State {
     /// What was declared for it.
     pub(super) is_cache: bool,
     pub(super) ttl: Option<Ttl>,
+    /// The last change that bound or unbound a name in it; 0 if none did.
+    changed: u64,
+    /// The change that made it.
+    made: u64,
 }
 
 impl State {
+    /// The last change that bound or unbound a name in it; 0 if none did.
+    pub(super) fn changed(&self) -> u64 {
+        self.changed
+    }
+
+    /// The change that made it.
+    pub(super) fn made(&self) -> u64 {
+        self.made
+    }
+
     pub(super) fn name_id(&self, name: &str) -> NameId {
         self.prefix.name_id(name)
     }
@@ -75,7 +89,7 @@ impl Namespaces {
             next: 0,
             cached_bytes: 0,
         };
-        namespaces.register(&Namespace::default()).expect("there is no other namespace");
+        namespaces.register(&Namespace::default(), 0).expect("there is no other namespace");
         namespaces
     }
 
@@ -83,7 +97,7 @@ impl Namespaces {
     pub(super) fn keep_cache(&mut self, cache: &Cache) -> Result<(), IdTaken> {
         let Cache { namespace, ttl } = cache;
         self.standing.insert(namespace.clone(), ttl.clone());
-        let id = self.register(namespace)?;
+        let id = self.register(namespace, 0)?;
         self.declare(id, true, ttl.clone()); // `default` is there already
         Ok(())
     }
@@ -106,13 +120,19 @@ impl Namespaces {
         &self.states[&id]
     }
 
+    /// Whether `namespace` is a cache, or will be as soon as there is one of that name.
+    pub(super) fn is_cache(&self, namespace: &Namespace) -> bool {
+        let state = self.id(namespace).and_then(|id| self.get(id));
+        state.map_or_else(|| self.standing.contains_key(namespace), |state| state.is_cache)
+    }
+
     /// Bytes in the arena of the objects in caches.
     pub(super) fn cached_bytes(&self) -> u64 {
         self.cached_bytes
     }
 
-    /// Makes sure that `namespace` exists.
-    pub(super) fn register(&mut self, namespace: &Namespace) -> Result<NamespaceId, IdTaken> {
+    /// Makes sure that `namespace` exists. If it does not, change number `version` makes it.
+    pub(super) fn register(&mut self, namespace: &Namespace, version: u64) -> Result<NamespaceId, IdTaken> {
         self.check_prefix(namespace)?;
         if let Some(id) = self.id(namespace) {
             return Ok(id);
@@ -130,6 +150,8 @@ impl Namespaces {
             arena_bytes: 0,
             is_cache: self.standing.contains_key(namespace),
             ttl: self.standing.get(namespace).cloned().flatten(),
+            changed: 0,
+            made: version,
         };
         self.states.insert(id, state);
         Ok(id)
@@ -190,13 +212,22 @@ impl Namespaces {
         }
         state.bytes += entry.len_bytes;
         state.arena_bytes += entry.arena_bytes();
+        state.changed = entry.version;
         self.cached_bytes += if state.is_cache { entry.arena_bytes() } else { 0 };
     }
 
-    /// `name` is not bound any more in namespace `id`. It was bound to what `entry` says.
-    pub(super) fn unbound(&mut self, id: NamespaceId, name: &str, entry: &Entry) {
+    /// For everybody, change number `version` has unbound a name of namespace `id`, which is not unbound yet.
+    pub(super) fn note_change(&mut self, id: NamespaceId, version: u64) {
+        if let Some(state) = self.states.get_mut(&id) {
+            state.changed = version;
+        }
+    }
+
+    /// Change number `version` has unbound `name` in namespace `id`. It was bound to what `entry` says.
+    pub(super) fn unbound(&mut self, id: NamespaceId, name: &str, entry: &Entry, version: u64) {
         let state = self.states.get_mut(&id).expect("a namespace with a name in it is registered");
         state.names.remove(name);
+        state.changed = state.changed.max(version);
         state.bytes -= entry.len_bytes;
         state.arena_bytes -= entry.arena_bytes();
         self.cached_bytes -= if state.is_cache { entry.arena_bytes() } else { 0 };

@@ -39,7 +39,7 @@ impl std::ops::Deref for Text {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(super) namespace: NamespaceId,
-    pub(super) name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// What the index shows to clients.
     pub(crate) entry: Entry,
     /// The object, if that has a place in the arena: if not, the value stands in the entry.
@@ -47,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) object_uuid: [u8; 16],
     /// Process that wrote the bytes; the entry has its uid.
     pub(crate) writer_pid: u32,
+    /// Who made the binding: pid and uid. Never used for trust.
+    pub(crate) bound_by: (u32, u32),
     pub(crate) description: Text,
     pub(crate) metadata: Text,
     /// The time to live of a binding that expires.

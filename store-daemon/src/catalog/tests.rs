@@ -138,7 +138,7 @@ impl Model {
     fn new() -> Model {
         let (mut catalog, seen) = fresh(ENTRIES, 1 << 20);
         for number in 0..3 {
-            catalog.register(&namespace(number)).expect("no other namespace has its id");
+            catalog.register(&namespace(number), 0).expect("no other namespace has its id");
         }
         let (objects, names) = (Objects::default(), BTreeMap::new());
         Model {
@@ -161,7 +161,7 @@ impl Model {
             }
             Step::Unbind { place } => {
                 let id = self.catalog.namespace(&namespace(place.0)).expect("it is registered");
-                let unbound = self.catalog.unbind(id, &name(place.1));
+                let unbound = self.catalog.unbind(id, &name(place.1), self.end());
                 let known = self.names.remove(&place);
                 assert_eq!(unbound.as_ref().map(|it| it.entry.version), known.map(|known| known.version));
                 self.let_go(unbound);
@@ -192,9 +192,9 @@ impl Model {
             }
             Step::EndSession { session } => {
                 let mut ended = BTreeSet::new();
-                while let Some(unbound) = self.catalog.end_one_of(SessionId(session)) {
+                while let Ending::Unbound(unbound) = self.catalog.end_one_of(SessionId(session), self.end()) {
                     ended.insert(unbound.entry.version);
-                    self.let_go(Some(unbound));
+                    self.let_go(Some(*unbound));
                 }
                 let gone = self.names.extract_if(.., |_, known| known.owner == Some(session));
                 assert_eq!(ended, gone.map(|(_, known)| known.version).collect());
@@ -204,8 +204,9 @@ impl Model {
                 let next = self.catalog.next_of_both(&mut FIRSTS.clone(), &mut Slice::endless());
                 let Next::This(cached) = next else { return };
                 let victim = self.catalog.cached_binding(cached).expect("what is queued is bound");
-                let unbound = self.catalog.evict(victim).expect("it was not bound anew");
-                assert!(self.catalog.evict(victim).is_none(), "it is bound no more");
+                let end = self.end();
+                let unbound = self.catalog.evict(victim, end).expect("it was not bound anew");
+                assert!(self.catalog.evict(victim, end).is_none(), "it is bound no more");
                 self.names.retain(|_, known| known.version != unbound.entry.version);
                 self.let_go(Some(unbound));
             }
@@ -243,6 +244,7 @@ impl Model {
             object,
             object_uuid: [9; 16],
             writer_pid: 4,
+            bound_by: (4, 3),
             now_ns: self.now_ns,
             term: if keeps_ttl { Term::AsBefore(ttl.clone()) } else { Term::For(ttl.clone()) },
             owner: owner.map(SessionId),
@@ -253,7 +255,8 @@ impl Model {
         let id = self.catalog.namespace(&of).expect("it is registered");
         let bound = self.catalog.bind(id, &NameId::new(&of, &called), &called, new);
         let before = self.names.get(&place);
-        assert_eq!(bound.replaced.is_some(), before.is_some_and(|before| before.arena_bytes() > 0));
+        let replaced = bound.replaced.and_then(|replaced| replaced.object);
+        assert_eq!(replaced.is_some(), before.is_some_and(|before| before.arena_bytes() > 0));
         let before = before.filter(|before| before.lives(self.now_ns));
         let ttl = ttl.or_else(|| self.declared[usize::from(place.0)].1.clone());
         let (ttl, expires_ns) = match before.filter(|_| keeps_ttl) {
@@ -267,7 +270,7 @@ impl Model {
         let text = text.unwrap_or(kept);
         let (version, learned_ns) = (self.version, self.now_ns);
         self.names.insert(place, Known { version, len_bytes, ttl, expires_ns, owner, text, learned_ns });
-        self.objects.rebind(bound.number, bound.replaced, object, String::new);
+        bound.settle(&mut self.objects, object, String::new);
     }
 
     fn pass(&mut self, ns: u64, expire_at_most: usize) {
@@ -276,7 +279,10 @@ impl Model {
         let mut expired: Vec<u64> = expired.map(|known| known.expires_ns).collect();
         expired.sort_unstable();
         for number in 0..expire_at_most {
-            let unbound = self.catalog.expire(self.now_ns);
+            let unbound = match self.catalog.expire(self.end()) {
+                Ending::Unbound(unbound) => Some(*unbound),
+                _ => None,
+            };
             let deadline = unbound.as_ref().map(|unbound| unbound.entry.expires_ns);
             assert_eq!(deadline, expired.get(number).copied(), "the first first, and nothing else");
             let Some(unbound) = unbound else { break };
@@ -285,11 +291,14 @@ impl Model {
         }
     }
 
+    /// How what ends now ends.
+    fn end(&self) -> End {
+        End { version: self.version, reason: Reason::Forgotten, now_ns: self.now_ns }
+    }
+
     fn let_go(&mut self, unbound: Option<Unbound>) {
         let Some(unbound) = unbound else { return };
-        if let Some(object) = unbound.object {
-            self.objects.unbind(object, unbound.number, || unbound.label());
-        }
+        unbound.settle(&mut self.objects);
     }
 
     /// What the catalog answers is what the model knows, and the index shows the same.
@@ -390,11 +399,11 @@ proptest! {
 fn a_namespace_is_removed_and_made_again_under_another_number() {
     let (mut catalog, _seen) = fresh(ENTRIES, 1 << 20);
     let of = namespace(1);
-    let first = catalog.register(&of).unwrap();
-    assert_eq!(catalog.register(&of), Ok(first), "it is there already");
-    catalog.unregister(first);
+    let first = catalog.register(&of, 1).unwrap();
+    assert_eq!(catalog.register(&of, 1), Ok(first), "it is there already");
+    catalog.unregister(first, 2);
     assert_eq!((catalog.namespace(&of), catalog.names_in(first)), (None, 0));
-    let second = catalog.register(&of).unwrap();
+    let second = catalog.register(&of, 1).unwrap();
     assert_ne!(first, second);
     assert_eq!(catalog.namespace_count(), 2, "`default` is always there");
 }
@@ -408,15 +417,15 @@ fn what_the_operator_declared_holds_whatever_others_declare() {
     assert!(!catalog.declare(id, false, None), "it was a cache before");
     let info = catalog.namespace_info(&standing.namespace).unwrap();
     assert_eq!((info.is_cache, info.ttl), (true, standing.ttl.clone()));
-    catalog.unregister(id);
-    catalog.register(&standing.namespace).unwrap();
+    catalog.unregister(id, 2);
+    catalog.register(&standing.namespace, 3).unwrap();
     assert!(catalog.namespace_info(&standing.namespace).unwrap().is_cache, "also when it is made again");
 }
 
 #[test]
 fn limits_are_counted_with_what_is_there() {
     let (catalog, _seen) = fresh(ENTRIES, 1 << 20);
-    let catalog = catalog.with_limits(3, 10);
+    let catalog = catalog.with_limits(3, 10, 0);
     assert_eq!(catalog.check_namespaces(2, true), Ok(()));
     assert_eq!(catalog.check_namespaces(3, true), Err(3), "`default` counts");
     assert_eq!(catalog.check_texts(10, 0, true), Ok(()));
@@ -428,7 +437,7 @@ fn limits_are_counted_with_what_is_there() {
 #[test]
 fn other_users_have_half_of_a_limit() {
     let (catalog, _seen) = fresh(ENTRIES, 1 << 20);
-    let catalog = catalog.with_limits(8, 10);
+    let catalog = catalog.with_limits(8, 10, 0);
     assert_eq!((catalog.check_namespaces(3, false), catalog.check_namespaces(4, false)), (Ok(()), Err(4)));
     assert_eq!((catalog.check_texts(5, 0, false), catalog.check_texts(6, 0, false)), (Ok(()), Err(5)));
     assert_eq!((catalog.check_namespaces(7, true), catalog.check_texts(10, 0, true)), (Ok(()), Ok(())));

@@ -2,9 +2,13 @@
 //!
 //! `CommitJob::work` runs this stage when the checks have passed.
 
-use super::{Announcing, Extents, Ids, Lists, Stage, Step, Workbench, Writer, sources::Sources};
+use super::{
+    Announcing, Extents, Ids, Lists, Stage, Step, Workbench, Writer,
+    restore::{Restored, moment_of, restored},
+    sources::{Source, Sources},
+};
 use crate::{
-    catalog::{NamespaceId, NewBinding, Term, Text, realtime_ns},
+    catalog::{End, NamespaceId, NewBinding, Term, Text, realtime_ns},
     objects::ObjectNumber,
     slice::Slice,
 };
@@ -12,8 +16,8 @@ use plasmon_protocol::{
     id::NameId,
     index::{Entry, NO_EXTENT},
     index_of, limits,
-    message::{Bind, Change, Committed, Lives, Payload, SameAs},
-    name::{Name, Namespace},
+    message::{Bind, Change, Committed, Lives, Payload, Reason, SameAs},
+    name::{Label, Name, Namespace},
     object::Header,
 };
 use plasmon_shm::{FaultPoint, fault_point};
@@ -31,8 +35,8 @@ pub(super) struct Applying {
     /// The time in the ids of its objects, in milliseconds since 1970.
     id_ms: u64,
     committed: Committed,
-    /// Of the names that were unbound those that somebody waits for.
-    unbound_waited: Vec<NameId>,
+    /// Of the names that were unbound or restored those that somebody waits for.
+    changed_waited: Vec<NameId>,
     /// Whether the index says that a commit of several names is being made visible.
     epoch_is_open: bool,
     phase: Phase,
@@ -45,8 +49,8 @@ pub(super) struct Applying {
     made: Option<Vec<Option<ObjectNumber>>>,
     /// A change that takes longer than an entry, and is gone on with.
     held_back: Option<Arc<Change>>,
-    /// How far the names of a namespace are queued that becomes a cache.
-    queued: Option<Arc<str>>,
+    /// How far the names of a namespace are queued that becomes a cache, or restored.
+    last_name: Option<Arc<str>>,
 }
 
 /// What the changes are gone through for.
@@ -70,7 +74,7 @@ impl Applying {
         ids: Ids,
         moment_ns: u64,
     ) -> Self {
-        bench.versions.last += 1;
+        let version = bench.versions.next();
         let created_ns = realtime_ns();
         // Ids sort by age, also while the clock stands before where it was.
         let id_ms = (created_ns / 1_000_000).max(bench.versions.last_id_ms);
@@ -83,8 +87,8 @@ impl Applying {
             moment_ns,
             created_ns,
             id_ms,
-            committed: Committed { version: bench.versions.last, unbound: 0, unbound_bytes: 0 },
-            unbound_waited: Vec::new(),
+            committed: Committed { version, unbound: 0, unbound_bytes: 0 },
+            changed_waited: Vec::new(),
             epoch_is_open: false,
             phase: Phase::Holding(0),
             unbinds: false,
@@ -92,7 +96,7 @@ impl Applying {
             used: 0,
             made: None,
             held_back: None,
-            queued: None,
+            last_name: None,
         }
     }
 
@@ -156,9 +160,9 @@ impl Applying {
         if self.epoch_is_open {
             bench.catalog.close_epoch();
         }
-        let Applying { mut lists, ids, committed, unbound_waited, .. } = self;
+        let Applying { mut lists, ids, committed, changed_waited, .. } = self;
         lists.changes.rewind();
-        Step::Next(Stage::Announcing(Announcing { lists, ids, committed, unbound_waited }))
+        Step::Next(Stage::Announcing(Announcing { lists, ids, committed, changed_waited }))
     }
 
     /// Unbinds one name, if the change is to.
@@ -166,20 +170,23 @@ impl Applying {
         match &*change {
             Change::Unbind { namespace, name } => {
                 if let Some(id) = bench.catalog.namespace(namespace) {
-                    self.unbind_one(bench, id, name);
+                    self.unbind_one(bench, id, name, Reason::Forgotten);
                 }
             }
             Change::RemoveNamespace { namespace }
             | Change::RemoveEmptyNamespace { namespace }
             | Change::ClearNamespace { namespace } => {
                 let Some(id) = bench.catalog.namespace(namespace) else { return };
+                if !matches!(*change, Change::ClearNamespace { .. }) {
+                    bench.catalog.drop_rules(id, self.committed.version);
+                }
                 match bench.catalog.first_name(id) {
                     Some(name) => {
-                        self.unbind_one(bench, id, &name);
+                        self.unbind_one(bench, id, &name, Reason::Cleared);
                         self.held_back = Some(change); // again, until the namespace is empty
                     }
                     None if matches!(*change, Change::ClearNamespace { .. }) => {}
-                    None => bench.catalog.unregister(id),
+                    None => bench.catalog.unregister(id, self.committed.version),
                 }
             }
             Change::Bind(_)
@@ -188,18 +195,21 @@ impl Applying {
             | Change::SameAs(_)
             | Change::RegisterNamespace { .. }
             | Change::DeclareNamespace { .. }
+            | Change::DeclareHistory { .. }
+            | Change::PurgeHistory { .. }
+            | Change::RestoreNamespace { .. }
             | Change::EnsureCache { .. } => {}
         }
     }
 
     /// Unbinds one name. One that had expired does not count.
-    fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, name: &str) {
-        let Some(unbound) = bench.catalog.unbind(id, name) else { return };
+    fn unbind_one(&mut self, bench: &mut Workbench<'_>, id: NamespaceId, name: &str, reason: Reason) {
+        let end = End { version: self.committed.version, reason, now_ns: self.moment_ns };
+        let Some(unbound) = bench.catalog.unbind(id, name, end) else { return };
         if bench.parked.has_waiter(&unbound.id) {
-            self.unbound_waited.push(unbound.id);
+            self.changed_waited.push(unbound.id);
         }
-        let unbind = |object| bench.objects.unbind(object, unbound.number, || unbound.label());
-        let is_last = unbound.object.is_some_and(unbind);
+        let is_last = unbound.settle(bench.objects);
         if !unbound.entry.has_expired(self.moment_ns) {
             self.committed.unbound += 1;
             self.committed.unbound_bytes += if is_last { unbound.entry.arena_bytes() } else { 0 };
@@ -221,19 +231,32 @@ impl Applying {
                 let term = Term::AsBefore(bind.ttl.clone());
                 self.bind_new(bench, writer, bind, How { term, is_ephemeral: false });
             }
-            Change::SameAs(same) => self.bind_same(bench, same),
+            Change::SameAs(same) => self.bind_same(bench, writer, same),
             Change::RegisterNamespace { namespace } => {
-                bench.catalog.register(namespace).expect("its prefix was checked");
+                self.register(bench, namespace);
             }
             Change::DeclareNamespace { namespace, is_cache, ttl } => {
-                let id = bench.catalog.register(namespace).expect("its prefix was checked");
-                let queues = self.queued.is_some() || bench.catalog.declare(id, *is_cache, ttl.clone());
+                let id = self.register(bench, namespace);
+                let queues = self.last_name.is_some() || bench.catalog.declare(id, *is_cache, ttl.clone());
                 self.queue_name(bench, change, queues.then_some(id));
             }
             Change::EnsureCache { namespace } => {
-                let id = bench.catalog.register(namespace).expect("its prefix was checked");
-                let queues = self.queued.is_some() || bench.catalog.ensure_cache(id);
+                let id = self.register(bench, namespace);
+                let queues = self.last_name.is_some() || bench.catalog.ensure_cache(id);
                 self.queue_name(bench, change, queues.then_some(id));
+            }
+            Change::DeclareHistory { namespace, history } => {
+                let id = self.register(bench, namespace);
+                bench.catalog.declare_history(id, history.clone(), self.committed.version);
+            }
+            Change::PurgeHistory { namespace, name } => {
+                if let Some(gone) = bench.catalog.purge_one(namespace, name) {
+                    bench.objects.release_if_any(gone);
+                    self.held_back = Some(Arc::clone(change)); // again, until there is nothing left of it
+                }
+            }
+            Change::RestoreNamespace { namespace, label } => {
+                self.restore_name(bench, writer, change, namespace, label);
             }
             Change::Unbind { .. }
             | Change::RemoveNamespace { .. }
@@ -271,6 +294,7 @@ impl Applying {
             object,
             object_uuid,
             writer_pid: writer.pid,
+            bound_by: (writer.pid, writer.uid),
             now_ns: self.moment_ns,
             term: how.term,
             owner: how.is_ephemeral.then_some(writer.session),
@@ -281,7 +305,7 @@ impl Applying {
     }
 
     /// Binds a name to the object of another one. What was resolved before stands in the sources, in the same order.
-    fn bind_same(&mut self, bench: &mut Workbench<'_>, same: &SameAs) {
+    fn bind_same(&mut self, bench: &mut Workbench<'_>, writer: Writer, same: &SameAs) {
         let source = self.sources.get(self.used).cloned().expect("every source was resolved");
         self.used += 1;
         let text = |given: &Option<String>, its: Text| Some(given.as_deref().map_or(its, Text::from));
@@ -295,6 +319,7 @@ impl Applying {
             object: source.object,
             object_uuid: source.object_uuid,
             writer_pid: source.writer_pid,
+            bound_by: (writer.pid, writer.uid),
             now_ns: self.moment_ns,
             term,
             owner,
@@ -302,6 +327,54 @@ impl Applying {
             metadata: text(&same.metadata, source.metadata),
         };
         self.bind_name(bench, &same.namespace, &same.name, new);
+    }
+
+    /// Makes the next name of a namespace what it was at the moment of a snapshot. That is done again while there are more.
+    fn restore_name(
+        &mut self,
+        bench: &mut Workbench<'_>,
+        writer: Writer,
+        change: &Arc<Change>,
+        namespace: &Namespace,
+        label: &Label,
+    ) {
+        let moment = moment_of(bench.catalog, namespace, label).expect("the snapshot was checked, and stays");
+        let id = self.register(bench, namespace);
+        self.last_name = bench.catalog.next_name(namespace, self.last_name.as_deref());
+        let Some(name) = self.last_name.clone() else { return };
+        self.held_back = Some(Arc::clone(change));
+        match restored(bench.catalog, namespace, &name, moment, self.moment_ns) {
+            Restored::Stays => {}
+            Restored::Unbound => self.unbind_one(bench, id, &name, Reason::Forgotten),
+            Restored::Bound(source) => {
+                let Source { entry, object, object_uuid, writer_pid, description, metadata, .. } = *source;
+                object.into_iter().for_each(|object| bench.objects.hold(object));
+                let new = NewBinding {
+                    entry: self.entry(bench, object, entry.header, entry.writer_uid),
+                    object,
+                    object_uuid,
+                    writer_pid,
+                    bound_by: (writer.pid, writer.uid),
+                    now_ns: self.moment_ns,
+                    term: Term::For(None),
+                    owner: None,
+                    description: Some(description),
+                    metadata: Some(metadata),
+                };
+                let name = Name::new(&name).expect("it is one already");
+                let name_id = NameId::new(namespace, &name);
+                if bench.parked.has_waiter(&name_id) {
+                    self.changed_waited.push(name_id);
+                }
+                self.bind_with_id(bench, namespace, &name, &name_id, new);
+                fault_point(FaultPoint::NameRestored);
+            }
+        }
+    }
+
+    /// Makes sure that a namespace exists.
+    fn register(&self, bench: &mut Workbench<'_>, namespace: &Namespace) -> NamespaceId {
+        bench.catalog.register(namespace, self.committed.version).expect("its prefix was checked")
     }
 
     /// What the index is to show of a binding to `object`, or to a value in its header.
@@ -325,17 +398,29 @@ impl Applying {
     }
 
     fn bind_name(&mut self, bench: &mut Workbench<'_>, namespace: &Namespace, name: &Name, new: NewBinding) {
-        let (object, id) = (new.object, self.ids.of(self.lists.changes.at() - 1, namespace, name));
-        let number = bench.catalog.register(namespace).expect("its prefix was checked");
-        let bound = bench.catalog.bind(number, &id, name, new);
-        bench.objects.rebind(bound.number, bound.replaced, object, || format!("{namespace}/{name}"));
+        let id = self.ids.of(self.lists.changes.at() - 1, namespace, name);
+        self.bind_with_id(bench, namespace, name, &id, new);
+    }
+
+    fn bind_with_id(
+        &self,
+        bench: &mut Workbench<'_>,
+        namespace: &Namespace,
+        name: &Name,
+        id: &NameId,
+        new: NewBinding,
+    ) {
+        let object = new.object;
+        let number = self.register(bench, namespace);
+        let bound = bench.catalog.bind(number, id, name, new);
+        bound.settle(bench.objects, object, || format!("{namespace}/{name}"));
     }
 
     /// Queues a name of a namespace that has become a cache with `change`, which is done again while there are more.
     fn queue_name(&mut self, bench: &mut Workbench<'_>, change: &Arc<Change>, cache: Option<NamespaceId>) {
         let Some(id) = cache else { return };
-        self.queued = bench.catalog.queue_after(id, self.queued.as_deref());
-        if self.queued.is_some() {
+        self.last_name = bench.catalog.queue_after(id, self.last_name.as_deref());
+        if self.last_name.is_some() {
             self.held_back = Some(Arc::clone(change));
         }
     }

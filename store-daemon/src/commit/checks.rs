@@ -3,19 +3,30 @@
 //! `CommitJob::work` runs this stage first when the commit's turn comes.
 
 use super::{
-    Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench,
+    Announcing, Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench,
     apply::Applying,
+    restore::{Restored, moment_of, restored},
     sources::{Source, Sources},
 };
-use crate::{catalog::Catalog, slice::Slice};
+use crate::{
+    catalog::{Catalog, Record, Then},
+    slice::Slice,
+};
 use plasmon_protocol::{
     id::{NameId, NamespacePrefix},
-    message::{Bind, Change, Condition, Expect, Failure, Lives, Payload, SameAs, Ttl},
+    index_of, limits,
+    message::{
+        Bind, Change, Committed, Condition, Expect, FailedCondition, Failure, History, Lives, Payload,
+        SameAs, Ttl,
+    },
     name::{Name, Namespace},
     object::{Flags, Header},
 };
 use plasmon_shm::{FaultPoint, fault_point};
-use std::collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
+    sync::Arc,
+};
 
 /// The conditions are held against the catalog. From here it is the commit's turn.
 #[derive(Debug)]
@@ -24,6 +35,9 @@ pub(super) struct CheckingConditions {
     extents: Extents,
     /// When its turn came, by CLOCK_BOOTTIME: what has expired by then is absent to it.
     moment_ns: u64,
+    /// Those that do not hold: the first ones, and how many there are.
+    failed: Vec<FailedCondition>,
+    failures: u64,
 }
 
 /// The changes are held against the catalog, and against each other.
@@ -34,12 +48,14 @@ pub(super) struct CheckingChanges {
     moment_ns: u64,
     checks: Checks,
     ids: Ids,
+    /// A change that takes longer than an entry, and how far that is.
+    restoring: Option<(Arc<Change>, Option<Arc<str>>)>,
 }
 
 impl CheckingConditions {
     pub(super) fn begin(mut lists: Box<Lists>, extents: Extents, moment_ns: u64) -> Self {
         lists.conditions.rewind();
-        CheckingConditions { lists, extents, moment_ns }
+        CheckingConditions { lists, extents, moment_ns, failed: Vec::new(), failures: 0 }
     }
 
     pub(super) fn into_extents(self) -> Extents {
@@ -50,20 +66,57 @@ impl CheckingConditions {
         mut self,
         bench: &Workbench<'_>,
         unbinds: bool,
+        as_of_ns: Option<u64>,
         slice: &mut Slice,
     ) -> Result<Step, Box<Refused>> {
         while slice.spend() {
-            let Some(condition) = self.lists.conditions.again() else {
-                let CheckingConditions { lists, extents, moment_ns } = self;
-                let checking = CheckingChanges::begin(lists, extents, moment_ns, unbinds);
-                return Ok(Step::Next(Stage::CheckingChanges(checking)));
+            let Some(condition) = self.lists.conditions.again() else { return self.end(unbinds) };
+            let Condition { namespace, name, expect } = &*condition;
+            let expect = expect.clone();
+            let found = match expect {
+                Expect::NamespaceUnchanged { since } => {
+                    if bench.catalog.next_expiry().is_some_and(|at| at <= as_of_ns.unwrap_or(self.moment_ns))
+                    {
+                        return Err(self.refuse(Why::Expired));
+                    }
+                    bench.catalog.check_unchanged(namespace, since).map_err(Some)
+                }
+                _ => check_condition(bench.catalog, &condition, self.moment_ns),
             };
-            if let Err(failure) = check_condition(bench.catalog, &condition, self.moment_ns) {
-                let CheckingConditions { lists, extents, .. } = self;
-                return Err(Box::new(Refused { lists, extents, why: Why::Failure(failure) }));
+            if let Err(found) = found {
+                self.failures += 1;
+                if self.failed.len() < index_of(limits::FAILED_CONDITIONS_MAX.into()) {
+                    let (namespace, name) = (namespace.clone(), name.clone());
+                    self.failed.push(FailedCondition { namespace, name, expect, found });
+                }
             }
         }
         Ok(Step::NoTime(Stage::CheckingConditions(self)))
+    }
+
+    /// Either all of them hold, or the commit does not happen.
+    fn end(mut self, unbinds: bool) -> Result<Step, Box<Refused>> {
+        let failure = match self.failures {
+            0 => {
+                let CheckingConditions { lists, extents, moment_ns, .. } = self;
+                let checking = CheckingChanges::begin(lists, extents, moment_ns, unbinds);
+                return Ok(Step::Next(Stage::CheckingChanges(checking)));
+            }
+            1 => {
+                let first = self.failed.pop().expect("one has failed");
+                let FailedCondition { namespace, name, expect, found } = first;
+                Failure::ConditionFailed { namespace, name, expect, found }
+            }
+            failures => {
+                let more = failures - self.failed.len() as u64;
+                Failure::ConditionsFailed { failed: std::mem::take(&mut self.failed), more }
+            }
+        };
+        Err(self.refuse(Why::Failure(failure)))
+    }
+
+    fn refuse(self, why: Why) -> Box<Refused> {
+        Box::new(Refused { lists: self.lists, extents: self.extents, why })
     }
 }
 
@@ -73,7 +126,7 @@ impl CheckingChanges {
         // The set is never moved, because that would take long.
         let touched = HashSet::with_capacity(extents.len());
         let checks = Checks { touched, empties: unbinds, ..Checks::default() };
-        CheckingChanges { lists, extents, moment_ns, checks, ids: Ids::default() }
+        CheckingChanges { lists, extents, moment_ns, checks, ids: Ids::default(), restoring: None }
     }
 
     pub(super) fn into_extents(self) -> Extents {
@@ -88,9 +141,16 @@ impl CheckingChanges {
         slice: &mut Slice,
     ) -> Result<Step, Box<Refused>> {
         while slice.spend() {
+            if let Some((change, after)) = self.restoring.take() {
+                self.restoring = self.checks.restore_name(bench.catalog, change, after, self.moment_ns);
+                continue;
+            }
             let Some(change) = self.lists.changes.again() else {
                 return self.end(bench, unbinds, is_own);
             };
+            if let Change::RestoreNamespace { .. } = &*change {
+                self.restoring = Some((Arc::clone(&change), None));
+            }
             let at = self.lists.changes.at() - 1;
             match self.checks.add(bench.catalog, &self.extents, at, &change, self.moment_ns) {
                 Ok(id) if self.lists.changes.is_kept() => self.ids.0.push(id),
@@ -106,7 +166,12 @@ impl CheckingChanges {
         if let Err(why) = self.checks.check_room(bench.catalog, is_own) {
             return Err(self.refuse(why));
         }
-        let CheckingChanges { lists, extents, moment_ns, checks, ids } = self;
+        let CheckingChanges { lists, extents, moment_ns, checks, ids, .. } = self;
+        if lists.changes.claimed() == 0 {
+            let committed = Committed { version: bench.versions.last, unbound: 0, unbound_bytes: 0 };
+            let changed_waited = Vec::new();
+            return Ok(Step::Next(Stage::Announcing(Announcing { lists, ids, committed, changed_waited })));
+        }
         let applying = Applying::begin(bench, lists, extents, ids, moment_ns)
             .of_several_names(bench, checks.names() > 1)
             .unbinding_first(unbinds)
@@ -145,12 +210,20 @@ struct Checks {
     sources: Sources,
     /// Whether a change binds a name to the object of an earlier one.
     shares: bool,
+    /// Bindings that would end, and that the past would keep; and the first namespace that has some.
+    kept: u64,
+    kept_in: Option<Namespace>,
+    /// Names that are restored or unbound with their namespace.
+    restored_names: u64,
+    /// Namespaces that become caches, and those that get a history.
+    caches: BTreeSet<Namespace>,
+    histories: BTreeSet<Namespace>,
 }
 
 impl Checks {
     /// Names that are changed, with those that go with their namespace.
     fn names(&self) -> u64 {
-        self.touched.len() as u64 + self.emptied_names
+        self.touched.len() as u64 + self.emptied_names + self.restored_names
     }
 
     /// Whether the catalog has room for all changes together, of a writer whose uid is the store's own or root, or is not.
@@ -163,7 +236,66 @@ impl Checks {
         let namespaces = catalog.check_namespaces(self.new_namespaces.len() as u64, is_own);
         namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
         let texts = catalog.check_texts(self.longer_bytes, self.shorter_bytes, is_own);
-        texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))
+        texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))?;
+        let (kept, limit) = catalog.past.len_and_max();
+        match &self.kept_in {
+            Some(namespace) if self.kept > limit.saturating_sub(kept) => {
+                let (namespace, requested) = (namespace.clone(), self.kept);
+                Err(Why::Failure(Failure::TooManyKept { namespace, requested, kept, limit }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A binding would end. Returns whether the past would not keep it.
+    fn end_binding(
+        &mut self,
+        catalog: &Catalog,
+        namespace: &Namespace,
+        (number, record): (u32, &Record),
+    ) -> bool {
+        let kept = catalog.keeps(number, record);
+        self.keep(namespace, kept);
+        kept == 0
+    }
+
+    fn keep(&mut self, namespace: &Namespace, kept: u64) {
+        self.kept += kept;
+        if kept > 0 && self.kept_in.is_none() {
+            self.kept_in = Some(namespace.clone());
+        }
+    }
+
+    /// The next name of a namespace is restored. Returns where that goes on.
+    fn restore_name(
+        &mut self,
+        catalog: &Catalog,
+        change: Arc<Change>,
+        after: Option<Arc<str>>,
+        now_ns: u64,
+    ) -> Option<(Arc<Change>, Option<Arc<str>>)> {
+        let Change::RestoreNamespace { namespace, label } = &*change else { return None };
+        let moment = moment_of(catalog, namespace, label).ok()?;
+        let name = catalog.next_name(namespace, after.as_deref())?;
+        let linked = catalog.namespace(namespace).and_then(|id| catalog.linked(id, &name));
+        match restored(catalog, namespace, &name, moment, now_ns) {
+            Restored::Stays => {}
+            Restored::Unbound => {
+                self.restored_names += 1;
+                if let Some(linked) = linked {
+                    self.end_binding(catalog, namespace, linked);
+                }
+            }
+            Restored::Bound(source) => {
+                self.restored_names += 1;
+                self.new_names += u64::from(linked.is_none());
+                self.longer_bytes += (source.description.len() + source.metadata.len()) as u64;
+                if let Some(linked) = linked {
+                    self.end_binding(catalog, namespace, linked);
+                }
+            }
+        }
+        Some((change, Some(name)))
     }
 
     /// Checks change number `at` against the catalog, and against the changes before it, which have these extents. Returns
@@ -202,8 +334,28 @@ impl Checks {
             }
             Change::Unbind { namespace, name } => {
                 self.touch(namespace, name)?;
-                if catalog.namespace(namespace).is_some_and(|id| catalog.linked(id, name).is_some()) {
+                let linked = catalog.namespace(namespace).and_then(|id| catalog.linked(id, name));
+                if let Some(linked) = linked {
                     self.unbound_names += 1;
+                    self.end_binding(catalog, namespace, linked);
+                }
+            }
+            Change::RestoreNamespace { namespace, label } => {
+                moment_of(catalog, namespace, label)?;
+                self.register(catalog, namespace)?;
+                self.empty(namespace)?;
+            }
+            Change::PurgeHistory { .. } => {}
+            Change::DeclareHistory { namespace, history } => {
+                let is_zero = |history: &History| history.versions == Some(0) || history.age_ns == Some(0);
+                if history.as_ref().is_some_and(is_zero) {
+                    let reason = "a history has at least 1 version, and an age of at least 1 ns".to_owned();
+                    return Err(Failure::Malformed { reason });
+                }
+                self.register(catalog, namespace)?;
+                if history.is_some() {
+                    self.histories.insert(namespace.clone());
+                    self.check_past(catalog.is_cache(namespace), namespace)?;
                 }
             }
             Change::RemoveNamespace { namespace } | Change::RemoveEmptyNamespace { namespace }
@@ -222,22 +374,42 @@ impl Checks {
                         return Err(Failure::NamespaceInUse { namespace: namespace.clone(), names });
                     }
                 }
-                if let Some(name) = self.changed_in.get(namespace) {
-                    return Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() });
-                }
-                if self.emptied.insert(namespace.clone()) {
+                if self.empty(namespace)? {
                     self.emptied_names += catalog.names_in(id);
+                    let is_removed = !matches!(change, Change::ClearNamespace { .. });
+                    self.keep(namespace, catalog.keeps_all(id, is_removed));
                 }
             }
-            Change::RegisterNamespace { namespace } | Change::EnsureCache { namespace } => {
+            Change::RegisterNamespace { namespace } => self.register(catalog, namespace)?,
+            Change::EnsureCache { namespace } => {
                 self.register(catalog, namespace)?;
+                self.caches.insert(namespace.clone());
+                self.check_past(catalog.past.is_kept(namespace), namespace)?;
             }
-            Change::DeclareNamespace { namespace, ttl, .. } => {
+            Change::DeclareNamespace { namespace, ttl, is_cache } => {
                 check_ttl(ttl.as_ref())?;
                 self.register(catalog, namespace)?;
+                if *is_cache {
+                    self.caches.insert(namespace.clone());
+                    self.check_past(catalog.past.is_kept(namespace), namespace)?;
+                }
             }
         }
         Ok(None)
+    }
+
+    /// The names of `namespace` go or are restored, and none of them is changed besides. Returns whether that is new.
+    fn empty(&mut self, namespace: &Namespace) -> Result<bool, Failure> {
+        match self.changed_in.get(namespace) {
+            Some(name) => Err(Failure::NamedTwice { namespace: namespace.clone(), name: name.clone() }),
+            None => Ok(self.emptied.insert(namespace.clone())),
+        }
+    }
+
+    /// A cache has neither history nor snapshots, also after this commit.
+    fn check_past(&self, is_both: bool, namespace: &Namespace) -> Result<(), Failure> {
+        let is_both = is_both || (self.caches.contains(namespace) && self.histories.contains(namespace));
+        if is_both { Err(Failure::CacheHasNoPast { namespace: namespace.clone() }) } else { Ok(()) }
     }
 
     /// `name` will be bound, with these texts: description and metadata. Returns its id.
@@ -254,7 +426,8 @@ impl Checks {
             .check_id(&id, name)
             .map_err(|taken| Failure::IdTaken { wanted: name.to_string(), holder: taken.holder })?;
         self.new_names += u64::from(known.is_none());
-        let before = known.map(|record| [&record.description, &record.metadata]);
+        let goes = known.filter(|&known| self.end_binding(catalog, namespace, known));
+        let before = goes.map(|(_, record)| [&record.description, &record.metadata]);
         for (at, new) in texts.into_iter().enumerate() {
             if let Some(new) = new {
                 self.longer_bytes += new.len() as u64;
@@ -317,7 +490,7 @@ fn check_header(name: &Name, header: &Header, payload: &Payload) -> Result<(), F
 
 /// Change number `at` gets the object of change number `index`: an earlier one, which brings bytes.
 fn check_reference(name: &Name, extents: &Extents, at: usize, index: u32) -> Result<(), Failure> {
-    let index = plasmon_protocol::index_of(index.into());
+    let index = index_of(index.into());
     if index < at && extents.get(index).is_some_and(Option::is_some) {
         return Ok(());
     }
@@ -330,10 +503,16 @@ fn check_reference(name: &Name, extents: &Extents, at: usize, index: u32) -> Res
 /// The binding whose object another name is to have.
 fn source_of(catalog: &Catalog, same: &SameAs, now_ns: u64) -> Result<Source, Failure> {
     let SameAs { of_namespace, of_name, at, .. } = same;
-    let found = catalog.find(of_namespace, of_name, now_ns);
-    let then = found.filter(|(_, record)| at.is_none_or(|at| record.entry.version <= at));
+    let found = match *at {
+        None => catalog.find(of_namespace, of_name, now_ns).map(|(_, record)| Source::of(record)),
+        Some(version) => catalog.find_at(of_namespace, of_name, version, now_ns).map(|then| match then {
+            Then::Now(record) if record.entry.has_expired(now_ns) => Source::of(record).without_end(),
+            Then::Now(record) => Source::of(record),
+            Then::Kept(kept) => Source::of_kept(kept),
+        }),
+    };
     let not_bound = || Failure::NotBound { namespace: of_namespace.clone(), name: of_name.clone() };
-    then.map(|(_, record)| Source::of(record)).ok_or_else(not_bound)
+    found.ok_or_else(not_bound)
 }
 
 fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {
@@ -345,17 +524,15 @@ fn check_ttl(ttl: Option<&Ttl>) -> Result<(), Failure> {
     }
 }
 
-fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Result<(), Failure> {
+/// Returns what was found instead.
+fn check_condition(catalog: &Catalog, condition: &Condition, now_ns: u64) -> Result<(), Option<u64>> {
     let Condition { namespace, name, expect } = condition;
     let found = catalog.find(namespace, name, now_ns).map(|(_, record)| record.entry.version);
     let holds = match expect {
         Expect::Absent => found.is_none(),
         Expect::Present => found.is_some(),
         Expect::Version { version } => found == Some(*version),
+        Expect::NamespaceUnchanged { .. } => true,
     };
-    if holds {
-        return Ok(());
-    }
-    let (namespace, name, expect) = (namespace.clone(), name.clone(), expect.clone());
-    Err(Failure::ConditionFailed { namespace, name, expect, found })
+    if holds { Ok(()) } else { Err(found) }
 }

@@ -21,8 +21,11 @@
 mod apply;
 mod checks;
 mod entries;
+#[cfg(test)]
+mod past_tests;
 mod place;
 mod read;
+mod restore;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -105,6 +108,8 @@ pub(crate) enum Worked {
     Done,
     /// The index has no room for so many names more. Nothing has changed; it is checked anew when its turn comes again.
     NoEntries(u64),
+    /// Its conditions can be checked when all is unbound that had expired by then, by CLOCK_BOOTTIME. Nothing has changed.
+    Expired { as_of_ns: u64 },
     /// It cannot happen. Nothing has changed; its room must be given back.
     Failed(Failure),
 }
@@ -154,7 +159,8 @@ struct Announcing {
     lists: Box<Lists>,
     ids: Ids,
     committed: Committed,
-    unbound_waited: Vec<NameId>,
+    /// Of the names that were unbound or restored those that somebody waits for.
+    changed_waited: Vec<NameId>,
 }
 
 /// The ids of the names that are bound, in the order of the changes; only of a short commit.
@@ -185,6 +191,9 @@ pub(crate) struct CommitJob {
     summary: Summary,
     /// Why it will not happen, if that is known before it was read.
     doom: Option<Failure>,
+    /// What had expired by then, by CLOCK_BOOTTIME, must be unbound before its conditions are checked. Known when that was
+    /// first needed.
+    as_of_ns: Option<u64>,
     stage: Stage,
 }
 
@@ -199,7 +208,8 @@ impl CommitJob {
             Err(error) => Stage::Abandoning(Vec::new(), read::malformed(&error)),
         };
         let (summary, tried, runs) = (Summary::default(), Tried::default(), Vec::new());
-        CommitJob { reply_to, writer, is_long: false, tried, body, runs, summary, doom: None, stage }
+        let (doom, as_of_ns) = (None, None);
+        CommitJob { reply_to, writer, is_long: false, tried, body, runs, summary, doom, as_of_ns, stage }
     }
 
     /// Bytes of the payloads that came in the message.
@@ -307,7 +317,9 @@ impl CommitJob {
                     let checking = CheckingConditions::begin(lists, extents, bench.now_ns);
                     Ok(Step::Next(Stage::CheckingConditions(checking)))
                 }
-                Stage::CheckingConditions(checking) => checking.run(bench, self.summary.unbinds, slice),
+                Stage::CheckingConditions(checking) => {
+                    checking.run(bench, self.summary.unbinds, self.as_of_ns, slice)
+                }
                 Stage::CheckingChanges(checking) => {
                     checking.run(bench, self.summary.unbinds, self.writer.is_own, slice)
                 }
@@ -328,6 +340,10 @@ impl CommitJob {
                     self.stage = Stage::Ready(lists, extents);
                     return match why {
                         Why::NoEntries(missing) => Worked::NoEntries(missing),
+                        Why::Expired => {
+                            let as_of_ns = *self.as_of_ns.get_or_insert(bench.now_ns);
+                            Worked::Expired { as_of_ns }
+                        }
                         Why::Failure(failure) => Worked::Failed(failure),
                     };
                 }
@@ -369,10 +385,10 @@ impl CommitJob {
         }
     }
 
-    /// Of the names that it unbound those that somebody waits for.
-    pub(crate) fn take_unbound_waited(&mut self) -> Vec<NameId> {
+    /// Of the names that it unbound or restored those that somebody waits for.
+    pub(crate) fn take_changed_waited(&mut self) -> Vec<NameId> {
         match &mut self.stage {
-            Stage::Announcing(announcing) => std::mem::take(&mut announcing.unbound_waited),
+            Stage::Announcing(announcing) => std::mem::take(&mut announcing.changed_waited),
             _ => Vec::new(),
         }
     }
@@ -388,6 +404,8 @@ struct Refused {
 enum Why {
     /// The index has no room for so many names more.
     NoEntries(u64),
+    /// Something that has expired is not unbound.
+    Expired,
     Failure(Failure),
 }
 

@@ -109,8 +109,11 @@ impl ReadingChanges {
             }
             Change::RegisterNamespace { .. }
             | Change::DeclareNamespace { .. }
+            | Change::DeclareHistory { .. }
+            | Change::PurgeHistory { .. }
             | Change::EnsureCache { .. } => {}
-            Change::Unbind { .. }
+            Change::RestoreNamespace { .. }
+            | Change::Unbind { .. }
             | Change::RemoveNamespace { .. }
             | Change::RemoveEmptyNamespace { .. }
             | Change::ClearNamespace { .. } => summary.unbinds = true,

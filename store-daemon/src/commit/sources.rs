@@ -4,7 +4,7 @@
 //! anything, because the commit itself may unbind or replace a source: a name can be moved, and two names swapped.
 
 use crate::{
-    catalog::{Record, Text},
+    catalog::{Kept, Record, Text},
     objects::ObjectNumber,
     session::SessionId,
 };
@@ -35,6 +35,26 @@ impl Source {
             ttl: record.ttl.clone(),
             owner: record.owner,
         }
+    }
+
+    /// What a binding that has ended hands on: no deadline, and no session that it ends with.
+    pub(super) fn of_kept(kept: &Kept) -> Source {
+        Source {
+            entry: Entry { expires_ns: 0, ..kept.entry },
+            object: kept.object,
+            object_uuid: kept.object_uuid,
+            writer_pid: kept.writer_pid,
+            description: kept.description.clone(),
+            metadata: kept.metadata.clone(),
+            ttl: None,
+            owner: None,
+        }
+    }
+
+    /// As if it had ended already.
+    pub(super) fn without_end(mut self) -> Source {
+        (self.entry.expires_ns, self.ttl, self.owner) = (0, None, None);
+        self
     }
 }
 

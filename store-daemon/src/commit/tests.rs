@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     budget::Held,
-    catalog::{self, Cached, Next, Unbound},
+    catalog::{self, Cached, Next},
     connection::ConnectionId,
     populate::Populated,
     standing::Cache,
@@ -124,7 +124,7 @@ impl Model {
                 assert_eq!(
                     committed,
                     Committed {
-                        version: before + 1,
+                        version: before + u64::from(!commit.changes.is_empty()),
                         unbound: unbound.len() as u64,
                         unbound_bytes: unbound.iter().sum(),
                     }
@@ -182,6 +182,7 @@ impl Model {
                             job.fail(Failure::Internal { reason: format!("{missing} entries are missing") });
                             break;
                         }
+                        Worked::Expired { .. } => unreachable!("no condition asks for it"),
                         Worked::Failed(failure) => {
                             job.fail(failure);
                             break;
@@ -206,6 +207,7 @@ impl Model {
                 Expect::Absent => found.is_none(),
                 Expect::Present => found.is_some(),
                 Expect::Version { version } => found == Some(*version),
+                Expect::NamespaceUnchanged { .. } => unreachable!("it is tried elsewhere"),
             };
             if !holds {
                 return None;
@@ -216,8 +218,16 @@ impl Model {
         for change in &commit.changes {
             if let Change::SameAs(same) = change {
                 let source = self.bound.get(&(same.of_namespace.clone(), same.of_name.clone()));
-                let source = source.filter(|bound| bound.lives(self.now_ns));
-                sources.push(source.filter(|it| same.at.is_none_or(|at| it.version <= at))?.clone());
+                let is_cache = self.namespaces.get(&same.of_namespace).is_some_and(|it| it.is_cache);
+                let is_meant = |bound: &&Bound| match same.at {
+                    Some(at) if !is_cache => bound.version <= at,
+                    _ => bound.lives(self.now_ns),
+                };
+                let mut source = source.filter(is_meant)?.clone();
+                if !source.lives(self.now_ns) {
+                    (source.expires_ns, source.is_ephemeral) = (None, false);
+                }
+                sources.push(source);
             }
         }
         let (mut bound, mut namespaces) = (self.bound.clone(), self.namespaces.clone());
@@ -267,6 +277,9 @@ impl Model {
                 | Change::BindEphemeral(_)
                 | Change::Replace(_)
                 | Change::SameAs(_)
+                | Change::DeclareHistory { .. }
+                | Change::PurgeHistory { .. }
+                | Change::RestoreNamespace { .. }
                 | Change::RegisterNamespace { .. }
                 | Change::DeclareNamespace { .. }
                 | Change::EnsureCache { .. } => {}
@@ -372,8 +385,8 @@ impl Model {
     /// Ends the session that makes all commits, of which the model has one after the other.
     fn end_session(&mut self) {
         let mut ended = BTreeSet::new();
-        while let Some(unbound) = self.catalog.end_one_of(SessionId(1)) {
-            self.let_go(&unbound);
+        while let catalog::Ending::Unbound(unbound) = self.catalog.end_one_of(SessionId(1), self.end()) {
+            unbound.settle(&mut self.objects);
             ended.insert(unbound.label());
         }
         let label = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
@@ -393,24 +406,24 @@ impl Model {
             .collect();
         expired.sort();
         for number in 0..at_most {
-            let Some(unbound) = self.catalog.expire(self.now_ns) else {
+            let catalog::Ending::Unbound(unbound) = self.catalog.expire(self.end()) else {
                 assert_eq!(number, expired.len(), "all that has expired is unbound");
                 break;
             };
             assert_eq!(unbound.entry.expires_ns, expired[number].0, "in the order of their deadlines");
             let name = |(namespace, name): &(Namespace, Name)| format!("{namespace}/{name}");
             self.bound.retain(|key, _| name(key) != unbound.label());
-            self.let_go(&unbound);
+            unbound.settle(&mut self.objects);
         }
         let next = self.bound.values().filter_map(|bound| bound.expires_ns).min();
         assert_eq!(self.catalog.next_expiry(), next);
         self.settle();
     }
 
-    fn let_go(&mut self, unbound: &Unbound) {
-        if let Some(object) = unbound.object {
-            self.objects.unbind(object, unbound.number, || unbound.label());
-        }
+    /// How what ends now ends.
+    fn end(&self) -> catalog::End {
+        let reason = plasmon_protocol::message::Reason::Expired;
+        catalog::End { version: self.versions.last, reason, now_ns: self.now_ns }
     }
 
     /// Frees what has lost its name, and checks.

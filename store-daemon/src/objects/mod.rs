@@ -97,6 +97,8 @@ pub(crate) struct Objects {
     /// The index entries of names that are bound to an object beside the one in its label.
     further_names: BTreeSet<(ObjectNumber, u32)>,
     last_number: u64,
+    /// Bytes of objects without a name that somebody holds.
+    past_bytes: u64,
     /// Homes that nobody holds and that the scan thread was not told of yet. It knows all others.
     retired: RetiredList,
     retired_bytes: u64,
@@ -135,7 +137,10 @@ impl Objects {
         match std::mem::replace(&mut object.label, Label::Bound(entry)) {
             Label::Bound(before) if object.names > 1 => drop(self.further_names.insert((number, before))),
             Label::Bound(_) => {}
-            Label::Lost(name) => self.lost_name_bytes -= name.len(),
+            Label::Lost(name) => {
+                self.lost_name_bytes -= name.len();
+                self.past_bytes -= object.len_bytes;
+            }
         }
     }
 
@@ -164,7 +169,13 @@ impl Objects {
         }
         let name = lost_name(name(), self.lost_name_bytes);
         self.lost_name_bytes += name.len();
+        self.past_bytes += object.len_bytes;
         object.label = Label::Lost(name);
+    }
+
+    /// Bytes of objects without a name that somebody holds: the past does.
+    pub(crate) fn past_bytes(&self) -> u64 {
+        self.past_bytes
     }
 
     /// One that held the object needs it no more. If that was the last one, the object goes as soon as a scan finds it
@@ -177,11 +188,19 @@ impl Objects {
         }
         debug_assert_eq!(object.names, 0, "a name that is bound to it holds it");
         let len_bytes = object.len_bytes;
+        if let Label::Lost(_) = object.label {
+            self.past_bytes -= len_bytes;
+        }
         for home in object.homes.all() {
             self.retired.push(Retired { offset: home.offset, extent_bytes: home.len_bytes, len_bytes });
         }
         self.retired_bytes += len_bytes;
         true
+    }
+
+    /// As [`release`](Self::release), for what may have no object.
+    pub(crate) fn release_if_any(&mut self, number: Option<ObjectNumber>) -> bool {
+        number.is_some_and(|number| self.release(number))
     }
 
     /// The binding in index entry `entry` has ended, which people know as `name`. Returns whether nothing needs the object
@@ -191,24 +210,24 @@ impl Objects {
         self.release(number)
     }
 
-    /// The binding in index entry `entry`, which people know as `name`, means `new` now, and meant `old` until now. It
-    /// holds both, and does so only with `new` from here on.
+    /// The binding in index entry `entry`, which people know as `name`, means `new` now, and meant `old` until now. There is
+    /// a holder for each; from here on `old` has that one no more, unless the past keeps what it was bound by.
     pub(crate) fn rebind(
         &mut self,
         entry: u32,
         old: Option<ObjectNumber>,
         new: Option<ObjectNumber>,
+        keeps_old: bool,
         name: impl FnOnce() -> String,
     ) {
-        if let (Some(old), true) = (old, old == new) {
+        if old != new {
+            new.into_iter().for_each(|new| self.name(new, entry));
+            if let Some(old) = old {
+                self.unname(old, entry, name);
+            }
+        }
+        if let Some(old) = old.filter(|_| !keeps_old) {
             self.release(old);
-            return;
-        }
-        if let Some(new) = new {
-            self.name(new, entry);
-        }
-        if let Some(old) = old {
-            self.unbind(old, entry, name);
         }
     }
 

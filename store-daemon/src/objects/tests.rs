@@ -119,7 +119,7 @@ proptest! {
                             let it = known.iter().find(|it| it.number == old).expect("it is known");
                             prop_assert_eq!(was_last, it.others == 0 && it.names.len() == 1);
                         }
-                        _ => objects.rebind(entry, old, new, || entry.to_string()),
+                        _ => objects.rebind(entry, old, new, false, || entry.to_string()),
                     }
                     for it in &mut known {
                         if Some(it.number) == new && it.names.insert(entry) {
@@ -172,6 +172,9 @@ proptest! {
                 prop_assert_eq!(object.homes.root().offset, it.offset);
                 prop_assert!(objects.at(it.offset).is_some());
             }
+            let past = known.iter().filter(|it| it.is_held() && it.names.is_empty() && it.last_name > 0);
+            let past_bytes = past.map(|it| objects.get(it.number).map_or(0, |object| object.len_bytes)).sum::<u64>();
+            prop_assert_eq!(objects.past_bytes(), past_bytes);
             let not_handed_over = known.iter().filter(|it| !it.is_held() && !it.was_unpinned).count();
             prop_assert_eq!(objects.has_candidates(), not_handed_over > 0);
         }

@@ -58,7 +58,7 @@ impl Known {
         match self.wants {
             Err(Key::Scan(number)) => number <= scans_done,
             Err(Key::Expiry(as_of_ns)) => as_of_ns < first_expiry_ns,
-            Err(Key::WholeCommits) => !is_mid_commit,
+            Err(Key::WholeCommits | Key::NoCommit) => !is_mid_commit,
             _ => false,
         }
     }
@@ -108,7 +108,8 @@ proptest! {
                     })
                 }
                 Step::Moment { scans_done, first_expiry_ns, is_mid_commit } => {
-                    let moment = Moment { scans_done, first_expiry_ns, is_mid_commit };
+                    let moment =
+                        Moment { scans_done, first_expiry_ns, is_mid_commit, is_commit_under_way: is_mid_commit };
                     let any = list.iter().any(|it| it.is_met(scans_done, first_expiry_ns, is_mid_commit));
                     prop_assert_eq!(parked.can_go_on(moment), any);
                     parked.wake(moment, &mut Slice::endless());
@@ -154,7 +155,8 @@ fn processes_take_turns() {
         parked.add(request(reply_to), Key::WholeCommits, None);
     };
     (0..1_000).for_each(|request_id| add(&mut parked, 1, request_id));
-    let moment = Moment { scans_done: 0, first_expiry_ns: u64::MAX, is_mid_commit: false };
+    let (is_mid_commit, is_commit_under_way) = (false, false);
+    let moment = Moment { scans_done: 0, first_expiry_ns: u64::MAX, is_mid_commit, is_commit_under_way };
     parked.wake(moment, &mut Slice::endless());
     let next = |parked: &mut Parked| parked.take_ready().unwrap().reply_to;
     (0..100).for_each(|request_id| assert_eq!(next(&mut parked).request_id, request_id));

@@ -163,24 +163,30 @@ impl State {
         slot: u32,
         now_ns: u64,
     ) -> Result<Option<Entry>, Failure> {
-        let bad_slot = || Failure::BadSlot { slot };
-        let (region, region_slot) =
-            self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
         let found = self.catalog.find(namespace, name, now_ns);
-        let is_free = match &found {
-            Some((_, record)) if is_pinned(&record.entry.header) => {
-                region.claim(region_slot, pin_for(record.entry.offset))
-            }
-            _ => region.pin(region_slot) == Some(0),
-        };
-        if !is_free {
-            return Err(bad_slot());
-        }
+        self.pin_for(session, slot, found.as_ref().map(|(_, record)| &record.entry))?;
         let Some((number, record)) = found else { return Ok(None) };
         let location = record.entry;
         self.catalog.recalls.note(number, now_ns);
         self.catalog.slide(number, now_ns);
         Ok(Some(location))
+    }
+
+    /// Stores a pin for what was found, if something was, in a slot of the client's that is free.
+    pub(super) fn pin_for(
+        &self,
+        session: SessionId,
+        slot: u32,
+        found: Option<&Entry>,
+    ) -> Result<(), Failure> {
+        let bad_slot = || Failure::BadSlot { slot };
+        let (region, region_slot) =
+            self.sessions.get(session).and_then(|session| session.slot(slot)).ok_or_else(bad_slot)?;
+        let is_free = match found {
+            Some(entry) if is_pinned(&entry.header) => region.claim(region_slot, pin_for(entry.offset)),
+            _ => region.pin(region_slot) == Some(0),
+        };
+        if is_free { Ok(()) } else { Err(bad_slot()) }
     }
 
     fn withdraw(&self, session: SessionId, claimed: &[u32]) {

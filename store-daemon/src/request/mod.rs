@@ -9,6 +9,7 @@ pub(crate) mod lease;
 mod listing;
 mod lookup;
 mod operator;
+mod past;
 
 pub(crate) use listing::Listing;
 pub(crate) use lookup::LookUp;
@@ -19,7 +20,7 @@ use crate::{
     reclaim::Report,
     state::State,
 };
-use plasmon_protocol::message::{AnyRequest, Failure};
+use plasmon_protocol::message::{AnyRequest, Failure, MomentOf};
 
 /// Handles a request of a session.
 pub(crate) fn handle(state: &mut State, reply_to: ReplyTo, asked: &mut Request) -> Answer {
@@ -61,6 +62,31 @@ pub(crate) fn handle(state: &mut State, reply_to: ReplyTo, asked: &mut Request) 
                 Answer::Wait(Need::Scan { report: Report::Listed, usage: false })
             }
         }
+        AnyRequest::BeginView(begin) if matches!(begin.at, MomentOf::Now) => {
+            let begin = begin.clone();
+            match past::moment_need(state, asked) {
+                Some(need) => Answer::Wait(need),
+                None => past::begin_view(state, session, &begin),
+            }
+        }
+        AnyRequest::BeginView(begin) => past::begin_view(state, session, begin),
+        AnyRequest::TakeSnapshot(take) => {
+            let take = take.clone();
+            match past::moment_need(state, asked) {
+                Some(need) => Answer::Wait(need),
+                None => past::take_snapshot(state, session, &take),
+            }
+        }
+        // A commit may be restoring it.
+        AnyRequest::DropSnapshot(_) if state.is_commit_under_way() => Answer::Wait(Need::NoCommit),
+        AnyRequest::DropSnapshot(drop) => past::drop_snapshot(state, drop),
+        AnyRequest::EndHold(end) => past::end_hold(state, session, end),
+        AnyRequest::FindAt(find) => past::find_at(state, session, find),
+        AnyRequest::ListSnapshots(list) => past::list_snapshots(state, list),
+        AnyRequest::ListViews(list) => past::list_views(state, list),
+        AnyRequest::ListVersions(list) => past::list_versions(state, list),
+        AnyRequest::ListAt(list) => past::list_at(state, session, list),
+        AnyRequest::DescribePast(describe) => past::describe_past(state, describe),
         AnyRequest::Hello(_) => {
             let reason = "Hello is the first message on a connection, and only that".to_owned();
             Answer::fail(Failure::Malformed { reason })

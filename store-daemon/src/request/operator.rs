@@ -23,6 +23,7 @@ use plasmon_protocol::{
 pub(super) fn stats(state: &State) -> Answer {
     let figures = state.space.figures();
     let (objects, objects_max) = state.catalog.objects();
+    let (kept, kept_max) = state.catalog.past.len_and_max();
     let Usage { rss_bytes, pss_bytes, descriptors } = state.scans.usage;
     let stats = Stats {
         capacity_bytes: state.facts.capacity_bytes,
@@ -58,6 +59,11 @@ pub(super) fn stats(state: &State) -> Answer {
         store_uuid: state.facts.store_uuid,
         refused_learns: state.refusals.learns(),
         refusals: state.refusals.list(),
+        kept,
+        kept_max,
+        past_bytes: state.objects.past_bytes(),
+        snapshots: state.catalog.past.snapshots().len() as u64,
+        views: state.catalog.past.views().len() as u64,
     };
     Answer::reply(&stats)
 }
@@ -114,7 +120,9 @@ fn pin_info(state: &State, pin: &Pin) -> Option<PinInfo> {
             let name = state.catalog.label(*number).unwrap_or_default();
             (with_further_names(name, object.names()), false)
         }
-        Label::Lost(name) => (name.to_string(), true),
+        Label::Lost(name) if object.is_released() => (name.to_string(), true),
+        // It has no name any more, and the past keeps it.
+        Label::Lost(name) => (format!("{name} (past)"), false),
     };
     Some(PinInfo {
         pid: session.pid,

@@ -139,7 +139,11 @@ pub fn prepare(mut options: Options, host: Host) -> Result<Ready, StartError> {
     let Regions { index, index_words, arena, openings } = Regions::make(&plan, &labels, &kernel)?;
     let store_uuid = uuid::Uuid::new_v4().into_bytes();
     let catalog = Catalog::new(index_words, plan.shape, store_uuid, plan.asked_bytes)
-        .with_limits(options.max_namespaces, options.max_text_bytes)
+        .with_limits(
+            options.max_namespaces,
+            options.max_text_bytes,
+            options.kept_max(plan.shape.entry_count()),
+        )
         .with_caches(&options.caches)
         .map_err(|(namespace, IdTaken { holder })| StartError::CacheIdTaken { namespace, holder })?;
 

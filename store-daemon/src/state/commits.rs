@@ -237,12 +237,15 @@ impl State {
                     let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
                     self.park(who, Need::Room(shortage));
                 }
-                // With the figures of now, when its own room is free again.
-                Prepared::Failed(Failure::StoreFull(room)) => {
-                    let failure = self.store_full(job.inline_bytes(), room.populated_bytes.is_some());
+                Prepared::Failed(failure) => {
+                    // With the figures of now, when its own room is free again.
+                    let short_of_memory = failure.no_room().map(|room| room.populated_bytes.is_some());
+                    let failure = match short_of_memory {
+                        Some(short_of_memory) => self.store_full(job.inline_bytes(), short_of_memory),
+                        None => failure,
+                    };
                     self.finish_commit(job, Err(failure));
                 }
-                Prepared::Failed(failure) => self.finish_commit(job, Err(failure)),
             }
             if !slice.spend() {
                 at_hand.into_iter().for_each(|job| self.prepare_later(job));
@@ -313,6 +316,10 @@ impl State {
                 let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
                 self.park(who, Need::Room(shortage));
             }
+            Worked::Expired { as_of_ns } => {
+                let who = Suspended { reply_to: job.reply_to, what: What::Commit(job) };
+                self.park(who, Need::Expiry { as_of_ns });
+            }
             Worked::Failed(failure) => self.abandon_commit(job, failure),
             Worked::Done => {
                 fault_point(FaultPoint::CommitVisible);
@@ -338,7 +345,7 @@ impl State {
 
     fn finish_commit(&mut self, mut job: Box<CommitJob>, result: Result<(), Failure>) {
         self.end_leases(job.writer.session, job.end_leases());
-        self.unbinding.untold.append(&mut job.take_unbound_waited());
+        self.unbinding.untold.append(&mut job.take_changed_waited());
         let writer = job.writer.session;
         if self.sessions.get(writer).is_none_or(Session::is_leaving) {
             self.depart(writer); // it has bound what ends with it after it ended
@@ -384,6 +391,11 @@ impl State {
     /// Whether a long commit is in private memory.
     pub(super) fn commits_have_long(&self) -> bool {
         self.commits.has_long
+    }
+
+    /// Whether the turn of a commit has come and it is not done: what is kept of the past must stay as it is.
+    pub(crate) fn is_commit_under_way(&self) -> bool {
+        self.commits.is_under_way()
     }
 
     /// Whether a commit is half visible, so that what reads more than one name must wait for it.

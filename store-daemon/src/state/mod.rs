@@ -42,7 +42,7 @@ use crate::{
 };
 use plasmon_protocol::{
     codec::DecodeError,
-    message::{AnyRequest, Bound, Changed, Failure, Holder, Message, NoRoom},
+    message::{AnyRequest, Bound, Changed, Failure, FullOfPast, Holder, Keeper, Message, NoRoom},
     name::Namespace,
 };
 use plasmon_shm::{Kernel, Region};
@@ -95,12 +95,20 @@ pub(crate) struct Counters {
     pub(crate) evicted_bytes: u64,
 }
 
-/// The last numbers that commits have got.
+/// The last numbers that changes have got: commits, and what the store unbinds by itself in one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Versions {
     pub(crate) last: u64,
     /// The latest time in an object's id, in milliseconds since 1970.
     pub(crate) last_id_ms: u64,
+}
+
+impl Versions {
+    /// The number of a change that begins now.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
 }
 
 /// Everything that the loop decides with.
@@ -227,6 +235,7 @@ impl State {
             }
             Need::Expiry { as_of_ns } => drop(self.parked.add(who, Key::Expiry(as_of_ns), None)),
             Need::WholeCommits => drop(self.parked.add(who, Key::WholeCommits, None)),
+            Need::NoCommit => drop(self.parked.add(who, Key::NoCommit, None)),
             Need::Room(shortage) => self.make_room(shortage, who),
         }
     }
@@ -280,6 +289,7 @@ impl State {
             scans_done: self.scans.done(),
             first_expiry_ns: self.catalog.next_expiry().unwrap_or(u64::MAX),
             is_mid_commit: self.is_mid_commit(),
+            is_commit_under_way: self.is_commit_under_way(),
         }
     }
 
@@ -389,7 +399,7 @@ impl State {
             Some(Holder { pid: session.pid, command: session.command.clone(), bytes })
         };
         let holders = self.objects.limbo().holders.iter().filter_map(holder).collect();
-        Failure::StoreFull(NoRoom {
+        let room = NoRoom {
             requested_bytes,
             capacity_bytes: self.facts.capacity_bytes,
             used_bytes: figures.used,
@@ -399,7 +409,36 @@ impl State {
             cached_bytes: self.catalog.cached_bytes(),
             populated_bytes: short_of_memory.then_some(figures.populated),
             holders,
-        })
+        };
+        match self.objects.past_bytes() {
+            0 => Failure::StoreFull(room),
+            past_bytes => {
+                let keepers = self.keepers();
+                Failure::FullOfPast(Box::new(FullOfPast { room, past_bytes, keepers }))
+            }
+        }
+    }
+
+    /// For whom the past is kept: the three that most is kept for.
+    fn keepers(&self) -> Vec<Keeper> {
+        let past = &self.catalog.past;
+        let histories = past
+            .histories()
+            .map(|(namespace, bytes)| (bytes, Keeper::History { namespace: namespace.clone(), bytes }));
+        let snapshots = past.snapshots().iter().map(|(label, snapshot)| {
+            let bytes = past.weight_of(snapshot.moment.version).bytes;
+            (bytes, Keeper::Snapshot { label: label.clone(), bytes })
+        });
+        let views = past.views().iter().map(|(&view, of)| {
+            let (bytes, session) = (past.weight_of(of.moment.version).bytes, self.sessions.get(of.session));
+            let pid = session.map_or(0, |session| session.pid);
+            let command = session.map(|session| session.command.clone()).unwrap_or_default();
+            (bytes, Keeper::View { view, pid, command, bytes })
+        });
+        let mut keepers: Vec<_> =
+            histories.chain(snapshots).chain(views).filter(|(bytes, _)| *bytes > 0).collect();
+        keepers.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        keepers.into_iter().take(3).map(|(_, keeper)| keeper).collect()
     }
 
     /// The store shuts down: readers are told, and everything that waits is answered with `ShuttingDown`. Of a commit that

@@ -10,7 +10,7 @@ use crate::{
     parked::{Key, Need, Suspended, Ticket, Tried, What},
     reclaim::Report,
 };
-use plasmon_protocol::message::Failure;
+use plasmon_protocol::message::{Failure, Reason};
 use plasmon_shm::{FaultPoint, fault_point};
 use std::sync::Arc;
 
@@ -175,7 +175,8 @@ impl State {
     }
 
     fn unbind_cached(&mut self, evicted: &mut u64, evicted_bytes: &mut u64, victim: Victim) {
-        if let Some(unbound) = self.catalog.evict(victim) {
+        let end = self.next_end(Reason::Evicted);
+        if let Some(unbound) = self.catalog.evict(victim, end) {
             fault_point(FaultPoint::Evicted);
             *evicted += 1;
             let is_last = self.ended_by_itself(&unbound);

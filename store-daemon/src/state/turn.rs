@@ -66,6 +66,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { due: |state| Due::now_if(state.parked.can_go_on(state.moment())), run: State::resume_met },
     Step { due: |state| Due::now_if(state.unbinding.has_slid()), run: State::slide_deadlines },
     Step { due: State::expiry_due, run: State::expire_bindings },
+    Step { due: State::judging_due, run: State::judge_past },
     Step { due: |state| Due::now_if(state.unbinding.has_departed()), run: State::unbind_ephemeral },
     Step { due: |state| Due::now_if(state.can_evict()), run: State::evict },
     Step { due: |state| Due::now_if(state.commits.has_preparing()), run: State::prepare_commits },
@@ -97,7 +98,17 @@ impl State {
     }
 
     fn expiry_due(&self) -> Due {
+        if self.catalog.has_put_off() {
+            return Due::Now;
+        }
         Due::at(self.catalog.next_expiry().map(|at_ns| self.clock.at_boottime(at_ns)))
+    }
+
+    fn judging_due(&self) -> Due {
+        if self.catalog.past.has_loosened() {
+            return Due::Now;
+        }
+        Due::at(self.catalog.past.next_too_old().map(|at_ns| self.clock.at_boottime(at_ns)))
     }
 
     fn housekeeping_due(&self) -> Due {

@@ -4,8 +4,11 @@
 //! `state/turn.rs` calls these steps when a deadline has passed or a session has ended.
 
 use super::State;
-use crate::{catalog::Unbound, session::SessionId};
-use plasmon_protocol::id::NameId;
+use crate::{
+    catalog::{End, Ending, Unbound},
+    session::SessionId,
+};
+use plasmon_protocol::{id::NameId, message::Reason};
 use plasmon_shm::{FaultPoint, fault_point};
 
 /// Bindings to be unbound, deadlines to be moved, and waits to be answered.
@@ -62,55 +65,85 @@ impl State {
     /// The store has ended a binding by itself. Lets go of its object, and notes the name if somebody waits for it. Returns
     /// whether nothing needs the object any more.
     pub(super) fn ended_by_itself(&mut self, unbound: &Unbound) -> bool {
-        let unbind = |object| self.objects.unbind(object, unbound.number, || unbound.label());
-        let is_last = unbound.object.is_some_and(unbind);
+        self.versions.last = self.versions.last.max(unbound.ended_by());
+        let is_last = unbound.settle(&mut self.objects);
         if self.parked.has_waiter(&unbound.id) {
             self.unbinding.untold.push(unbound.id);
         }
         is_last
     }
 
-    /// Notes that the session's ephemeral bindings must be unbound.
+    /// How what the store unbinds in this turn ends. Its number is taken once something has.
+    pub(super) fn next_end(&self, reason: Reason) -> End {
+        End { version: self.versions.last + 1, reason, now_ns: self.clock.boottime_ns() }
+    }
+
+    /// Notes that the session's ephemeral bindings must be unbound, and its views ended.
     pub(super) fn depart(&mut self, id: SessionId) {
-        if self.catalog.has_ephemeral(id) {
+        if self.catalog.has_ephemeral(id) || self.catalog.past.views_of(id) > 0 {
             self.unbinding.departed.push(id);
         }
     }
 
-    /// Unbinds ephemeral bindings of ended sessions until the slice is spent, unless a commit is under way.
+    /// Unbinds ephemeral bindings of ended sessions and ends their views until the slice is spent, unless a commit is under
+    /// way.
     pub(super) fn unbind_ephemeral(&mut self) {
         if self.waits_for_commit() {
             return;
         }
-        let mut slice = self.clock.slice();
+        let (mut slice, end) = (self.clock.slice(), self.next_end(Reason::Expired));
         while slice.spend()
             && let Some(&session) = self.unbinding.departed.last()
         {
-            match self.catalog.end_one_of(session) {
-                Some(unbound) => {
+            match self.catalog.end_one_of(session, end) {
+                Ending::Unbound(unbound) => {
                     self.ended_by_itself(&unbound);
                 }
-                None => drop(self.unbinding.departed.pop()),
+                Ending::PutOff => self.versions.last = end.version,
+                Ending::Nothing if self.catalog.past.end_view_of(session) => {}
+                Ending::Nothing => drop(self.unbinding.departed.pop()),
             }
         }
     }
 
-    /// Unbinds expired bindings until the slice is spent, unless a commit is under way.
+    /// Unbinds expired bindings until the slice is spent, unless a commit is under way. All that end in one turn have one
+    /// number.
     pub(super) fn expire_bindings(&mut self) {
-        let now_ns = self.clock.boottime_ns();
-        if self.catalog.next_expiry().is_none_or(|first| first > now_ns) || self.waits_for_commit() {
+        let end = self.next_end(Reason::Expired);
+        let is_due = self.catalog.next_expiry().is_some_and(|first| first <= end.now_ns);
+        if !(is_due || self.catalog.has_put_off()) || self.waits_for_commit() {
             return;
         }
         let (mut slice, mut expired) = (self.clock.slice(), 0);
-        while slice.spend()
-            && let Some(unbound) = self.catalog.expire(now_ns)
-        {
-            fault_point(FaultPoint::Expired);
-            self.ended_by_itself(&unbound);
-            expired += 1;
+        while slice.spend() {
+            let ending = match self.catalog.expire(end) {
+                Ending::Nothing => self.catalog.end_put_off(),
+                ending => ending,
+            };
+            match ending {
+                Ending::Unbound(unbound) => {
+                    fault_point(FaultPoint::Expired);
+                    self.ended_by_itself(&unbound);
+                    expired += 1;
+                }
+                Ending::PutOff => self.versions.last = end.version,
+                Ending::Nothing => break,
+            }
         }
         self.counters.expired += expired;
         tracing::debug!(expired, "bindings have expired");
+    }
+
+    /// Lets go of what the past keeps for nobody any more until the slice is spent, unless a commit is under way.
+    pub(super) fn judge_past(&mut self) {
+        if self.waits_for_commit() {
+            return;
+        }
+        let (now_ns, mut slice) = (self.clock.boottime_ns(), self.clock.slice());
+        while let Some(gone) = self.catalog.judge_past(now_ns, &mut slice) {
+            fault_point(FaultPoint::PastDropped);
+            self.objects.release_if_any(gone);
+        }
     }
 
     /// Whether somebody is still to be told that a name has changed.

@@ -25,7 +25,7 @@ use plasmon_shm::FaultPoint;
 use plasmon_tests::{
     client::Client,
     daemon::Daemon,
-    load::{CACHE, CHILD_WAS_STRUCK, Done},
+    load::{CACHE, CHILD_WAS_STRUCK, Done, PAST},
     random::Random,
 };
 use std::{
@@ -350,6 +350,14 @@ impl World {
         }
     }
 
+    /// Removes what victims that died have kept of the past.
+    fn forget_the_past(&self) -> plasmon::Result<()> {
+        for info in self.brain.namespaces()?.iter().filter(|info| info.namespace.starts_with(PAST)) {
+            self.brain.in_namespace(&info.namespace)?.remove_namespace()?;
+        }
+        Ok(())
+    }
+
     /// Has the store struck at `point`. Returns whether it came there.
     fn strike_store(&mut self, point: FaultPoint, strike: Strike, random: &mut Random) -> Outcome<bool> {
         // This death is at any instant.
@@ -451,6 +459,7 @@ impl World {
         let start = Instant::now();
         loop {
             let cleared = self.brain.clear().and_then(|_| self.brain.in_namespace(CACHE)?.clear());
+            self.forget_the_past().map_err(|error| format!("the past: {error}"))?;
             cleared.map_err(|error| format!("clear: {error}"))?;
             let stats = self.brain.stats().map_err(|error| format!("stats: {error}"))?;
             match self.left(&stats) {
@@ -478,6 +487,9 @@ impl World {
             ("pins", stats.pins, 0),
             ("names", stats.objects, 0),
             ("waits", stats.waits, 0),
+            ("views", stats.views, 0),
+            ("snapshots", stats.snapshots, 0),
+            ("versions of the past", stats.kept, 0),
             ("orphaned sessions", stats.orphaned_sessions, 0),
             ("sessions", stats.sessions, members),
             // A lifeline and a connection for requests each.
