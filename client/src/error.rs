@@ -67,6 +67,23 @@ pub enum Error {
     /// Several conditions did not hold.
     #[error("{}", conditions(.failed, *.more))]
     ConditionsFailed { failed: Vec<FailedCondition>, more: u64 },
+    /// What a transaction has read does not hold any more: nothing of it has happened.
+    #[error("{}", conflicting(.conflicts, *.more))]
+    TransactionConflict { conflicts: Vec<Conflict>, more: u64 },
+    /// The transaction was committed or rolled back before.
+    #[error("this transaction has ended; begin another one")]
+    TransactionEnded,
+    /// Others changed what a transaction read, each time it was tried.
+    #[error("others changed what the transaction had read, each of the {tries} times that it was tried")]
+    Contended { tries: u32 },
+    /// The sum is no integer of 64 bits.
+    #[error("{name:?} in namespace {namespace:?} would have more than 64 bits")]
+    Overflow { namespace: String, name: String },
+    /// A forked child does not hold the lock of its parent.
+    #[error(
+        "the lock {name:?} is held by process {pid}, and this is a child of it; only its holder can release it"
+    )]
+    NotTheHolder { name: String, pid: u32 },
     /// There is a snapshot with this label.
     #[error("there is a snapshot {label:?} already; drop it first, or take another label")]
     SnapshotExists { label: String },
@@ -156,6 +173,17 @@ pub enum Error {
     /// Client and store misunderstand each other, or the machine refused something: a defect, worth a report.
     #[error("{what}")]
     Internal { what: String },
+}
+
+/// What a transaction has read and does not hold any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The namespace.
+    pub namespace: String,
+    /// The name; `None` where the names of the namespace were listed, and one was bound or unbound since.
+    pub name: Option<String>,
+    /// The version that the name has now; `None` if it is not bound. Of a namespace, the number of its last change.
+    pub found: Option<u64>,
 }
 
 /// The figures of a full store.
@@ -310,11 +338,16 @@ impl Error {
             | Error::NamespaceNotFound { .. }
             | Error::NamespaceInUse { .. }
             | Error::ConditionsFailed { .. }
+            | Error::TransactionConflict { .. }
+            | Error::Contended { .. }
             | Error::SnapshotExists { .. }
             | Error::SnapshotNotFound { .. }
             | Error::TooManyKept { .. }
             | Error::ConditionFailed { .. } => true,
             Error::DefaultNamespace
+            | Error::TransactionEnded
+            | Error::Overflow { .. }
+            | Error::NotTheHolder { .. }
             | Error::ViewEnded { .. }
             | Error::CacheHasNoPast { .. }
             | Error::BadName(_)
@@ -416,6 +449,11 @@ impl fmt::Debug for Error {
             Error::IndexFull { .. } => "IndexFull",
             Error::ConditionFailed { .. } => "ConditionFailed",
             Error::ConditionsFailed { .. } => "ConditionsFailed",
+            Error::TransactionConflict { .. } => "TransactionConflict",
+            Error::TransactionEnded => "TransactionEnded",
+            Error::Contended { .. } => "Contended",
+            Error::Overflow { .. } => "Overflow",
+            Error::NotTheHolder { .. } => "NotTheHolder",
             Error::SnapshotExists { .. } => "SnapshotExists",
             Error::SnapshotNotFound { .. } => "SnapshotNotFound",
             Error::ViewEnded { .. } => "ViewEnded",
@@ -584,6 +622,21 @@ fn conditional(namespace: &str, name: &str, expect: &Expect, found: Option<u64>)
     let found =
         found.map_or_else(|| "it is not bound".to_owned(), |version| format!("it has version {version}"));
     format!("{name:?} in namespace {namespace:?} was expected {wanted}, and {found}")
+}
+
+fn conflicting(conflicts: &[Conflict], more: u64) -> String {
+    let each = conflicts.iter().take(10).map(|conflict| match &conflict.name {
+        Some(name) => format!("{name:?} in namespace {:?}", conflict.namespace),
+        None => format!("the names of namespace {:?}", conflict.namespace),
+    });
+    let each = each.collect::<Vec<_>>().join(", ");
+    let more = match more + conflicts.len().saturating_sub(10) as u64 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "others have changed what this transaction read: {each}{more}; nothing of it has happened, try it again"
+    )
 }
 
 fn conditions(failed: &[FailedCondition], more: u64) -> String {

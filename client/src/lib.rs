@@ -45,6 +45,7 @@ mod error;
 mod gate;
 mod kept;
 mod lease;
+mod lock;
 mod near;
 mod object;
 mod options;
@@ -54,6 +55,7 @@ mod slots;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transaction;
 mod trust;
 mod view;
 
@@ -69,7 +71,8 @@ pub use codec::{
 pub use create::{TableWriter, Writable};
 #[doc(hidden)]
 pub use error::Reader;
-pub use error::{Error, Full, Result};
+pub use error::{Conflict, Error, Full, Result};
+pub use lock::Lock;
 pub use near::Near;
 pub use object::{Blob, CopyOnWrite, FromObject, Object};
 pub use options::{LearnOptions, NamespaceOptions};
@@ -78,6 +81,7 @@ pub use plasmon_protocol::{
     message::{Expect, Ttl},
     name::NameError,
 };
+pub use transaction::Transaction;
 pub use view::View;
 
 /// The examples of the README must compile.

@@ -11,7 +11,11 @@ use crate::{
 };
 use arrow_array::Array;
 use arrow_buffer::Buffer;
-use plasmon_protocol::{index::Entry, index_of, object::Flags};
+use plasmon_protocol::{
+    index::{Entry, NO_EXTENT},
+    index_of,
+    object::{Flags, Header},
+};
 use plasmon_shm::CopyOnWriteMapping;
 use std::{
     borrow::Cow,
@@ -58,6 +62,17 @@ impl Object {
         let trusted = entry.header.flags.has(Flags::OUR_ENCODER) && of_own_user;
         let file = slot.map(|slot| buffer_over(session, &entry, slot)).transpose()?;
         Ok(Object { entry, file, of_own_user, trusted })
+    }
+
+    /// An object of bytes that this process has encoded, and that no store has.
+    pub(crate) fn of_this_process(header: Header, bytes: Buffer) -> Object {
+        let in_header = header.inline();
+        let len_bytes = in_header.map_or(bytes.len() as u64, |(_, len)| len as u64);
+        let (version, created_ns, expires_ns, writer_uid) = (0, 0, 0, nix::unistd::getuid().as_raw());
+        let entry =
+            Entry { version, offset: NO_EXTENT, len_bytes, created_ns, expires_ns, writer_uid, header };
+        let file = in_header.is_none().then_some(bytes);
+        Object { entry, file, of_own_user: true, trusted: header.flags.has(Flags::OUR_ENCODER) }
     }
 
     /// For fuzz targets: an object as another user may have learned it, whatever its header says.

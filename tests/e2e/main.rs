@@ -18,6 +18,7 @@ mod sharing;
 mod startup;
 mod stress;
 mod survival;
+mod transactions;
 mod turns;
 mod units;
 

@@ -34,7 +34,7 @@
 //! | `rights` | of each descriptor of a session of its own, whether it may be written through |
 //! | `write-after-commit NAME` | for a user who may not write the arena: see `write_after_commit` |
 
-use crate::{raw::RawSession, samples, stress};
+use crate::{random::Random, raw::RawSession, samples, stress};
 use nix::{
     fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl},
     sys::uio::{pread, pwrite},
@@ -318,6 +318,66 @@ impl Client {
             }
             ["look-at-pair", looks] => text(look_at_pair(brain, looks.parse()?)?),
             ["watch-namespace", namespace, ref names @ ..] => text(watch_namespace(brain, namespace, names)?),
+            // Moves amounts between names in transactions; says how often it was tried again.
+            ["transfer", count, seed] => {
+                let mut random = Random::new(seed.parse()?);
+                let mut tries = 0_u64;
+                for _ in 0..count.parse::<u64>()? {
+                    let (from, to, amount) =
+                        (random.below(ACCOUNTS), random.below(ACCOUNTS), random.below(50));
+                    let amount = i64::try_from(amount)?;
+                    brain.transact(|t| {
+                        tries += 1;
+                        t.learn(&account(from), &(t.recall::<i64>(&account(from))? - amount))?;
+                        t.learn(&account(to), &(t.recall::<i64>(&account(to))? + amount))
+                    })?;
+                }
+                text(tries)
+            }
+            // Sums all of them at one moment, by turns at a view and by many at once; says how often.
+            ["sum-until", name] => {
+                let names: Vec<String> = (0..ACCOUNTS).map(account).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let mut looks = 0_u64;
+                while !brain.exists(name)? {
+                    let view = brain.view()?;
+                    let at_view =
+                        names.iter().map(|name| view.recall::<i64>(name)).sum::<Result<i64, _>>()?;
+                    let objects = brain.recall_many(&names)?;
+                    let objects = objects.into_iter().map(|object| object.expect("it is bound").to::<i64>());
+                    let at_once = objects.sum::<Result<i64, Error>>()?;
+                    if (at_view, at_once) != (0, 0) {
+                        return Err(format!("the sums are {at_view} and {at_once}").into());
+                    }
+                    looks += 1;
+                }
+                text(looks)
+            }
+            ["incr", name, count] => {
+                (0..count.parse::<u64>()?).try_for_each(|_| brain.incr(name, 1).map(drop))?;
+                text(count)
+            }
+            // Takes a lock, and adds to two names as if nobody else did.
+            ["locked", count] => {
+                for _ in 0..count.parse::<u64>()? {
+                    let lock = brain.lock("the lock", Duration::from_secs(60))?;
+                    for name in ["locked one", "locked two"] {
+                        let value = brain.recall::<i64>(name)?;
+                        brain.learn(name, &(value + 1))?;
+                    }
+                    if !lock.release()? {
+                        return Err("the lock was lost".into());
+                    }
+                }
+                text(count)
+            }
+            // Takes a lock and keeps it.
+            ["keep-lock", name] => {
+                let lock = brain.lock(name, Duration::from_secs(60))?;
+                let version = lock.version();
+                std::mem::forget(lock);
+                text(version)
+            }
             ["learn-samples"] => {
                 samples::learn(brain)?;
                 text("")
@@ -329,6 +389,15 @@ impl Client {
             _ => Err(format!("unknown command {line:?}").into()),
         }
     }
+}
+
+/// Names that amounts are moved between.
+pub const ACCOUNTS: u64 = 100;
+
+/// The name of an account.
+#[must_use]
+pub fn account(number: u64) -> String {
+    format!("account {number}")
 }
 
 fn text(value: impl ToString) -> Answer {

@@ -242,6 +242,35 @@ impl Batch {
         Ok(self)
     }
 
+    /// Only if this holds.
+    pub(crate) fn condition(mut self, condition: Condition) -> Batch {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Binds a name of any namespace to a value that was encoded before; `bytes` is empty where it stands in the header.
+    pub(crate) fn learn_encoded(
+        mut self,
+        namespace: &Namespace,
+        name: Name,
+        header: Header,
+        bytes: &[u8],
+        options: &LearnOptions,
+    ) -> Result<Batch> {
+        let payload = self.place_bytes(header, bytes)?;
+        if let Some(expect) = options.expect.clone() {
+            let (namespace, name) = (namespace.clone(), name.clone());
+            self.conditions.push(Condition { namespace, name, expect });
+        }
+        if let Some((held, version)) = &options.held {
+            let (namespace, name, expect) =
+                (namespace.clone(), Name::new(held)?, Expect::Version { version: *version });
+            self.conditions.push(Condition { namespace, name, expect });
+        }
+        self.bind_in(namespace.clone(), name, options, header, payload)?;
+        Ok(self)
+    }
+
     fn same_as(mut self, source: &str, namespace: Namespace, target: &str, lives: Lives) -> Result<Batch> {
         let of_namespace = self.brain.namespace_checked().clone();
         let (of_name, name) = (Name::new(source)?, Name::new(target)?);
@@ -293,6 +322,17 @@ impl Batch {
     }
 
     fn bind(&mut self, name: Name, options: &LearnOptions, header: Header, payload: Payload) -> Result<()> {
+        self.bind_in(self.brain.namespace_checked().clone(), name, options, header, payload)
+    }
+
+    fn bind_in(
+        &mut self,
+        namespace: Namespace,
+        name: Name,
+        options: &LearnOptions,
+        header: Header,
+        payload: Payload,
+    ) -> Result<()> {
         let too_long = |what: &str, text: &str, limit: u32| {
             let (what, found_bytes, limit_bytes) = (what.to_owned(), text.len() as u64, limit.into());
             if found_bytes > limit_bytes {
@@ -309,7 +349,6 @@ impl Batch {
         if let Some(text) = &metadata {
             too_long("metadata", text, METADATA_BYTES_MAX)?;
         }
-        let namespace = self.brain.namespace_checked().clone();
         let ttl = checked_ttl(options.ttl.as_ref())?;
         if options.in_cache && !std::mem::replace(&mut self.ensures_cache, true) {
             self.changes.push(Change::EnsureCache { namespace: namespace.clone() });

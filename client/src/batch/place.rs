@@ -11,7 +11,7 @@ use plasmon_protocol::{
     index_of,
     limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX},
     message::{Failure, Payload},
-    object::Flags,
+    object::{Flags, Header},
 };
 
 /// Room in a frame that is left for names, descriptions and headers.
@@ -25,12 +25,46 @@ impl Batch {
             return Ok(Payload::InHeader);
         }
         let len_bytes = prepared.len_bytes_max();
-        let len = index_of(len_bytes);
-        if len_bytes <= INLINE_BYTES_MAX.into() && self.inline_bytes + len <= INLINE_BATCH_BYTES_MAX {
-            self.inline_bytes += len;
-            self.placed_bytes += len_bytes;
+        if self.travels(len_bytes) {
             return Ok(Payload::Inline { bytes: prepared.to_vec()?.into() });
         }
+        self.write_placed(len_bytes, |room| Ok(prepared.write_into(room)?))
+    }
+
+    /// As [`place`](Self::place), of an object that was encoded before.
+    pub(super) fn place_bytes(&mut self, header: Header, bytes: &[u8]) -> Result<Payload> {
+        if header.flags.has(Flags::INLINE) {
+            return Ok(Payload::InHeader);
+        }
+        let len_bytes = bytes.len() as u64;
+        if self.travels(len_bytes) {
+            return Ok(Payload::Inline { bytes: bytes.to_vec().into() });
+        }
+        self.write_placed(len_bytes, |room| {
+            room.copy_from_slice(bytes);
+            Ok(bytes.len())
+        })
+    }
+
+    /// Whether an object of this length travels in the message. Counts it, if so.
+    fn travels(&mut self, len_bytes: u64) -> bool {
+        let len = index_of(len_bytes);
+        let travels =
+            len_bytes <= INLINE_BYTES_MAX.into() && self.inline_bytes + len <= INLINE_BATCH_BYTES_MAX;
+        if travels {
+            self.inline_bytes += len;
+            self.placed_bytes += len_bytes;
+        }
+        travels
+    }
+
+    /// Has an object of at most `len_bytes` written into a lease.
+    fn write_placed(
+        &mut self,
+        len_bytes: u64,
+        write: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<Payload> {
+        let len = index_of(len_bytes);
         let mut lease = match self.open.take() {
             Some(lease) if lease.len_bytes() >= len_bytes => lease,
             filled => {
@@ -40,7 +74,7 @@ impl Batch {
                 self.lease(len_bytes).map_err(|error| self.session.explain(error))?
             }
         };
-        let written_bytes = prepared.write_into(&mut lease.bytes_mut()[..len])? as u64;
+        let written_bytes = write(&mut lease.bytes_mut()[..len])? as u64;
         let payload = lease.piece(written_bytes);
         self.open = Some(lease);
         self.placed_bytes += written_bytes;

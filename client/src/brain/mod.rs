@@ -1,6 +1,7 @@
 //! `Brain`: a store as a dictionary.
 
 mod admin;
+mod atomic;
 mod fallback;
 mod learn;
 mod listing;

@@ -169,15 +169,20 @@ impl Brain {
     /// # Ok::<(), plasmon::Error>(())
     /// ```
     pub fn exists(&self, name: &str) -> Result<bool> {
+        Ok(self.look_for_version(name)?.is_some())
+    }
+
+    /// One look at the index for the version of a name.
+    pub(super) fn look_for_version(&self, name: &str) -> Result<Option<u64>> {
         let id = self.prefix.name_id(Name::check(name)?);
         // Nothing of the object is read, so nothing is pinned.
         let found = self.store.with_session(&self.trust, |session| {
             session.index.lookup(&id, || session.store_clock_ns(), |_| Ok(()))
         })?;
         match found {
-            Lookup::Held { .. } => Ok(true),
-            Lookup::Absent => Ok(false),
-            Lookup::Unsteady => Ok(self.metadata(name)?.is_some()),
+            Lookup::Held { entry, .. } => Ok(Some(entry.version)),
+            Lookup::Absent => Ok(None),
+            Lookup::Unsteady => Ok(self.metadata(name)?.map(|metadata| metadata.version)),
         }
     }
 

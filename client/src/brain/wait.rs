@@ -167,7 +167,7 @@ impl Brain {
         self.store.retry(&self.trust, |session| Ok((Arc::clone(session), session.begin_call(request)?)))
     }
 
-    pub(super) fn wait_timeout(&self, name: &str, waited: Duration) -> Error {
+    pub(crate) fn wait_timeout(&self, name: &str, waited: Duration) -> Error {
         Error::WaitTimeout { namespace: self.namespace.to_string(), name: name.to_owned(), waited }
     }
 }

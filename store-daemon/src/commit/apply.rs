@@ -5,7 +5,7 @@
 use super::{
     Announcing, Extents, Ids, Lists, Stage, Step, Workbench, Writer,
     restore::{Restored, moment_of, restored},
-    sources::{Source, Sources},
+    sources::{Sharing, Source},
 };
 use crate::{
     catalog::{End, NamespaceId, NewBinding, Term, Text, realtime_ns},
@@ -42,11 +42,8 @@ pub(super) struct Applying {
     phase: Phase,
     /// Whether a change unbinds names.
     unbinds: bool,
-    /// The bindings whose objects other names get, and how many of them have been used.
-    sources: Sources,
-    used: usize,
-    /// The objects that the changes before have made, if a change names one of them.
-    made: Option<Vec<Option<ObjectNumber>>>,
+    /// What names get whose changes bring nothing of their own.
+    sharing: Option<Box<Sharing>>,
     /// A change that takes longer than an entry, and is gone on with.
     held_back: Option<Arc<Change>>,
     /// How far the names of a namespace are queued that becomes a cache, or restored.
@@ -92,9 +89,7 @@ impl Applying {
             epoch_is_open: false,
             phase: Phase::Holding(0),
             unbinds: false,
-            sources: Sources::default(),
-            used: 0,
-            made: None,
+            sharing: None,
             held_back: None,
             last_name: None,
         }
@@ -115,14 +110,22 @@ impl Applying {
         self
     }
 
-    /// Names get the objects of these bindings, and, if `shares`, of earlier changes.
-    pub(super) fn sharing(mut self, sources: Sources, shares: bool) -> Self {
-        self.sources = sources;
-        self.made = shares.then(|| Vec::with_capacity(self.extents.len()));
+    /// Names get objects that are there, or those of earlier changes.
+    pub(super) fn sharing(mut self, sharing: Option<Box<Sharing>>) -> Self {
+        self.sharing = sharing;
+        if let Some(sharing) = self.sharing.as_mut().filter(|sharing| sharing.refers) {
+            sharing.made.reserve_exact(self.extents.len());
+        }
         self
     }
 
-    pub(super) fn run(mut self, bench: &mut Workbench<'_>, writer: Writer, slice: &mut Slice) -> Step {
+    #[inline]
+    pub(super) fn run(
+        mut self: Box<Self>,
+        bench: &mut Workbench<'_>,
+        writer: Writer,
+        slice: &mut Slice,
+    ) -> Step {
         while slice.spend() {
             if let Phase::Holding(held) = self.phase {
                 self.hold(bench, held);
@@ -146,7 +149,7 @@ impl Applying {
 
     /// Holds the object of source number `held`. The binding that is made of it takes this holder over.
     fn hold(&mut self, bench: &mut Workbench<'_>, held: usize) {
-        self.phase = match self.sources.get(held) {
+        self.phase = match self.sharing.as_ref().and_then(|sharing| sharing.sources.get(held)) {
             Some(source) => {
                 source.object.into_iter().for_each(|object| bench.objects.hold(object));
                 Phase::Holding(held + 1)
@@ -266,6 +269,7 @@ impl Applying {
     }
 
     /// Binds a name to a new object, to a value, or to an object that an earlier change has made.
+    #[inline]
     fn bind_new(&mut self, bench: &mut Workbench<'_>, writer: Writer, bind: &Bind, how: How) {
         let at = self.lists.changes.at() - 1;
         let extent = self.extents.get_mut(at).and_then(Option::take);
@@ -279,14 +283,15 @@ impl Applying {
                 extent.map(|extent| bench.objects.add(extent, len_bytes, version))
             }
             Payload::AsChange { index } => {
-                let made = self.made.as_ref().and_then(|made| made.get(index_of(index.into())));
+                let sharing = self.sharing.as_ref();
+                let made = sharing.and_then(|sharing| sharing.made.get(index_of(index.into())));
                 made.copied().flatten().inspect(|object| bench.objects.hold(*object))
             }
             Payload::InHeader => None,
         };
-        if let Some(made) = &mut self.made {
-            made.resize(at, None);
-            made.push(object);
+        if let Some(sharing) = self.sharing.as_mut().filter(|sharing| sharing.refers) {
+            sharing.made.resize(at, None);
+            sharing.made.push(object);
         }
         let object_uuid = self.object_uuid(bench.uuid_seed);
         let new = NewBinding {
@@ -306,8 +311,9 @@ impl Applying {
 
     /// Binds a name to the object of another one. What was resolved before stands in the sources, in the same order.
     fn bind_same(&mut self, bench: &mut Workbench<'_>, writer: Writer, same: &SameAs) {
-        let source = self.sources.get(self.used).cloned().expect("every source was resolved");
-        self.used += 1;
+        let sharing = self.sharing.as_mut().expect("every source was resolved");
+        let source = sharing.sources.get(sharing.used).cloned().expect("every source was resolved");
+        sharing.used += 1;
         let text = |given: &Option<String>, its: Text| Some(given.as_deref().map_or(its, Text::from));
         let (term, owner) = match &same.lives {
             Lives::AsDeclared => (Term::For(None), None),
@@ -397,11 +403,13 @@ impl Applying {
         }
     }
 
+    #[inline]
     fn bind_name(&mut self, bench: &mut Workbench<'_>, namespace: &Namespace, name: &Name, new: NewBinding) {
         let id = self.ids.of(self.lists.changes.at() - 1, namespace, name);
         self.bind_with_id(bench, namespace, name, &id, new);
     }
 
+    #[inline]
     fn bind_with_id(
         &self,
         bench: &mut Workbench<'_>,

@@ -6,7 +6,7 @@ use super::{
     Announcing, Extents, Ids, Lists, Refused, Stage, Step, Why, Workbench,
     apply::Applying,
     restore::{Restored, moment_of, restored},
-    sources::{Source, Sources},
+    sources::{Sharing, Source},
 };
 use crate::{
     catalog::{Catalog, Record, Then},
@@ -35,9 +35,8 @@ pub(super) struct CheckingConditions {
     extents: Extents,
     /// When its turn came, by CLOCK_BOOTTIME: what has expired by then is absent to it.
     moment_ns: u64,
-    /// Those that do not hold: the first ones, and how many there are.
-    failed: Vec<FailedCondition>,
-    failures: u64,
+    /// Those that do not hold, if there are some.
+    failed: Option<Box<FailedConditions>>,
 }
 
 /// The changes are held against the catalog, and against each other.
@@ -49,19 +48,27 @@ pub(super) struct CheckingChanges {
     checks: Checks,
     ids: Ids,
     /// A change that takes longer than an entry, and how far that is.
-    restoring: Option<(Arc<Change>, Option<Arc<str>>)>,
+    restoring: Option<Box<Restoring>>,
+}
+
+/// Conditions that do not hold: the first ones, and how many there are.
+#[derive(Debug, Default)]
+struct FailedConditions {
+    first: Vec<FailedCondition>,
+    count: u64,
 }
 
 impl CheckingConditions {
     pub(super) fn begin(mut lists: Box<Lists>, extents: Extents, moment_ns: u64) -> Self {
         lists.conditions.rewind();
-        CheckingConditions { lists, extents, moment_ns, failed: Vec::new(), failures: 0 }
+        CheckingConditions { lists, extents, moment_ns, failed: None }
     }
 
     pub(super) fn into_extents(self) -> Extents {
         self.extents
     }
 
+    #[inline]
     pub(super) fn run(
         mut self,
         bench: &Workbench<'_>,
@@ -84,10 +91,11 @@ impl CheckingConditions {
                 _ => check_condition(bench.catalog, &condition, self.moment_ns),
             };
             if let Err(found) = found {
-                self.failures += 1;
-                if self.failed.len() < index_of(limits::FAILED_CONDITIONS_MAX.into()) {
+                let failed = self.failed.get_or_insert_default();
+                failed.count += 1;
+                if failed.first.len() < index_of(limits::FAILED_CONDITIONS_MAX.into()) {
                     let (namespace, name) = (namespace.clone(), name.clone());
-                    self.failed.push(FailedCondition { namespace, name, expect, found });
+                    failed.first.push(FailedCondition { namespace, name, expect, found });
                 }
             }
         }
@@ -95,21 +103,21 @@ impl CheckingConditions {
     }
 
     /// Either all of them hold, or the commit does not happen.
+    #[inline]
     fn end(mut self, unbinds: bool) -> Result<Step, Box<Refused>> {
-        let failure = match self.failures {
-            0 => {
-                let CheckingConditions { lists, extents, moment_ns, .. } = self;
-                let checking = CheckingChanges::begin(lists, extents, moment_ns, unbinds);
-                return Ok(Step::Next(Stage::CheckingChanges(checking)));
-            }
-            1 => {
-                let first = self.failed.pop().expect("one has failed");
-                let FailedCondition { namespace, name, expect, found } = first;
+        let Some(FailedConditions { mut first, count }) = self.failed.take().map(|failed| *failed) else {
+            let CheckingConditions { lists, extents, moment_ns, .. } = self;
+            let checking = CheckingChanges::begin(lists, extents, moment_ns, unbinds);
+            return Ok(Step::Next(Stage::CheckingChanges(Box::new(checking))));
+        };
+        let failure = match first.pop() {
+            Some(FailedCondition { namespace, name, expect, found }) if count == 1 => {
                 Failure::ConditionFailed { namespace, name, expect, found }
             }
-            failures => {
-                let more = failures - self.failed.len() as u64;
-                Failure::ConditionsFailed { failed: std::mem::take(&mut self.failed), more }
+            last => {
+                first.extend(last);
+                let more = count - first.len() as u64;
+                Failure::ConditionsFailed { failed: first, more }
             }
         };
         Err(self.refuse(Why::Failure(failure)))
@@ -121,7 +129,7 @@ impl CheckingConditions {
 }
 
 impl CheckingChanges {
-    fn begin(mut lists: Box<Lists>, extents: Extents, moment_ns: u64, unbinds: bool) -> Self {
+    pub(super) fn begin(mut lists: Box<Lists>, extents: Extents, moment_ns: u64, unbinds: bool) -> Self {
         lists.changes.rewind();
         // The set is never moved, because that would take long.
         let touched = HashSet::with_capacity(extents.len());
@@ -133,23 +141,24 @@ impl CheckingChanges {
         self.extents
     }
 
+    #[inline]
     pub(super) fn run(
-        mut self,
+        mut self: Box<Self>,
         bench: &mut Workbench<'_>,
         unbinds: bool,
         is_own: bool,
         slice: &mut Slice,
     ) -> Result<Step, Box<Refused>> {
         while slice.spend() {
-            if let Some((change, after)) = self.restoring.take() {
-                self.restoring = self.checks.restore_name(bench.catalog, change, after, self.moment_ns);
+            if let Some(restoring) = self.restoring.take() {
+                self.restoring = self.checks.restore_name(bench.catalog, restoring, self.moment_ns);
                 continue;
             }
             let Some(change) = self.lists.changes.again() else {
                 return self.end(bench, unbinds, is_own);
             };
             if let Change::RestoreNamespace { .. } = &*change {
-                self.restoring = Some((Arc::clone(&change), None));
+                self.restoring = Some(Box::new(Restoring { change: Arc::clone(&change), after: None }));
             }
             let at = self.lists.changes.at() - 1;
             match self.checks.add(bench.catalog, &self.extents, at, &change, self.moment_ns) {
@@ -162,11 +171,16 @@ impl CheckingChanges {
     }
 
     /// The last check, over all changes together; behind it nothing fails any more.
-    fn end(self, bench: &mut Workbench<'_>, unbinds: bool, is_own: bool) -> Result<Step, Box<Refused>> {
+    fn end(
+        self: Box<Self>,
+        bench: &mut Workbench<'_>,
+        unbinds: bool,
+        is_own: bool,
+    ) -> Result<Step, Box<Refused>> {
         if let Err(why) = self.checks.check_room(bench.catalog, is_own) {
             return Err(self.refuse(why));
         }
-        let CheckingChanges { lists, extents, moment_ns, checks, ids, .. } = self;
+        let CheckingChanges { lists, extents, moment_ns, checks, ids, .. } = *self;
         if lists.changes.claimed() == 0 {
             let committed = Committed { version: bench.versions.last, unbound: 0, unbound_bytes: 0 };
             let changed_waited = Vec::new();
@@ -175,12 +189,12 @@ impl CheckingChanges {
         let applying = Applying::begin(bench, lists, extents, ids, moment_ns)
             .of_several_names(bench, checks.names() > 1)
             .unbinding_first(unbinds)
-            .sharing(checks.sources, checks.shares);
+            .sharing(checks.sharing);
         fault_point(FaultPoint::CommitBegun);
-        Ok(Step::Next(Stage::Applying(applying)))
+        Ok(Step::Next(Stage::Applying(Box::new(applying))))
     }
 
-    fn refuse(self, why: Why) -> Box<Refused> {
+    fn refuse(self: Box<Self>, why: Why) -> Box<Refused> {
         Box::new(Refused { lists: self.lists, extents: self.extents, why })
     }
 }
@@ -206,24 +220,37 @@ struct Checks {
     unbound_names: u64,
     /// Names that go with all others of their namespace.
     emptied_names: u64,
-    /// What the changes that bind a name to another one's object found there.
-    sources: Sources,
-    /// Whether a change binds a name to the object of an earlier one.
-    shares: bool,
+    /// What names get whose changes bring nothing of their own.
+    sharing: Option<Box<Sharing>>,
+    /// What touches the past, if anything does.
+    past: Option<Box<PastChecks>>,
+}
+
+/// What checking has gathered of the past.
+#[derive(Debug, Default)]
+struct PastChecks {
     /// Bindings that would end, and that the past would keep; and the first namespace that has some.
     kept: u64,
     kept_in: Option<Namespace>,
-    /// Names that are restored or unbound with their namespace.
+    /// Names that are restored, or unbound because they were not bound then.
     restored_names: u64,
     /// Namespaces that become caches, and those that get a history.
     caches: BTreeSet<Namespace>,
     histories: BTreeSet<Namespace>,
 }
 
+/// A namespace that is being restored, and the name that the last look was at.
+#[derive(Debug)]
+struct Restoring {
+    change: Arc<Change>,
+    after: Option<Arc<str>>,
+}
+
 impl Checks {
     /// Names that are changed, with those that go with their namespace.
     fn names(&self) -> u64 {
-        self.touched.len() as u64 + self.emptied_names + self.restored_names
+        let restored_names = self.past.as_ref().map_or(0, |past| past.restored_names);
+        self.touched.len() as u64 + self.emptied_names + restored_names
     }
 
     /// Whether the catalog has room for all changes together, of a writer whose uid is the store's own or root, or is not.
@@ -237,14 +264,15 @@ impl Checks {
         namespaces.map_err(|limit| too_many("namespaces (--max-namespaces)", limit))?;
         let texts = catalog.check_texts(self.longer_bytes, self.shorter_bytes, is_own);
         texts.map_err(|limit| too_many("bytes of descriptions and metadata (--max-text-bytes)", limit))?;
-        let (kept, limit) = catalog.past.len_and_max();
-        match &self.kept_in {
-            Some(namespace) if self.kept > limit.saturating_sub(kept) => {
-                let (namespace, requested) = (namespace.clone(), self.kept);
-                Err(Why::Failure(Failure::TooManyKept { namespace, requested, kept, limit }))
-            }
-            _ => Ok(()),
+        let Some(PastChecks { kept: requested, kept_in: Some(namespace), .. }) = self.past.as_deref() else {
+            return Ok(());
+        };
+        let ((kept, limit), requested) = (catalog.past.len_and_max(), *requested);
+        if requested <= limit.saturating_sub(kept) {
+            return Ok(());
         }
+        let namespace = namespace.clone();
+        Err(Why::Failure(Failure::TooManyKept { namespace, requested, kept, limit }))
     }
 
     /// A binding would end. Returns whether the past would not keep it.
@@ -260,9 +288,10 @@ impl Checks {
     }
 
     fn keep(&mut self, namespace: &Namespace, kept: u64) {
-        self.kept += kept;
-        if kept > 0 && self.kept_in.is_none() {
-            self.kept_in = Some(namespace.clone());
+        if kept > 0 {
+            let past = self.past.get_or_insert_default();
+            past.kept += kept;
+            past.kept_in.get_or_insert_with(|| namespace.clone());
         }
     }
 
@@ -270,24 +299,24 @@ impl Checks {
     fn restore_name(
         &mut self,
         catalog: &Catalog,
-        change: Arc<Change>,
-        after: Option<Arc<str>>,
+        mut restoring: Box<Restoring>,
         now_ns: u64,
-    ) -> Option<(Arc<Change>, Option<Arc<str>>)> {
+    ) -> Option<Box<Restoring>> {
+        let change = Arc::clone(&restoring.change);
         let Change::RestoreNamespace { namespace, label } = &*change else { return None };
         let moment = moment_of(catalog, namespace, label).ok()?;
-        let name = catalog.next_name(namespace, after.as_deref())?;
+        let name = catalog.next_name(namespace, restoring.after.as_deref())?;
         let linked = catalog.namespace(namespace).and_then(|id| catalog.linked(id, &name));
         match restored(catalog, namespace, &name, moment, now_ns) {
             Restored::Stays => {}
             Restored::Unbound => {
-                self.restored_names += 1;
+                self.past.get_or_insert_default().restored_names += 1;
                 if let Some(linked) = linked {
                     self.end_binding(catalog, namespace, linked);
                 }
             }
             Restored::Bound(source) => {
-                self.restored_names += 1;
+                self.past.get_or_insert_default().restored_names += 1;
                 self.new_names += u64::from(linked.is_none());
                 self.longer_bytes += (source.description.len() + source.metadata.len()) as u64;
                 if let Some(linked) = linked {
@@ -295,7 +324,8 @@ impl Checks {
                 }
             }
         }
-        Some((change, Some(name)))
+        restoring.after = Some(name);
+        Some(restoring)
     }
 
     /// Checks change number `at` against the catalog, and against the changes before it, which have these extents. Returns
@@ -315,7 +345,7 @@ impl Checks {
                 check_header(name, header, payload)?;
                 if let Payload::AsChange { index } = payload {
                     check_reference(name, extents, at, *index)?;
-                    self.shares = true;
+                    self.sharing.get_or_insert_default().refers = true;
                 }
                 let texts = [description.as_deref(), metadata.as_deref()];
                 return self.bind(catalog, namespace, name, texts).map(Some);
@@ -329,7 +359,7 @@ impl Checks {
                 let description = description.as_deref().unwrap_or(&source.description);
                 let metadata = metadata.as_deref().unwrap_or(&source.metadata);
                 let id = self.bind(catalog, namespace, name, [Some(description), Some(metadata)])?;
-                self.sources.push(source);
+                self.sharing.get_or_insert_default().sources.push(source);
                 return Ok(Some(id));
             }
             Change::Unbind { namespace, name } => {
@@ -354,7 +384,7 @@ impl Checks {
                 }
                 self.register(catalog, namespace)?;
                 if history.is_some() {
-                    self.histories.insert(namespace.clone());
+                    self.past.get_or_insert_default().histories.insert(namespace.clone());
                     self.check_past(catalog.is_cache(namespace), namespace)?;
                 }
             }
@@ -383,14 +413,14 @@ impl Checks {
             Change::RegisterNamespace { namespace } => self.register(catalog, namespace)?,
             Change::EnsureCache { namespace } => {
                 self.register(catalog, namespace)?;
-                self.caches.insert(namespace.clone());
+                self.past.get_or_insert_default().caches.insert(namespace.clone());
                 self.check_past(catalog.past.is_kept(namespace), namespace)?;
             }
             Change::DeclareNamespace { namespace, ttl, is_cache } => {
                 check_ttl(ttl.as_ref())?;
                 self.register(catalog, namespace)?;
                 if *is_cache {
-                    self.caches.insert(namespace.clone());
+                    self.past.get_or_insert_default().caches.insert(namespace.clone());
                     self.check_past(catalog.past.is_kept(namespace), namespace)?;
                 }
             }
@@ -408,11 +438,14 @@ impl Checks {
 
     /// A cache has neither history nor snapshots, also after this commit.
     fn check_past(&self, is_both: bool, namespace: &Namespace) -> Result<(), Failure> {
-        let is_both = is_both || (self.caches.contains(namespace) && self.histories.contains(namespace));
+        let is_said =
+            |past: &PastChecks| past.caches.contains(namespace) && past.histories.contains(namespace);
+        let is_both = is_both || self.past.as_deref().is_some_and(is_said);
         if is_both { Err(Failure::CacheHasNoPast { namespace: namespace.clone() }) } else { Ok(()) }
     }
 
     /// `name` will be bound, with these texts: description and metadata. Returns its id.
+    #[inline]
     fn bind(
         &mut self,
         catalog: &Catalog,

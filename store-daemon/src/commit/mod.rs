@@ -96,7 +96,7 @@ pub(crate) enum Prepared {
     /// It can take its turn.
     Ready,
     /// It is over, and everything is as it was.
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 /// What a slice of work came to.
@@ -125,7 +125,7 @@ struct Lists {
 /// value stands in the index.
 type Extents = Vec<Option<Extent>>;
 
-/// How far a commit is.
+/// How far a commit is. It is moved whenever the commit goes on, so what is large in it is boxed.
 #[derive(Debug)]
 enum Stage {
     ReadingConditions(ReadingConditions),
@@ -135,10 +135,10 @@ enum Stage {
     /// It has its room, and waits for its turn.
     Ready(Box<Lists>, Extents),
     CheckingConditions(CheckingConditions),
-    CheckingChanges(CheckingChanges),
-    Applying(Applying),
+    CheckingChanges(Box<CheckingChanges>),
+    Applying(Box<Applying>),
     Announcing(Announcing),
-    Abandoning(Extents, Failure),
+    Abandoning(Extents, Box<Failure>),
     /// Between two stages.
     Over,
 }
@@ -190,7 +190,7 @@ pub(crate) struct CommitJob {
     /// What is known of its changes, once they were read.
     summary: Summary,
     /// Why it will not happen, if that is known before it was read.
-    doom: Option<Failure>,
+    doom: Option<Box<Failure>>,
     /// What had expired by then, by CLOCK_BOOTTIME, must be unbound before its conditions are checked. Known when that was
     /// first needed.
     as_of_ns: Option<u64>,
@@ -205,7 +205,7 @@ impl CommitJob {
     pub(crate) fn new(reply_to: ReplyTo, writer: Writer, body: Bytes) -> CommitJob {
         let stage = match ReadingConditions::begin(body.clone()) {
             Ok(reading) => Stage::ReadingConditions(reading),
-            Err(error) => Stage::Abandoning(Vec::new(), read::malformed(&error)),
+            Err(error) => Stage::Abandoning(Vec::new(), Box::new(read::malformed(&error))),
         };
         let (summary, tried, runs) = (Summary::default(), Tried::default(), Vec::new());
         let (doom, as_of_ns) = (None, None);
@@ -255,6 +255,7 @@ impl CommitJob {
     /// It will not happen: [`prepare`](Self::prepare) gives back its room, and then says why. One that was not read is read
     /// first, because it says which leases end with it.
     pub(crate) fn fail(&mut self, failure: Failure) {
+        let failure = Box::new(failure);
         let (extents, failure) = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Placing(placing) => (placing.into_extents(), failure),
             Stage::Writing(writing) => (writing.into_extents(), failure),
@@ -313,6 +314,11 @@ impl CommitJob {
     pub(crate) fn work(&mut self, bench: &mut Workbench<'_>, slice: &mut Slice) -> Worked {
         loop {
             let step = match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Ready(lists, extents) if lists.conditions.claimed() == 0 => {
+                    let unbinds = self.summary.unbinds;
+                    let checking = CheckingChanges::begin(lists, extents, bench.now_ns, unbinds);
+                    Ok(Step::Next(Stage::CheckingChanges(Box::new(checking))))
+                }
                 Stage::Ready(lists, extents) => {
                     let checking = CheckingConditions::begin(lists, extents, bench.now_ns);
                     Ok(Step::Next(Stage::CheckingConditions(checking)))
@@ -410,7 +416,12 @@ enum Why {
 }
 
 /// Gives back the room of a commit that does not happen.
-fn abandon(mut extents: Extents, failure: Failure, bench: &mut Workbench<'_>, slice: &mut Slice) -> Step {
+fn abandon(
+    mut extents: Extents,
+    failure: Box<Failure>,
+    bench: &mut Workbench<'_>,
+    slice: &mut Slice,
+) -> Step {
     while slice.spend() {
         match extents.pop() {
             Some(extent) => extent.into_iter().for_each(|extent| bench.space.unclaim(extent)),

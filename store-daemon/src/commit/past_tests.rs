@@ -349,7 +349,7 @@ impl World {
             match job.prepare(&mut bench, &mut Slice::shortest()) {
                 Prepared::More | Prepared::Placed { .. } => {}
                 Prepared::NoRoom(_) => panic!("there is room for all of it"),
-                Prepared::Failed(failure) => return Err(failure),
+                Prepared::Failed(failure) => return Err(*failure),
                 Prepared::Ready => match job.work(&mut bench, &mut Slice::shortest()) {
                     Worked::More => {}
                     Worked::Done => return Ok(job.committed().cloned().expect("it is done")),

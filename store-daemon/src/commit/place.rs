@@ -67,6 +67,7 @@ impl Placing {
         self.extents
     }
 
+    #[inline]
     pub(super) fn run(mut self, bench: &mut Workbench<'_>, mut job: Asked<'_>, slice: &mut Slice) -> Step {
         while slice.spend() {
             let Some(change) = self.held_back.take().or_else(|| self.lists.changes.again()) else {
@@ -75,7 +76,7 @@ impl Placing {
             match self.place(bench, &mut job, change) {
                 Ok(Placed::Done) => {}
                 Ok(Placed::NoRoom(room)) => return Step::Stop(Stage::Placing(self), Prepared::NoRoom(room)),
-                Err(failure) => return Step::Next(Stage::Abandoning(self.extents, failure)),
+                Err(failure) => return Step::Next(Stage::Abandoning(self.extents, Box::new(failure))),
             }
         }
         Step::NoTime(Stage::Placing(self))
@@ -148,6 +149,7 @@ impl Writing {
         self.extents
     }
 
+    #[inline]
     pub(super) fn run(mut self, bench: &mut Workbench<'_>, slice: &mut Slice) -> Step {
         while slice.spend() {
             let extent = self.extents.get(self.lists.changes.at()).copied().flatten();
@@ -158,7 +160,7 @@ impl Writing {
                 (extent, change.bind())
                 && let Err(failure) = write(bench.arena, extent, bytes)
             {
-                return Step::Next(Stage::Abandoning(self.extents, failure));
+                return Step::Next(Stage::Abandoning(self.extents, Box::new(failure)));
             }
         }
         Step::NoTime(Stage::Writing(self))

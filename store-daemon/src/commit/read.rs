@@ -44,7 +44,7 @@ pub(super) fn malformed(error: &DecodeError) -> Failure {
 }
 
 fn refused(error: &DecodeError) -> Step {
-    Step::Next(Stage::Abandoning(Vec::new(), malformed(error)))
+    Step::Next(Stage::Abandoning(Vec::new(), Box::new(malformed(error))))
 }
 
 impl ReadingConditions {
@@ -53,6 +53,7 @@ impl ReadingConditions {
         Ok(ReadingConditions { body_bytes, conditions: Entries::new(Commit::conditions(body)?, body_bytes) })
     }
 
+    #[inline]
     pub(super) fn run(mut self, slice: &mut Slice) -> Step {
         while slice.spend() {
             match self.conditions.read() {
@@ -75,6 +76,7 @@ impl ReadingConditions {
 }
 
 impl ReadingChanges {
+    #[inline]
     pub(super) fn run(mut self, summary: &mut Summary, slice: &mut Slice) -> Step {
         while slice.spend() {
             match self.lists.changes.read() {

@@ -58,6 +58,19 @@ impl Source {
     }
 }
 
+/// What a commit has to know whose changes bind names to objects that are there. Most commits have none.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// What the changes that name another name found there.
+    pub(super) sources: Sources,
+    /// How many of the sources have been used.
+    pub(super) used: usize,
+    /// Whether a change names an earlier one.
+    pub(super) refers: bool,
+    /// The objects that the changes before have made, if one does.
+    pub(super) made: Vec<Option<ObjectNumber>>,
+}
+
 /// Sources that are allocated together, so that none moves when there are more.
 const CHUNK: usize = 1_024;
 

@@ -172,7 +172,7 @@ impl Model {
                     has_room = false;
                     job.fail(Failure::Internal { reason: "no room".to_owned() });
                 }
-                Prepared::Failed(failure) => return has_room.then_some(Err(failure)),
+                Prepared::Failed(failure) => return has_room.then_some(Err(*failure)),
                 Prepared::Ready => loop {
                     assert!(job.kept_len() <= kept_max, "what is kept is held against its session");
                     match job.work(&mut bench, &mut Slice::shortest()) {

@@ -242,7 +242,7 @@ impl State {
                     let short_of_memory = failure.no_room().map(|room| room.populated_bytes.is_some());
                     let failure = match short_of_memory {
                         Some(short_of_memory) => self.store_full(job.inline_bytes(), short_of_memory),
-                        None => failure,
+                        None => *failure,
                     };
                     self.finish_commit(job, Err(failure));
                 }
