@@ -13,13 +13,14 @@ use crate::{
 };
 use plasmon_protocol::{
     message::{BeginView, EndHold, MomentOf, When},
-    name::Namespace,
+    name::{Name, Namespace},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A moment of the store, which stays as it is while the view lives: a read-only [`Brain`].
 ///
-/// It ends when it is dropped, and when this process's session ends: then every use fails with [`Error::ViewEnded`], as it
+/// It ends when it is dropped, and when this process's session ends, which it keeps as every handle does, also when the
+/// brain [leaves](Brain::disconnect) the store: then every use fails with [`Error::ViewEnded`], as it
 /// does in a forked child, which can begin one of the same [moment](Self::moment) with [`Brain::view_of`]. While it lives,
 /// what is forgotten or learned anew takes room. A cache has no past: its names are as they are now.
 ///
@@ -119,7 +120,7 @@ impl View {
     /// trip.
     ///
     /// # Errors
-    /// [`Error::ViewEnded`]; else as [`Brain::recall`].
+    /// [`Error::ViewEnded`]; [`Error::NamespaceNotFound`] if this is a namespace that the snapshot does not keep; else as [`Brain::recall`].
     pub fn recall<T: FromObject>(&self, name: &str) -> Result<T> {
         match self.look_up(name)? {
             Some(object) => self.brain.convert(name, object),
@@ -143,6 +144,26 @@ impl View {
         Ok(self.look_up(name)?.map(|object| object.version()))
     }
 
+    /// Everything there is to know of what `name` was bound to; `None` if nothing was. One round trip, or two.
+    ///
+    /// # Errors
+    /// [`Error::ViewEnded`], [`Error::BadName`].
+    ///
+    /// # Examples
+    /// ```
+    /// let brain = plasmon::testing::brain()?;
+    /// brain.learn_with("rate", &0.5, &plasmon::LearnOptions::new().description("per hour"))?;
+    /// let view = brain.view()?;
+    /// brain.forget("rate")?;
+    /// assert_eq!(view.metadata("rate")?.map(|it| it.description), Some("per hour".to_owned()));
+    /// assert_eq!(view.metadata("other")?, None);
+    /// # Ok::<(), plasmon::Error>(())
+    /// ```
+    pub fn metadata(&self, name: &str) -> Result<Option<Version>> {
+        let Some(version) = self.version(name)? else { return Ok(None) };
+        Ok(self.brain.all_versions(name)?.into_iter().find(|found| found.version == version))
+    }
+
     /// The names that were bound and begin with `prefix`, in order.
     ///
     /// # Errors
@@ -157,7 +178,8 @@ impl View {
     /// As [`names`](Self::names).
     pub fn versions(&self, prefix: &str) -> Result<BTreeMap<String, Version>> {
         self.check()?;
-        self.brain.list_at(Some(self.when()), prefix)
+        let ask = |page: &_| self.held.session.call(page).map_err(|error| self.explain(error));
+        self.brain.list_at(Some(&self.when()), prefix, ask)
     }
 
     /// Ends it, as dropping it and all its clones does, and says whether that went well.
@@ -175,7 +197,16 @@ impl View {
     }
 
     fn check(&self) -> Result<()> {
-        if self.held.is_alive() { Ok(()) } else { Err(Error::ViewEnded { view: self.held.number }) }
+        let Held { number, namespaces, .. } = &*self.held;
+        if !self.held.is_alive() {
+            return Err(Error::ViewEnded { view: *number });
+        }
+        // The index would answer for any namespace, and the store does not keep what others had.
+        let is_shown = |shown: &Namespace| shown.as_str() == self.brain.namespace();
+        if !namespaces.is_empty() && !namespaces.iter().any(is_shown) {
+            return Err(Error::NamespaceNotFound { namespace: self.brain.namespace().to_owned() });
+        }
+        Ok(())
     }
 
     pub(crate) fn look_up(&self, name: &str) -> Result<Option<Object>> {
@@ -183,7 +214,20 @@ impl View {
         let Held { session, moment, taken_ns, .. } = &*self.held;
         match self.brain.look_at(session, name, *moment, *taken_ns)? {
             Some(object) => Ok(Some(object)),
-            None => self.brain.find_at(name, self.when()),
+            None => {
+                let found = self.brain.find_at_in(session, &Name::new(name)?, &self.when());
+                found.map_err(|error| self.explain(error))
+            }
         }
+    }
+
+    /// The session is the view's own, and no other one comes in its place.
+    #[cold]
+    fn explain(&self, error: CallError) -> Error {
+        if let CallError::Lost { .. } = error {
+            self.held.session.lose();
+            return Error::ViewEnded { view: self.held.number };
+        }
+        self.held.session.explain(error)
     }
 }

@@ -412,3 +412,64 @@ fn an_ephemeral_binding_has_a_past() -> TestResult {
     assert_eq!(brain.recall_version::<i64>("claim", claim)?, 1);
     Ok(())
 }
+
+/// The index would answer for every namespace: so the client must know which ones a snapshot keeps.
+#[test]
+fn a_view_of_a_snapshot_shows_no_namespace_that_the_snapshot_does_not_keep() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    let other = brain.in_namespace("other")?;
+    other.learn("n", &1)?;
+    brain.learn("n", &2)?;
+    brain.snapshot("s")?;
+    let view = brain.at("s")?;
+    assert_eq!(view.recall::<i64>("n")?, 2);
+    let elsewhere = view.in_namespace("other")?;
+    assert!(matches!(elsewhere.recall::<i64>("n"), Err(Error::NamespaceNotFound { .. })));
+    assert!(matches!(elsewhere.names(""), Err(Error::NamespaceNotFound { .. })));
+    other.forget("n")?;
+    assert!(matches!(elsewhere.recall::<i64>("n"), Err(Error::NamespaceNotFound { .. })));
+    Ok(())
+}
+
+/// A view keeps the session that it belongs to, and asks in no other.
+#[test]
+fn a_view_stays_when_the_brain_leaves_the_store() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    brain.learn("stays", &1)?;
+    brain.learn("changes", &1)?;
+    let view = brain.view()?;
+    brain.disconnect();
+    brain.learn("changes", &2)?;
+    assert_eq!((view.recall::<i64>("stays")?, view.recall::<i64>("changes")?), (1, 1));
+    assert_eq!(view.names("")?, ["changes", "stays"]);
+    drop(view);
+    eventually("it has ended", || brain.views().expect("the store answers").is_empty());
+    Ok(())
+}
+
+/// The same value, learned anew with another description, is another binding: also one that stands in the index.
+#[test]
+fn what_is_restored_has_the_texts_that_it_had() -> TestResult {
+    let daemon = Daemon::start(STORE, "16MiB");
+    let brain = connect(&daemon);
+    let text = |text: &str| LearnOptions::new().description(text);
+    let description = |name: &str| brain.metadata(name).map(|it| it.map(|it| it.description));
+    brain.learn_with("small", &1, &text("before"))?;
+    brain.learn_with("large", &vec![1_u8; 10_000], &text("before"))?;
+    brain.learn_with("copied", &vec![1_u8; 10_000], &text("before"))?;
+    brain.snapshot("s")?;
+    brain.learn_with("small", &1, &text("after"))?;
+    brain.learn_with("large", &vec![1_u8; 10_000], &text("after"))?;
+    brain.learn_with("other", &1, &text("after"))?;
+    brain.copy("copied", "kept")?;
+    brain.learn_with("copied", &1, &text("after"))?;
+    brain.copy("kept", "copied")?;
+    brain.restore_snapshot("s")?;
+    for name in ["small", "large", "copied"] {
+        assert_eq!(description(name)?.as_deref(), Some("before"), "{name}");
+    }
+    assert_eq!(brain.diff("s", None)?, plasmon::Diff::default());
+    Ok(())
+}

@@ -7,19 +7,21 @@ use crate::{
     connection::CallError,
     error::{Error, Result},
     object::{FromObject, Object},
+    session::Session,
     view::View,
 };
 use plasmon_protocol::{
     id::ObjectId,
     message::{
         Change, DescribePast, DropSnapshot, EndHold, FindAt, History, ListAt, ListSnapshots, ListVersions,
-        ListViews, MomentOf, Reason, SnapshotInfo, TakeSnapshot, VersionInfo, ViewInfo, When,
+        ListViews, MomentOf, Reason, SnapshotInfo, TakeSnapshot, ThenPage, VersionInfo, ViewInfo, When,
     },
-    name::{Label, Name, Namespace},
+    name::{Label, NAME_BYTES_MAX, Name, Namespace},
     object::Kind,
 };
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -162,7 +164,7 @@ impl Brain {
     /// # Errors
     /// [`Error::VersionNotKept`]; else as [`recall`](Self::recall).
     pub fn recall_version<T: FromObject>(&self, name: &str, version: u64) -> Result<T> {
-        let object = self.find_at(name, When::Version { version })?;
+        let object = self.find_at(name, &When::Version { version })?;
         match object.filter(|object| object.version() == version) {
             Some(object) => self.convert(name, object),
             None => Err(self.not_kept(name, version)),
@@ -272,7 +274,8 @@ impl Brain {
     /// # Errors
     /// [`Error::NamespaceNotFound`].
     pub fn deleted_names(&self, prefix: &str) -> Result<Vec<String>> {
-        Ok(self.list_at(None, prefix)?.into_keys().collect())
+        let names = self.list_at(None, prefix, |page| self.store.ask(&self.trust, page))?;
+        Ok(names.into_keys().collect())
     }
 
     /// Keeps this moment of this namespace under a label, until [`drop_snapshot`](Self::drop_snapshot). Costs the same for
@@ -471,24 +474,40 @@ impl Brain {
     }
 
     /// What a name was bound to: the store looks it up, and pins it.
-    pub(crate) fn find_at(&self, name: &str, at: When) -> Result<Option<Object>> {
+    fn find_at(&self, name: &str, at: &When) -> Result<Option<Object>> {
         let name = Name::new(name)?;
-        self.store.retry(&self.trust, |session| {
-            self.find_pinned(session, |slot| FindAt {
-                namespace: self.namespace.clone(),
-                name: name.clone(),
-                at: at.clone(),
-                slot,
-            })
+        self.store.retry(&self.trust, |session| self.find_at_in(session, &name, at))
+    }
+
+    /// As [`find_at`](Self::find_at), asking for this session.
+    pub(crate) fn find_at_in(
+        &self,
+        session: &Arc<Session>,
+        name: &Name,
+        at: &When,
+    ) -> Result<Option<Object>, CallError> {
+        self.find_pinned(session, |slot| FindAt {
+            namespace: self.namespace.clone(),
+            name: name.clone(),
+            at: at.clone(),
+            slot,
         })
     }
 
-    /// What the names were bound to that begin with `prefix`, by name.
-    pub(crate) fn list_at(&self, at: Option<When>, prefix: &str) -> Result<BTreeMap<String, Version>> {
+    /// What the names were bound to that begin with `prefix`, by name. `ask` asks for a page.
+    pub(crate) fn list_at(
+        &self,
+        at: Option<&When>,
+        prefix: &str,
+        ask: impl Fn(&ListAt) -> Result<ThenPage>,
+    ) -> Result<BTreeMap<String, Version>> {
         let (mut versions, mut after) = (BTreeMap::new(), None);
+        if prefix.len() > NAME_BYTES_MAX {
+            return Ok(versions); // no name is that long
+        }
         loop {
             let (namespace, prefix) = (self.namespace.clone(), prefix.to_owned());
-            let page = self.store.ask(&self.trust, &ListAt { namespace, at: at.clone(), prefix, after })?;
+            let page = ask(&ListAt { namespace, at: at.cloned(), prefix, after })?;
             versions.extend(page.names.into_iter().map(|then| (then.name.to_string(), then.version.into())));
             after = page.next;
             if after.is_none() {

@@ -41,8 +41,10 @@ pub(super) fn restored(
         // It has expired since, and is not unbound yet.
         (Some(Then::Now(record)), None) => Restored::Bound(Box::new(Source::of(record).without_end())),
         (Some(Then::Kept(kept)), Some(now))
+            // A value in the index has no object, but an id; and one object may have been bound with other texts.
             if kept.object == now.object
-                && (kept.object.is_some() || kept.entry.header == now.entry.header) =>
+                && kept.object_uuid == now.object_uuid
+                && (&kept.description, &kept.metadata) == (&now.description, &now.metadata) =>
         {
             Restored::Stays
         }
