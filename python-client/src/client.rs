@@ -400,17 +400,30 @@ impl Client {
         detached(py, || self.brain.register()).or_raise(py)
     }
 
-    /// Declares what holds for this namespace.
-    fn declare(&self, py: Python<'_>, cache: bool, ttl: Option<f64>, sliding: bool) -> PyResult<()> {
-        let mut options = NamespaceOptions::new();
-        if cache {
-            options = options.cache();
-        }
-        if let Some(ttl) = time_to_live(ttl, sliding)? {
-            options = if sliding { options.sliding_ttl(ttl) } else { options.ttl(ttl) };
-        }
+    /// Declares what holds for this namespace. What is `None` stays; a time to live of `(None, false)` is none.
+    fn declare(&self, py: Python<'_>, cache: Option<bool>, ttl: Option<(Option<f64>, bool)>) -> PyResult<()> {
+        let ttl = match ttl {
+            Some((ttl, sliding)) => Some(time_to_live(ttl, sliding)?.map(|ttl| (ttl, sliding))),
+            None => None,
+        };
         self.check_awake(py)?;
-        detached(py, || self.brain.declare(&options)).or_raise(py)
+        let declare = || {
+            let declared =
+                if cache.is_some() && ttl.is_some() { None } else { self.brain.namespace_info()? };
+            let declared = declared.as_ref();
+            let cache = cache.unwrap_or_else(|| declared.is_some_and(|info| info.is_cache));
+            let ttl = ttl.unwrap_or_else(|| {
+                let ttl = declared.and_then(|info| info.ttl.as_ref())?;
+                Some((Duration::from_nanos(ttl.ttl_ns), ttl.is_sliding))
+            });
+            let options = if cache { NamespaceOptions::new().cache() } else { NamespaceOptions::new() };
+            self.brain.declare(&match ttl {
+                Some((ttl, true)) => options.sliding_ttl(ttl),
+                Some((ttl, false)) => options.ttl(ttl),
+                None => options,
+            })
+        };
+        detached(py, declare).or_raise(py)
     }
 
     fn remove_namespace(&self, py: Python<'_>) -> PyResult<u64> {
@@ -498,12 +511,21 @@ impl Client {
 }
 
 impl Client {
-    fn made(&self, name: &Bound<'_, PyAny>, object: plasmon::Object) -> Object {
+    pub(crate) fn brain(&self) -> &Brain {
+        &self.brain
+    }
+
+    /// Its namespace, and whose pickles may be unpickled.
+    pub(crate) fn place(&self) -> (Namespace, Arc<Unpickling>) {
+        (self.namespace.clone(), Arc::clone(&self.unpickling))
+    }
+
+    pub(crate) fn made(&self, name: &Bound<'_, PyAny>, object: plasmon::Object) -> Object {
         let namespace = self.namespace.clone();
         Object { object, name: name.clone().unbind(), namespace, unpickling: Arc::clone(&self.unpickling) }
     }
 
-    fn check_awake(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn check_awake(&self, py: Python<'_>) -> PyResult<()> {
         if self.asleep.load(Ordering::Relaxed) {
             return Err(raise(py, "ClientAsleep", "this brain is asleep; wake_up() connects it again", None));
         }
@@ -549,7 +571,7 @@ pub(crate) fn name_id<'py>(py: Python<'py>, namespace: &str, name: &str) -> PyRe
 }
 
 /// A name: any `str`, also an instance of a subclass.
-fn name_of<'a>(name: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+pub(crate) fn name_of<'a>(name: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     let Ok(text) = name.cast::<PyString>() else {
         let found = name.get_type().qualname()?;
         let text = format!("a name is a str, and this is {found}: {}", name.repr()?);

@@ -1,7 +1,7 @@
 //! The Rust half of the Python package `plasmon`: it converts and calls.
 //!
 //! * `client`: the class that `plasmon.Brain` stands on, one call for each of its methods.
-//! * `options`: what goes with a value. `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values. `copies`: what of that is copied.
+//! * `past`: history, snapshots and views. `options`: what goes with a value. `payload`: from Python values to what is learned. `recalled`: back, from objects to Python values. `copies`: what of that is copied.
 //! * `numpy`: what is needed of NumPy, looked up once.
 //! * `json`: JSON-like Python values as JSON text, and back. `texts`: columns of texts. `memory`: the buffer protocol and Arrow's C interface.
 //! * `waiting`: waits that can be given up. `exit`: the end of the interpreter. `stack`: threads whose stack is short. `errors`: the exceptions of `plasmon.exceptions`. `programs`: `plasmon-store` and `plasmon`.
@@ -18,6 +18,7 @@ mod json;
 mod memory;
 mod numpy;
 mod options;
+mod past;
 mod payload;
 mod programs;
 mod recalled;
@@ -38,6 +39,7 @@ mod _plasmon {
         json::parse_json,
         memory::{Buffer, TableStream},
         options::Options,
+        past::{Past, View},
         payload::Payload,
         programs::run_plasmon,
         recalled::Object,

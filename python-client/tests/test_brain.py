@@ -438,7 +438,10 @@ def test_a_namespace_declares_a_ttl(brain: plasmon.Brain) -> None:
     results.learn("a", 1)
     results.learn("b", 1, ttl=math.inf)
     assert (results.stat("a")["ttl"], results.stat("a")["sliding"], results.stat("b")["ttl"]) == (3600.0, True, None)
-    results.declare()
+    results.declare(cache=False)
+    results.learn("a", 1)
+    assert results.stat("a")["ttl"] == 3600.0, "what is not named stays"
+    results.declare(ttl=None)
     results.learn("a", 1)
     assert results.stat("a")["ttl"] is None
 

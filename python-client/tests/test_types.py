@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, KeysView, MutableMapping
+from collections.abc import Callable, Iterator, KeysView, Mapping, MutableMapping
 from typing import Any, assert_type
 
 import numpy as np
@@ -108,3 +108,25 @@ def test_a_store_is_a_context_that_connects() -> None:
     for brain in opened():
         assert_type(brain, plasmon.Brain)
         assert brain.namespace == "types"
+
+
+def test_the_past_has_its_types(brain: plasmon.Brain) -> None:
+    brain.declare(history=plasmon.History(versions=3, age="7d"))
+    version = brain.learn("n", 1)
+    brain["n"] = 2
+    assert_type(brain.history("n"), list[plasmon.Version])
+    assert_type(brain.history("n")[1].ended, float | None)
+    assert_type(brain.restore("n", version=version), int)
+    label = brain.snapshot()
+    assert_type(label, str)
+    assert_type(brain.snapshots(), list[plasmon.Snapshot])
+    assert_type(brain.diff(label), plasmon.Diff)
+    view = brain.view()
+    assert_type(view, plasmon.View)
+    mapping: Mapping[str, Any] = view
+    assert_type(view["n"], Any)
+    assert_type(list(view), list[str])
+    assert_type(brain.views(), list[plasmon.ViewInfo])
+    assert mapping == {"n": 1}
+    view.close()
+    brain.drop_snapshot(label)

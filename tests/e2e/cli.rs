@@ -5,7 +5,7 @@ use arrow_array::{
     Array, DictionaryArray, Int64Array, RecordBatch, StringArray, record_batch, types::Int32Type,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use plasmon::{Brain, Table};
+use plasmon::{Brain, Error, History, LearnOptions, Table};
 use plasmon_protocol::{
     message::{Bind, Change, Commit, Payload},
     name::{Name, Namespace},
@@ -1121,5 +1121,131 @@ fn names_that_expire_and_namespaces_that_are_caches_are_declared_and_shown() -> 
     }
     let (code, _, stderr) = bench.run(&["put", "x", &csv, "--sliding"]);
     assert!(code == 2 && stderr.contains("--ttl"), "{stderr}");
+    Ok(())
+}
+
+#[test]
+fn the_versions_of_a_name_are_listed_and_got() -> TestResult {
+    let bench = Bench::new();
+    let brain = bench.brain();
+    brain.keep_history(Some(&History { versions: Some(10), age_ns: None, bytes: None }))?;
+    let options = |text: &str| LearnOptions::new().description(text);
+    let first = brain.learn_with("n", &1, &options("the first"))?;
+    let second = brain.learn("n", &2)?;
+    brain.forget("n")?;
+    let versions = bench.json(&["history", "n"]);
+    let said = |at: usize, what: &str| versions[at][what].clone();
+    assert_eq!(versions.as_array().map(Vec::len), Some(2), "{versions}");
+    assert_eq!((said(0, "version"), said(0, "reason")), (json!(second), json!("forgotten")));
+    assert_eq!((said(1, "version"), said(1, "reason")), (json!(first), json!("rebound")));
+    assert_eq!((said(1, "description"), said(1, "bytes")), (json!("the first"), json!(8)));
+    assert!(said(0, "ended").as_f64() >= said(0, "created").as_f64(), "{versions}");
+    brain.learn("n", &3)?;
+    let text = bench.ok(&["history", "n"]);
+    assert!(text.starts_with("VERSION") && text.contains("bound") && text.contains("the first"), "{text}");
+    assert_eq!(text.lines().count(), 1 + 3);
+    assert_eq!(bench.ok(&["get", "n", "--version", &first.to_string()]).trim(), "1");
+    assert_eq!(bench.ok(&["get", "n"]).trim(), "3");
+    bench.fails(3, &["get", "n", "--version", "4096"], &["4096", "not kept"]);
+    bench.fails(3, &["history", "nobody"], &["nobody"]);
+    // What only a snapshot keeps is no history.
+    brain.keep_history(None)?;
+    brain.snapshot("s")?;
+    brain.learn("n", &4)?;
+    assert_eq!(bench.json(&["history", "n"]).as_array().map(Vec::len), Some(1));
+    let all = bench.json(&["history", "n", "--all"]);
+    assert_eq!((&all[1]["reason"], &all[1]["in_history"]), (&json!("rebound"), &json!(false)));
+    Ok(())
+}
+
+#[test]
+fn snapshots_are_made_listed_compared_restored_and_removed() -> TestResult {
+    let bench = Bench::new();
+    let (brain, other) = (bench.brain(), bench.brain().in_namespace("other")?);
+    brain.learn("stays", &1)?;
+    brain.learn("changes", &1)?;
+    brain.learn("goes", &vec![1_u8; 1_000])?;
+    other.learn("x", &1)?;
+    assert!(bench.ok(&["snapshot", "ls"]).is_empty());
+    let line = bench.ok(&["snapshot", "create", "then"]);
+    assert!(line.starts_with("then: moment ") && line.trim_end().ends_with("of default"), "{line}");
+    bench.ok(&["snapshot", "create", "both", "default", "other"]);
+    let made = bench.json(&["snapshot", "create", "--namespace", "other"]);
+    let label = made["label"].as_str().expect("a label").to_owned();
+    assert!(label.ends_with('Z') && made["namespaces"] == json!(["other"]), "{made}");
+    bench.fails(7, &["snapshot", "create", "then"], &["then"]);
+    bench.fails(2, &["snapshot", "create", "a/b"], &["a/b"]);
+    bench.fails(3, &["snapshot", "create", "s", "nowhere"], &["nowhere"]);
+    let listed = bench.json(&["snapshot", "ls"]);
+    assert_eq!((&listed[1]["label"], &listed[1]["names"]), (&json!("both"), &json!(4)), "{listed}");
+    assert!(bench.ok(&["snapshot", "ls"]).contains("default, other"));
+
+    brain.learn("changes", &2)?;
+    brain.forget("goes")?;
+    brain.learn("comes", &3)?;
+    other.forget("x")?;
+    assert_eq!(bench.ok(&["snapshot", "diff", "then"]), "~ changes\n+ comes\n- goes\n");
+    let diff = json!({"added": ["comes"], "changed": ["changes"], "removed": ["goes"]});
+    assert_eq!(bench.json(&["snapshot", "diff", "then"]), diff);
+    assert_eq!(bench.ok(&["snapshot", "diff", "then", "both"]), "");
+
+    let names = |arguments: &[&str]| {
+        let listed = bench.json(arguments);
+        listed.as_array().expect("a list").iter().map(|it| it["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["ls", "--at", "then"]), ["changes", "goes", "stays"]);
+    assert_eq!(names(&["ls", "--at", "then", "*s", "--reverse"]), ["stays", "goes", "changes"]);
+    assert_eq!(names(&["ls", "--at", "both", "--all"]), ["changes", "goes", "stays", "x"]);
+    assert_eq!(names(&["ls", "--at", &label, "--namespace", "other"]), ["x"]);
+    assert!(bench.ok(&["ls", "--at", "then", "go"]).contains("goes"));
+    assert_eq!(bench.ok(&["get", "changes", "--at", "then"]).trim(), "1");
+    bench.fails(3, &["get", "comes", "--at", "then"], &["comes"]);
+    bench.fails(3, &["get", "x", "--at", "then", "--namespace", "other"], &["other"]);
+    bench.fails(3, &["ls", "--at", "nowhen"], &["nowhen"]);
+
+    let text = bench.ok(&["stats"]);
+    assert!(text.lines().any(|line| line.starts_with("past ") && line.contains("3 snapshots")), "{text}");
+    let stats = bench.json(&["stats"]);
+    assert_eq!((&stats["snapshots"], &stats["kept"]), (&json!(3), &json!(3)), "{stats}");
+    assert!(stats["past_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
+
+    let line = bench.ok(&["snapshot", "restore", "then", "goes", "comes", "goes"]);
+    assert!(line.starts_with("2 names: as at then, version "), "{line}");
+    assert_eq!(names(&["ls"]), ["changes", "goes", "stays"]);
+    let line = bench.ok(&["snapshot", "restore", "then"]);
+    assert!(line.starts_with("namespace default: as at then"), "{line}");
+    assert_eq!((brain.recall::<i64>("changes")?, other.exists("x")?), (1, false));
+    for label in ["then", "both", &label] {
+        bench.ok(&["snapshot", "rm", label]);
+        bench.fails(3, &["snapshot", "rm", label], &[label]);
+    }
+    bench.fails(3, &["snapshot", "restore", "then"], &["then"]);
+    Ok(())
+}
+
+#[test]
+fn views_are_listed_and_ended() -> TestResult {
+    let bench = Bench::new();
+    let brain = bench.brain();
+    assert_eq!(bench.ok(&["views"]), "nobody has a view\n");
+    let (first, second) = (brain.view()?, brain.view()?);
+    let listed = bench.json(&["views"]);
+    assert_eq!((&listed[0]["id"], &listed[0]["pid"]), (&json!(first.number()), &json!(std::process::id())));
+    assert!(bench.ok(&["views"]).lines().count() == 3);
+    bench.ok(&["views", "--end", &first.number().to_string()]);
+    assert!(matches!(first.names(""), Err(Error::ViewEnded { .. })));
+    assert!(second.names("")?.is_empty());
+    bench.fails(1, &["views", "--end", "4096"], &["4096"]);
+    Ok(())
+}
+
+#[test]
+fn shells_complete_labels() -> TestResult {
+    let bench = Bench::new();
+    let brain = bench.brain();
+    brain.snapshot("before-the-run")?;
+    brain.snapshot("after")?;
+    assert_eq!(completed(&bench, &["snapshot", "restore", "be"]), ["before-the-run"]);
+    assert_eq!(completed(&bench, &["ls", "--at", ""]), ["after", "before-the-run"]);
     Ok(())
 }

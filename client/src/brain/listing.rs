@@ -322,6 +322,30 @@ impl Brain {
     }
 }
 
+impl Metadata {
+    /// What is known of a name at another moment: not whether it expired, nor when it was recalled.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_version(namespace: &str, name: String, version: super::Version) -> Metadata {
+        Metadata {
+            namespace: namespace.to_owned(),
+            name,
+            version: version.version,
+            object_id: version.object_id,
+            len_bytes: version.len_bytes,
+            kind: version.kind,
+            created: version.created,
+            writer_pid: version.writer_pid,
+            writer_uid: version.writer_uid,
+            recalled: None,
+            ttl: None,
+            is_sliding: false,
+            expires: None,
+            description: version.description,
+            metadata: version.metadata,
+        }
+    }
+}
+
 /// The user's metadata, from its text: another client may have written what is no JSON.
 pub(super) fn read_metadata(text: &str) -> serde_json::Value {
     match text {

@@ -83,6 +83,14 @@ pub(super) fn namespaces(typed: &OsStr) -> Vec<CompletionCandidate> {
     names.take(NAMES_MAX).map(CompletionCandidate::new).collect()
 }
 
+/// Labels of snapshots that begin with what was typed.
+pub(super) fn labels(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let found = || Some((typed.to_str()?, brain()?.snapshots().ok()?));
+    let Some((typed, snapshots)) = found() else { return Vec::new() };
+    let labels = snapshots.iter().map(|it| it.label.as_str()).filter(|label| label.starts_with(typed));
+    labels.take(NAMES_MAX).map(CompletionCandidate::new).collect()
+}
+
 fn brain() -> Option<Brain> {
     let mut builder = Brain::builder().timeout(PATIENCE);
     if let Some(socket) = option("--socket") {

@@ -55,6 +55,14 @@ pub(super) struct Get {
     #[arg(long, value_name = "N")]
     rows: Option<usize>,
 
+    /// This version of the name, which is kept: plasmon history lists them
+    #[arg(long, value_name = "N", conflicts_with = "at")]
+    version: Option<u64>,
+
+    /// What the name was bound to at this snapshot
+    #[arg(long, value_name = "LABEL", add = clap_complete::ArgValueCompleter::new(super::completions::labels))]
+    at: Option<String>,
+
     #[command(flatten)]
     csv: CsvLook,
 }
@@ -78,7 +86,11 @@ impl Get {
             return Err(Trouble::Usage(what.to_owned()));
         }
         let brain = context.brain()?;
-        let object: Object = brain.recall(&self.name)?;
+        let object: Object = match (self.version, &self.at) {
+            (Some(version), _) => brain.recall_version(&self.name, version)?,
+            (None, Some(label)) => brain.at(label)?.recall(&self.name)?,
+            (None, None) => brain.recall(&self.name)?,
+        };
         let in_words = match self.format {
             None => context.out.is_terminal(),
             Some(format) => format == Format::Text,

@@ -9,7 +9,7 @@ use super::{
     trouble::Trouble,
     value::{dtype, json_value},
 };
-use crate::{Brain, Error, FromObject, Kind, Metadata, NamespaceInfo, Object, Pin};
+use crate::{Brain, Error, FromObject, Kind, Metadata, NamespaceInfo, Object, Pin, View};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -28,6 +28,10 @@ pub(super) struct Ls {
     /// Exact bytes, writer and object id as well
     #[arg(short, long)]
     long: bool,
+
+    /// Names that were bound at this snapshot; with --all, in all its namespaces
+    #[arg(long, value_name = "LABEL", add = clap_complete::ArgValueCompleter::new(super::completions::labels))]
+    at: Option<String>,
 
     /// What to sort by
     #[arg(short, long, value_enum, default_value = "name")]
@@ -92,13 +96,30 @@ impl Ls {
 
     fn find(&self, brain: &Brain) -> Result<Vec<Metadata>, Trouble> {
         let (prefix, pattern) = split_pattern(&self.pattern)?;
-        let mut bindings = if self.all { brain.list_all(&prefix)? } else { brain.list(&prefix)? };
+        let mut bindings = match &self.at {
+            Some(label) => self.find_at(&brain.at(label)?, &prefix)?,
+            None if self.all => brain.list_all(&prefix)?,
+            None => brain.list(&prefix)?,
+        };
         if let Some(pattern) = pattern {
             bindings.retain(|binding| pattern.matches(&binding.name));
         }
         self.sort.sort(&mut bindings);
         if self.reverse {
             bindings.reverse();
+        }
+        Ok(bindings)
+    }
+
+    fn find_at(&self, view: &View, prefix: &str) -> Result<Vec<Metadata>, Error> {
+        let own = [view.namespace().to_owned()];
+        let all = view.namespaces().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut bindings = Vec::new();
+        for namespace in if self.all { &all[..] } else { &own[..] } {
+            let versions = view.in_namespace(namespace)?.versions(prefix)?;
+            bindings.extend(
+                versions.into_iter().map(|(name, version)| Metadata::of_version(namespace, name, version)),
+            );
         }
         Ok(bindings)
     }

@@ -1,6 +1,6 @@
 //! The command line `plasmon`: [`main`] is all of it, so that the tests can build the same program.
 //!
-//! A file for each group of commands (`put`, `get`, `list`, `change`, `operator`, `doctor`, `completions`); `show` is how values look,
+//! A file for each group of commands (`put`, `get`, `list`, `change`, `past`, `operator`, `doctor`, `completions`); `show` is how values look,
 //! `trouble` what the exit codes mean, `format` which file formats there are, of which `csv`, `npy` and `packing`
 //! (compressed files) have a module each.
 
@@ -14,6 +14,7 @@ mod list;
 mod npy;
 mod operator;
 mod packing;
+mod past;
 mod preview;
 mod progress;
 mod prometheus;
@@ -46,6 +47,7 @@ Examples:
   plasmon wait result --timeout 60 && plasmon get result
   plasmon put rate rate.json --ttl 10m           forgets it by itself
   plasmon declare results --cache --ttl 1h       names that may go when room is short
+  plasmon snapshot create before-the-run         a moment, for plasmon ls --at, get --at, snapshot restore
   plasmon stats; plasmon pins                    how full the store is, and who holds what
   plasmon doctor                                 what this machine offers, and what to change
 
@@ -56,11 +58,11 @@ Exit codes:
   0  done
   1  something failed that has no code of its own
   2  wrong usage
-  3  no such name or namespace
+  3  no such name, namespace, version or snapshot
   4  no store answers
   5  the store is full
   6  the time is up
-  7  a condition did not hold (--if-absent, --if-version)";
+  7  a condition did not hold (--if-absent, --if-version), or a snapshot has this label already";
 
 /// Puts data into a Plasmon store, gets it out, and shows what the store holds.
 #[derive(Debug, Parser)]
@@ -115,6 +117,12 @@ enum Command {
     Rmns(change::Rmns),
     /// Wait until a name is bound, and print its version
     Wait(change::Wait),
+    /// List the versions of a name that are kept
+    History(past::History),
+    /// Keep moments of namespaces, look at them, and bring them back
+    Snapshot(past::Snapshot),
+    /// Show which process keeps which moment for itself
+    Views(past::Views),
     /// Show the store's figures
     Stats(operator::StatsOptions),
     /// Show which process holds which object
@@ -185,6 +193,9 @@ impl Command {
             Command::Declare(declare) => declare.run(context),
             Command::Rmns(rmns) => rmns.run(context),
             Command::Wait(wait) => wait.run(context),
+            Command::History(history) => history.run(context),
+            Command::Snapshot(snapshot) => snapshot.run(context),
+            Command::Views(views) => views.run(context),
             Command::Stats(options) => operator::stats(context, options),
             Command::Pins => operator::pins(context),
             Command::Kick(kick) => kick.run(context),

@@ -74,6 +74,14 @@ fn stats_lines(brain: &Brain, stats: &Stats) -> Vec<(&'static str, String)> {
         let (evicted, bytes) = (count(stats.evicted, "name"), Human(stats.evicted_bytes));
         lines.push(("cached", format!("{}; evicted: {evicted} of {bytes}", Human(stats.cached_bytes))));
     }
+    if stats.kept > 0 || stats.snapshots > 0 || stats.views > 0 {
+        let (bytes, versions) = (Human(stats.past_bytes), count(stats.kept, "ended version"));
+        let (snapshots, views) = (count(stats.snapshots, "snapshot"), count(stats.views, "view"));
+        lines.push((
+            "past",
+            format!("{bytes} only in {versions} of at most {}, {snapshots}, {views}", stats.kept_max),
+        ));
+    }
     let sessions = count(stats.sessions, "session");
     let orphaned = match stats.orphaned_sessions {
         0 => String::new(),

@@ -70,6 +70,7 @@ impl Trouble {
                 Error::NameNotFound { .. }
                 | Error::NotBound { .. }
                 | Error::SnapshotNotFound { .. }
+                | Error::VersionNotKept { .. }
                 | Error::NamespaceNotFound { .. } => 3,
                 Error::StoreUnavailable { .. }
                 | Error::NotAStore { .. }

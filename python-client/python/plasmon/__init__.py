@@ -24,9 +24,12 @@ from plasmon._brain import Brain
 from plasmon._creation import Creation, TableCreation
 from plasmon._pickles import compact
 from plasmon._plasmon import Cancel, copied_bytes
+from plasmon._records import Diff, History, Snapshot, Version, ViewInfo
 from plasmon._ref import Ref
 from plasmon._store import Store, start
+from plasmon._view import View
 from plasmon.exceptions import (
+    CacheHasNoPast,
     ConditionFailed,
     MalformedObject,
     NameNotFound,
@@ -36,11 +39,15 @@ from plasmon.exceptions import (
     NotStorable,
     OutcomeUnknown,
     PlasmonError,
+    SnapshotExists,
+    SnapshotNotFound,
     StoreFull,
     StoreUnavailable,
+    TooManyKept,
     UnpicklingFailed,
     UntrustedPickle,
     VersionGone,
+    ViewEnded,
     WaitCancelled,
     WaitTimeout,
 )
@@ -49,9 +56,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Brain",
+    "CacheHasNoPast",
     "Cancel",
     "ConditionFailed",
     "Creation",
+    "Diff",
+    "History",
     "MalformedObject",
     "NameNotFound",
     "NamespaceNotFound",
@@ -61,13 +71,21 @@ __all__ = [
     "OutcomeUnknown",
     "PlasmonError",
     "Ref",
+    "Snapshot",
+    "SnapshotExists",
+    "SnapshotNotFound",
     "Store",
     "StoreFull",
     "StoreUnavailable",
     "TableCreation",
+    "TooManyKept",
     "UnpicklingFailed",
     "UntrustedPickle",
+    "Version",
     "VersionGone",
+    "View",
+    "ViewEnded",
+    "ViewInfo",
     "WaitCancelled",
     "WaitTimeout",
     "__version__",

@@ -12,6 +12,7 @@ from plasmon._arguments import As, checked_version, name_list, not_found, option
 from plasmon._creation import Creating
 from plasmon._knowledge import Knowing
 from plasmon._mapping import Bindings, held_for_copy, value_of
+from plasmon._past import Remembering, which
 from plasmon._ref import Ref
 from plasmon._times import Time, seconds, seconds_or_none
 from plasmon._waiting import Waiting, cancelling
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from plasmon._memoize import Memoized
+    from plasmon._past import At
     from plasmon._plasmon import Cancel
 
 _MISSING = object()
@@ -37,7 +39,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-class Brain(Waiting, Creating, Knowing, Bindings):
+class Brain(Waiting, Creating, Knowing, Remembering, Bindings):
     """A store as a dictionary: learns, recalls and forgets named values in one namespace.
 
     What is recalled is equal to what was learned, and of the same type. Arrays, tables and frames are views of the
@@ -215,6 +217,8 @@ class Brain(Waiting, Creating, Knowing, Bindings):
         columns: list[str] | None = None,
         copy: bool = False,
         cancel: Cancel | None = None,
+        version: int | None = None,
+        as_of: At | None = None,
         namespace: str | None = None,
     ) -> Any:
         """Return the value bound to ``name``.
@@ -235,10 +239,14 @@ class Brain(Waiting, Creating, Knowing, Bindings):
             copy: Whether to return a private copy that can be written to.
             cancel: Who can end the wait from another thread. A wait in a thread of an executor ends with its future,
                 and so with the task that waits for it: ``await asyncio.to_thread(brain.recall, name, timeout=60)``.
+            version: Which version, if it is kept: what `learn` has returned, and `history` lists. A round trip.
+            as_of: What was bound to ``name`` at this time, by the clock of the store's machine, as far as it is kept: a
+                ``datetime``, of local time if it has no time zone, or seconds since 1970. Two round trips.
             namespace: Another namespace than this brain's.
 
         Raises:
-            NameNotFound: Nothing is bound to ``name`` (also a ``KeyError``).
+            NameNotFound: Nothing is bound to ``name`` (also a ``KeyError``), or was at that time.
+            VersionGone: That version is not kept (also a `NameNotFound`).
             WaitTimeout: ``timeout`` seconds passed first (also a ``TimeoutError``).
             WaitCancelled: The wait was cancelled.
             UnpicklingFailed: The value is there, but cannot be made here: its class, or a module of it, is missing.
@@ -248,12 +256,22 @@ class Brain(Waiting, Creating, Knowing, Bindings):
 
         """
         client = self._client if namespace is None else self._in(namespace)
+        if timeout is None and as_ is None and columns is None and not copy and version is None and as_of is None:
+            try:
+                found = client.recall(name)
+            except NameNotFound as error:
+                error._client = client
+                raise
+            return value_of(found)
+        if version is not None or as_of is not None:
+            if timeout is not None:
+                raise TypeError("timeout goes with neither version nor as_of: what is not kept does not come")
+            past = _plasmon.Past(client)
+            return _conversions.convert(past.object(name, which(past, name, version, as_of)), as_, columns, copy)
         try:
             if timeout is not None:
                 with cancelling(cancel) as cancels:
                     found = client.object(name, seconds("a timeout", timeout), cancels)
-            elif as_ is None and columns is None and not copy:
-                found = client.recall(name)
             else:
                 found = client.object(name)
         except (NameNotFound, WaitTimeout) as error:

@@ -141,7 +141,8 @@ class _ObjectId:
         return f"ObjectId({self.hex()})"
 
 
-def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
+def known_then(described: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what is known of a name at any moment, as `Knowing.metadata` has it."""
     if described is None:
         return None
     namespace, name = described["namespace"], described["name"]
@@ -156,12 +157,16 @@ def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
         "kind": described["kind"],
         "size": described["nbytes"],
         "created": described["created"],
-        "ttl": described["ttl"],
-        "sliding": described["sliding"],
-        "expires_at": described["expires_at"],
         "owner": described["writer_uid"],
         "pid": described["writer_pid"],
     }
+
+
+def _metadata(described: dict[str, Any] | None) -> dict[str, Any] | None:
+    known = known_then(described)
+    if described is None or known is None:
+        return None
+    return known | {key: described[key] for key in ("ttl", "sliding", "expires_at")}
 
 
 def _shape(client: _plasmon.Client, name: str) -> tuple[int, ...] | None:

@@ -92,6 +92,7 @@ class Bindings(Place, MutableMapping[str, Any]):
         *,
         prefix: str = "",
         match: str | None = None,
+        deleted: bool = False,
         namespaces: str | None = None,
     ) -> list[str]:
         """Return the names of a namespace, in order.
@@ -100,14 +101,20 @@ class Bindings(Place, MutableMapping[str, Any]):
             namespace: The namespace; this brain's if it is not given. ``"all"`` joins all, names may then repeat.
             prefix: Only names that begin with it.
             match: Only names that match a pattern with ``*``, ``?`` and ``[...]``.
+            deleted: Names that are not bound, and that history has something of: what `Brain.undelete` brings back.
             namespaces: Another spelling of ``namespace``, for programs written for brain-plasma.
 
         Raises:
             NamespaceNotFound: There is no such namespace.
+            ValueError: Deleted names of all namespaces are asked for, which are listed namespace by namespace.
 
         """
         namespace = namespaces if namespace is None else namespace
-        if namespace == "all":
+        if deleted:
+            if namespace == "all":
+                raise ValueError("deleted names are listed of one namespace at a time, and this is 'all'")
+            found = _deleted_names(self._in(namespace), prefix)
+        elif namespace == "all":
             found = [entry["name"] for entry in self._client.entries(prefix, True)]
         elif namespace is None:
             try:
@@ -187,6 +194,13 @@ class Bindings(Place, MutableMapping[str, Any]):
         """Bind all names at one moment, or none of them: `update`."""
         self.update(other)
         return self
+
+
+def _deleted_names(client: _plasmon.Client, prefix: str) -> list[str]:
+    try:
+        return _plasmon.Past(client).deleted_names(prefix)
+    except NamespaceNotFound:
+        return []
 
 
 class _BoundKeys:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plasmon._arguments import text
-from plasmon._times import Time, seconds_or_none
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,40 +54,6 @@ class Place:
     def in_namespace(self, namespace: str) -> Self:
         """Return a second brain on the same session, in another namespace, which is registered when it is used."""
         return self._of(self._client.in_namespace(text(namespace)), self._timeout)
-
-    def declare(
-        self,
-        *,
-        cache: bool = False,
-        ttl: Time | None = None,
-        sliding: bool = False,
-        namespace: str | None = None,
-    ) -> None:
-        """Declare what holds for a namespace, in the place of what was declared before; register it if it is new.
-
-        It holds until the namespace is removed. Without arguments: what holds for one of which nothing was said.
-
-        Args:
-            cache: When room is short, names of cache namespaces go that were recalled least recently and whose values
-                nobody holds, as many as are needed. No other namespace ever loses one.
-            ttl: Time to live, as in `learn`, of what is learned from now on without one.
-            sliding: As in `learn`.
-            namespace: Another namespace than this brain's.
-
-        Raises:
-            ValueError: ``ttl`` is not more than 0, or ``sliding`` is said without it.
-
-        Examples:
-            >>> import plasmon
-            >>> with plasmon.Store(size="64MB") as store:
-            ...     results = store.connect(namespace="results")
-            ...     results.declare(cache=True, ttl=3600)
-            ...     version = results.learn("a", 1)
-            ...     results.stat("a")["ttl"]
-            3600.0
-
-        """
-        self._in(namespace).declare(cache, seconds_or_none("a ttl", ttl), sliding)
 
     def remove_namespace(self, namespace: str | None = None, *, if_empty: bool = False) -> str:
         """Remove a namespace with all its names, at one moment; without one, the current one.
