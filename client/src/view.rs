@@ -9,7 +9,7 @@ use crate::{
     connection::CallError,
     error::{Error, Result},
     object::{FromObject, Object},
-    session::{Here, Session},
+    session::Session,
 };
 use plasmon_protocol::{
     message::{BeginView, EndHold, MomentOf, When},
@@ -44,8 +44,8 @@ pub struct View {
 #[derive(Debug)]
 struct Held {
     session: Arc<Session>,
-    /// What of the session belonged to the process that began the view.
-    here: Arc<Here>,
+    /// The process that began the view, of those that have the session: see [`Session::forks`].
+    forks: u32,
     number: u64,
     moment: u64,
     taken_ns: u64,
@@ -63,7 +63,7 @@ impl Drop for Held {
 
 impl Held {
     fn is_alive(&self) -> bool {
-        self.session.is_alive() && Arc::ptr_eq(&self.session.here(), &self.here)
+        self.session.is_alive() && self.session.forks() == self.forks
     }
 }
 
@@ -78,9 +78,9 @@ impl View {
             begun = session.call(&begin);
         }
         let begun = begun.map_err(|error| session.explain(error))?;
-        let here = Arc::clone(&session.here());
+        let forks = session.forks();
         let (number, moment, taken_ns) = (begun.view, begun.moment, begun.taken_ns);
-        let held = Held { session, here, number, moment, taken_ns, namespaces: begun.namespaces };
+        let held = Held { session, forks, number, moment, taken_ns, namespaces: begun.namespaces };
         Ok(View { brain: brain.clone(), held: Arc::new(held) })
     }
 

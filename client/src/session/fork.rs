@@ -159,6 +159,7 @@ impl Session {
         }
         fault_point(FaultPoint::ForkMapped);
         let of_parent = self.here.swap(here);
+        self.forks.fetch_add(1, Ordering::Relaxed);
         let mut private = of_parent.private.lock().unwrap_or_else(PoisonError::into_inner);
         for number in std::mem::take(&mut private.hand_overs.queued) {
             let (region, slot) = self.region(number);

@@ -34,7 +34,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -60,6 +60,8 @@ pub(crate) struct Session {
     arena: ClientRegion,
     bytes: BytesMapping,
     here: ArcSwap<Here>,
+    /// How many forks lie between the process that began the session and this one, which inherited it.
+    forks: AtomicU32,
     regions: Vec<OnceLock<PinRegion>>,
     /// What to add to this process's CLOCK_BOOTTIME to get the daemon's, wrapping: time namespaces shift it.
     clock_offset_ns: u64,
@@ -166,6 +168,7 @@ impl Session {
             bytes: arena.map_bytes_read_only()?,
             arena,
             here: ArcSwap::from_pointee(Here::new(welcome.token, lifeline, writable)),
+            forks: AtomicU32::new(0),
             regions,
             clock_offset_ns,
             looked_ns: AtomicU64::new(monotonic_coarse_ns()),
@@ -254,6 +257,12 @@ impl Session {
     /// Whether this process began the session or inherited it whole: false in other forked children.
     pub(crate) fn is_here(&self) -> bool {
         self.mark.is_here()
+    }
+
+    /// How many forks lie between the process that began the session and this one: what the store keeps for one of them it
+    /// does not keep for the others.
+    pub(crate) fn forks(&self) -> u32 {
+        self.forks.load(Ordering::Relaxed)
     }
 
     /// Notes that the store is gone.
